@@ -1,0 +1,1 @@
+"""The NumPy executor: the references, one after the other."""

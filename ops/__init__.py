@@ -1,0 +1,4 @@
+"""minigraph.ops: the op vocabulary, a file for each family."""
+
+if __name__ != "minigraph.ops":  # under a second name there would be a second registry
+    raise ImportError(f"this folder is the package minigraph.ops and was imported as {__name__}: import minigraph.ops")
