@@ -1,0 +1,1 @@
+../../minigraph/__init__.py
