@@ -1,5 +1,7 @@
 """minigraph: a small static-graph deep-learning compiler. This module is its face: what users need, from all rooms."""
 
+from __future__ import annotations
+
 from importlib.util import find_spec
 
 if find_spec("minigraph.ops") is None or find_spec("minigraph.passes") is None:
@@ -10,3 +12,68 @@ if find_spec("minigraph.ops") is None or find_spec("minigraph.passes") is None:
     )
 
 __version__ = "0.1.0"
+
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+from minigraph.core.autodiff import gradient  # noqa: E402
+from minigraph.core.builder import Builder, Tensor  # noqa: E402
+from minigraph.core.errors import GraphError  # noqa: E402
+from minigraph.core.ir import Graph, Node, Type, Value  # noqa: E402
+from minigraph.core.op import OPS, Example, Op  # noqa: E402
+from minigraph.core.parse import parse  # noqa: E402
+from minigraph.core.state import State  # noqa: E402
+from minigraph.driver import Program, compile, inference, training_step  # noqa: E402
+from minigraph.nn import init, layers, optim  # noqa: E402
+from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, running_average  # noqa: E402
+from minigraph.ops.broadcast import broadcast_to, sum  # noqa: E402
+from minigraph.ops.constant import constant, count, fill  # noqa: E402
+from minigraph.ops.conv import conv, conv_input_gradient, conv_weight_gradient  # noqa: E402
+from minigraph.ops.loss import accuracy, cross_entropy, log_softmax, one_hot, softmax  # noqa: E402
+from minigraph.ops.matmul import matmul  # noqa: E402
+from minigraph.ops.pointwise import (  # noqa: E402
+    add, cast, cos, div, equal, exp, greater, greater_equal, less, less_equal, log, logical_and, logical_not, logical_or, mul, neg,
+    not_equal, relu, sigmoid, sin, sqrt, stop_gradient, sub, tanh, where,
+)
+from minigraph.ops.pool import avg_pool, global_avg_pool, max_pool  # noqa: E402
+from minigraph.ops.random import dropout, random_bits  # noqa: E402
+from minigraph.ops.reduce import argmax, max, mean  # noqa: E402
+from minigraph.ops.shape import concat, flatten, pad, reshape, transpose  # noqa: E402
+from minigraph.ops.shape import slice_ as slice  # noqa: E402
+from minigraph.passes.freeze import freeze  # noqa: E402
+
+if TYPE_CHECKING:
+    from minigraph.tools.draw import draw
+    from minigraph.tools.fit import evaluate, fit
+    from minigraph.tools.summary import summary
+
+# what only some programs need, and takes long to load: name -> its module
+_LATER = {"draw": "minigraph.tools.draw", "fit": "minigraph.tools.fit", "evaluate": "minigraph.tools.fit",
+          "summary": "minigraph.tools.summary"}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _LATER:
+        raise AttributeError(f"minigraph has no {name!r}")
+    return getattr(import_module(_LATER[name]), name)
+
+
+def _repr_svg_(graph: Graph) -> str | None:
+    """Notebooks show a graph as its picture."""
+    from minigraph.tools.draw import svg
+
+    return svg(graph)
+
+
+Graph._repr_svg_ = _repr_svg_  # type: ignore[attr-defined]
+
+__all__ = [
+    "OPS", "Builder", "Example", "Graph", "GraphError", "Node", "Op", "Program", "State", "Tensor", "Type", "Value", "accuracy", "add",
+    "argmax", "avg_pool", "batch_norm", "batch_norm_inference", "broadcast_to", "cast", "compile", "concat", "constant", "conv",
+    "conv_input_gradient", "conv_weight_gradient", "cos", "count", "cross_entropy", "div", "draw", "dropout", "equal", "evaluate", "exp",
+    "fill", "fit", "flatten", "freeze", "global_avg_pool", "gradient", "greater", "greater_equal", "inference", "init", "layers", "less",
+    "less_equal", "log", "log_softmax", "logical_and", "logical_not", "logical_or", "matmul", "max", "max_pool", "mean", "mul", "neg",
+    "not_equal", "one_hot", "optim", "pad", "parse", "random_bits", "relu", "reshape", "running_average", "sigmoid", "sin", "slice",
+    "softmax", "sqrt", "stop_gradient", "sub", "sum", "summary", "tanh", "training_step", "transpose", "where",
+]

@@ -1,0 +1,88 @@
+"""Reverse-mode differentiation, graph to graph: the backward nodes join the nodes that they differentiate.
+
+For y = f(x) with y further used in a scalar L, and given ḡ = ∂L/∂y, the op's rule gives ∂L/∂x = (∂f/∂x)ᵀ ḡ. Walking the
+nodes backwards and adding where several readers meet gives the gradient of everything that was asked for. Rules are made
+of ops, so gradients can be differentiated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from minigraph.core.builder import Builder, Tensor
+from minigraph.core.errors import GraphError, expect
+from minigraph.core.ir import Node, Origin, Value, describe
+
+
+def gradient(of: Tensor, wrt: Sequence[Tensor], seed: Tensor | None = None) -> list[Tensor]:
+    """The gradients of `of` with respect to each tensor of `wrt` (inputs, state or anything between), in their shapes.
+
+    `of` is a scalar, or `seed`, of its shape, says with which weights its numbers are added up. Raises GraphError where
+    there is no gradient: for integers, where an op has none, and where `of` does not depend on the tensor.
+    """
+    builder = of.builder
+    for tensor in (of, *wrt):
+        expect(tensor.builder is builder, "{} belongs to another graph", tensor.value)
+        expect(tensor.value.type.is_float, "{} has no gradient: it is not a float", tensor.value)
+    if seed is None:
+        expect(of.shape == (), "the gradient is of one number, and {} has more; add them up with sum or mean, or give a seed",
+               of.value)
+        seed = builder.constant(1.0, of.dtype)
+    found = vjp([of], [seed], wrt)
+    for tensor, result in zip(wrt, found):
+        expect(result is not None, "{} does not depend on {}, or only through integers, comparisons or stop_gradient",
+               of.value, tensor.value)
+    return [result for result in found if result is not None]
+
+
+def vjp(outputs: Sequence[Tensor], seeds: Sequence[Tensor], wrt: Sequence[Tensor]) -> list[Tensor | None]:
+    """The vector-Jacobian product: for each tensor of `wrt` the gradient of the sum of <seed, output>, or None for zero."""
+    builder = outputs[0].builder
+    joined: dict[Value, Tensor] = {}
+    for output, seed in zip(outputs, seeds, strict=True):
+        expect(seed.value.type == output.value.type, "seed {} does not have the type of {}", seed.value, output.value)
+        joined[output.value] = joined[output.value] + seed if output.value in joined else seed
+    found = _sweep(builder, list(builder.nodes), joined, [tensor.value for tensor in wrt])
+    return [found.get(tensor.value) for tensor in wrt]
+
+
+def _sweep(builder: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Tensor], wrt: Sequence[Value]) -> dict[Value, Tensor]:
+    """Gradients of the values `wrt`, through `nodes`; a value on which no seed depends is left out."""
+    depends = set(wrt)
+    path = []
+    for node in nodes:
+        if not depends.isdisjoint(node.inputs) and any(value.type.is_float for value in node.outputs):
+            depends.update(value for value in node.outputs if value.type.is_float)
+            path.append(node)
+    gradients = {value: tensor for value, tensor in seeds.items() if value in depends}
+    for node in reversed(path):
+        if gradients.keys().isdisjoint(node.outputs):
+            continue
+        origin = Origin("backward", node.origin.scope, node.origin.file, node.origin.line, node.origin.forward or node.name)
+        with builder.root(), builder.origin(origin), builder.scope(f"{node.name}.grad"):
+            for value, contribution in zip(node.inputs, _of_node(builder, node, gradients), strict=True):
+                if contribution is None or value not in depends:
+                    continue
+                if contribution.value.type != value.type:
+                    raise GraphError(describe(node, f"its gradient for {value} has type {contribution.value.type}"))
+                gradients[value] = gradients[value] + contribution if value in gradients else contribution
+    return gradients
+
+
+def _of_node(builder: Builder, node: Node, gradients: Mapping[Value, Tensor]) -> Sequence[Tensor | None]:
+    inputs = tuple(Tensor(builder, value) for value in node.inputs)
+    if node.op.gradient is not None:
+        outputs = tuple(Tensor(builder, value) for value in node.outputs)
+        return node.op.gradient(tuple(gradients.get(value) for value in node.outputs), inputs, outputs, **node.attrs)
+    if node.op.expand is None:
+        raise GraphError(describe(node, f"the op {node.op.name} has no gradient"))
+    # differentiate the smaller ops that it is made of; a tensor that is read twice gets its whole gradient once
+    start = len(builder.nodes)
+    result = node.op.expand(*inputs, **node.attrs)
+    seeds: dict[Value, Tensor] = {}
+    for value, tensor in zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True):
+        if value in gradients:
+            seed = gradients[value]
+            seeds[tensor.value] = seeds[tensor.value] + seed if tensor.value in seeds else seed
+    found = _sweep(builder, builder.nodes[start:], seeds, node.inputs)
+    return [found.pop(value, None) for value in node.inputs]

@@ -1,0 +1,317 @@
+"""The graph under construction: a Builder collects nodes, a Tensor is a value that is being built with."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from minigraph.core.dim import Shape, shape_of
+from minigraph.core.errors import GraphError, expect
+from minigraph.core.initial import Constant, Initializer, RandomSeed
+from minigraph.core.ir import Graph, Node, Origin, Type, Value, Variable, dtype_of, explain
+from minigraph.core.op import OPS, Op
+
+
+class Builder:
+    """Builds one graph. Layers, ops and operators on its tensors append nodes; `build` closes it.
+
+    >>> net = Builder("net")
+    >>> x = net.input("x", ("N", 3))
+    >>> graph = net.build(y=x + 1)
+    """
+
+    def __init__(self, name: str = "graph"):
+        self.name = name
+        self.nodes: list[Node] = []
+        self._inputs: list[Value] = []
+        self._state: dict[str, Variable] = {}
+        self._outputs: dict[str, Value] = {}
+        self._updates: dict[Value, Value] = {}
+        self._names: set[str] = set()
+        self._counts: Counter[str] = Counter()  # of nodes, by full name
+        self._scope = ""
+        self._layers: dict[str, Counter[str]] = {"": Counter()}  # numbered layers, by the scope they are in
+        self._shared = False
+        self._origin: Origin | None = None
+        self._streams = 0
+
+    @classmethod
+    def extending(cls, graph: Graph) -> Builder:
+        """A builder that goes on where `graph` ended. Its nodes and values are the graph's own; the graph stays as it is."""
+        builder = cls(graph.name)
+        builder.nodes = list(graph.nodes)
+        builder._inputs = list(graph.inputs)
+        builder._state = dict(graph.variables)
+        builder._outputs = dict(graph.outputs)
+        builder._updates = dict(graph.updates)
+        builder._names = {*graph.values, *(node.name for node in graph.nodes)}
+        builder._streams = 1 + max((n.attrs["stream"] for n in graph.nodes if "stream" in n.attrs), default=-1)
+        return builder
+
+    # what a graph has
+
+    def input(self, name: str, shape: Any, dtype: Any = "float32") -> Tensor:
+        """What is given anew at each step. Sizes known only then are symbols: ("N", 1, 28, 28)."""
+        value = Value(Type(shape_of(shape), dtype_of(dtype)), self._interface(name))
+        self._inputs.append(value)
+        return Tensor(self, value)
+
+    def parameter(self, name: str, shape: Any, initializer: Initializer, dtype: Any = "float32") -> Tensor:
+        """What is learned. Its full name is the scope and `name`: "conv1.weight"."""
+        return self.variable(name, shape, initializer, dtype, "parameter")
+
+    def variable(self, name: str, shape: Any, initializer: Initializer, dtype: Any = "float32",
+                 kind: str = "statistic") -> Tensor:
+        """State of any kind (see ir.Variable). In a shared scope, the second call of a name gives the first one's variable."""
+        full, type_ = self._scoped(name), Type(shape_of(shape), dtype_of(dtype))
+        if self._shared and full in self._state:
+            known = self._state[full]
+            expect((known.value.type, known.kind) == (type_, kind), "{} {!r} is shared and is {}; it cannot also be {}",
+                   known.kind, full, known.value.type, type_)
+            return Tensor(self, known.value)
+        expect(all(isinstance(n, int) for n in type_.shape), "state {!r} has shape {}; its sizes must be known",
+               full, type_.shape)
+        variable = Variable(Value(type_, self._interface(full)), initializer, kind)
+        self._state[full] = variable
+        return Tensor(self, variable.value)
+
+    def constant(self, given: Any, dtype: Any = None) -> Tensor:
+        """A number or an array that never changes. Python floats become float32 unless `dtype` says otherwise."""
+        array = np.asarray(given)
+        if dtype is None:
+            dtype = array.dtype if hasattr(given, "dtype") or array.dtype.kind != "f" else "float32"
+        if array.ndim == 0:
+            return self.emit(OPS["fill"], (), {"value": array.item(), "dtype": dtype_of(dtype)})[0]
+        return self.emit(OPS["constant"], (), {"value": array.astype(dtype_of(dtype))})[0]
+
+    def update(self, state: Tensor, new: Tensor) -> None:
+        """Say what a state becomes after the step. A later update of the same state replaces an earlier one."""
+        expect(state.value.name in self._state and self._state[state.value.name].value is state.value,
+               "{} is not state of this graph", state)
+        expect(state.value.type == new.value.type, "state {} cannot become {}", state.value, new.value)
+        self._updates[state.value] = new.value
+
+    def latest(self, state: Tensor) -> Tensor:
+        """What a state will have become through the updates so far; further updates go on from there."""
+        return Tensor(self, self._updates.get(state.value, state.value))
+
+    def random_stream(self) -> tuple[Tensor, Tensor, int]:
+        """Seed and step of the graph's random numbers, as state, and the number of a stream of its own.
+
+        The step counts up with each run, so that a stream gives new numbers; seed, stream and step together name them.
+        """
+        if "random.seed" not in self._state:
+            with self.root():
+                self.variable("random.seed", (), RandomSeed(), "int64", "stream")
+                step = self.variable("random.step", (), Constant(0), "int64", "counter")
+                with self.origin(role="update"):
+                    self.update(step, step + 1)
+        self._streams += 1
+        return self.tensor("random.seed"), self.tensor("random.step"), self._streams - 1
+
+    def tensor(self, name: str) -> Tensor:
+        """The input, state or output of that name."""
+        if name in self._outputs:
+            return Tensor(self, self._outputs[name])
+        for value in (*self._inputs, *(v.value for v in self._state.values())):
+            if value.name == name:
+                return Tensor(self, value)
+        raise GraphError(f"there is no output, input or state {name!r}")
+
+    @property
+    def updates(self) -> dict[Value, Value]:
+        """What each state becomes, so far."""
+        return dict(self._updates)
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        return tuple(Tensor(self, v.value) for v in self._state.values() if v.kind == "parameter")
+
+    # names and origins
+
+    @contextlib.contextmanager
+    def scope(self, name: str, share: bool = False) -> Iterator[str]:
+        """Names made inside begin with `name` and a dot.
+
+        With share=True, whoever enters the scope again gets the variables that were made the first time: this is how two
+        branches use one set of weights.
+        """
+        expect(name and not set(name) & set(" ,:=()@~"), "a scope is named with letters, digits, _ and dots, not {!r}", name)
+        before = self._scope, self._shared, self._layers
+        self._scope = f"{self._scope}.{name}" if self._scope else name
+        self._shared = self._shared or share
+        if share:  # numbering begins anew, so that conv1 is conv1 again
+            self._layers = {}
+        try:
+            yield self._scope
+        finally:
+            self._scope, self._shared, self._layers = before
+
+    def layer(self, kind: str, name: str | None) -> contextlib.AbstractContextManager[str]:
+        """The scope of a layer: its given name, or its kind with a number (conv1, conv2)."""
+        if name is None:
+            counter = self._layers.setdefault(self._scope, Counter())
+            counter[kind] += 1
+            name = f"{kind}{counter[kind]}"
+        return self.scope(name)
+
+    @contextlib.contextmanager
+    def root(self) -> Iterator[None]:
+        """Outside of all scopes, whoever calls."""
+        before = self._scope, self._shared, self._layers
+        self._scope, self._shared, self._layers = "", False, {}
+        try:
+            yield
+        finally:
+            self._scope, self._shared, self._layers = before
+
+    @contextlib.contextmanager
+    def origin(self, base: Origin | None = None, **changes: Any) -> Iterator[None]:
+        """Nodes made inside carry this origin: `base` (by default the user's line) with `changes`."""
+        before = self._origin
+        self._origin = replace(base or before or _users_line(self._scope), **changes)
+        try:
+            yield
+        finally:
+            self._origin = before
+
+    def _scoped(self, name: str) -> str:
+        return f"{self._scope}.{name}" if self._scope else name
+
+    def _interface(self, name: str) -> str:
+        expect(name and not set(name) & set(" ,:=()@~"), "names have letters, digits, _ and dots, not {!r}", name)
+        expect(name not in self._names, "there is already something called {!r} in {!r}", name, self.name)
+        self._names.add(name)
+        return name
+
+    def _fresh(self, kind: str) -> str:
+        """A name for a node that nobody named: relu, relu2, relu3, in the scope."""
+        base = self._scoped(kind)
+        while True:
+            self._counts[base] += 1
+            name = base if self._counts[base] == 1 else f"{base}{self._counts[base]}"
+            if name not in self._names:
+                self._names.add(name)
+                return name
+
+    # nodes
+
+    def emit(self, op: Op, tensors: Sequence[Any], attrs: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """Append a node. Numbers and arrays among the inputs become constants of the dtype of the tensors."""
+        inputs = self._lift(op, tensors)
+        origin = self._origin or _users_line(self._scope)
+        try:
+            complete, types = op.infer(tuple(value.type for value in inputs), attrs)
+        except GraphError as error:
+            raise GraphError(explain(op.name, self._scoped(op.name), str(error), inputs, attrs, origin)) from None
+        name = self._fresh(op.name)
+        if len(types) == 1:
+            outputs: tuple[Value, ...] = (Value(types[0], name),)
+        else:
+            outputs = tuple(Value(t, f"{name}.{o}") for t, o in zip(types, op.outputs, strict=True))
+        self.nodes.append(Node(op, inputs, outputs, complete, name, origin))
+        return tuple([Tensor(self, value) for value in outputs])
+
+    def append(self, node: Node) -> None:
+        """Take over a node of another graph as it is."""
+        self.nodes.append(node)
+        self._names.add(node.name)
+
+    def _lift(self, op: Op, tensors: Sequence[Any]) -> tuple[Value, ...]:
+        if all([isinstance(t, Tensor) and t.builder is self for t in tensors]):
+            return tuple([t.value for t in tensors])
+        dtype = next((t.dtype for t in tensors if isinstance(t, Tensor) and t.dtype != "bool"), None)
+        values = []
+        for given in tensors:
+            if isinstance(given, Tensor):
+                expect(given.builder is self, "{}: {} belongs to another graph, {!r}", op.name, given.value, given.builder.name)
+                values.append(given.value)
+            else:
+                expect(isinstance(given, (bool, int, float, np.ndarray, np.generic)), "{} takes tensors, numbers and arrays, not {!r}",
+                       op.name, given)
+                values.append(self.constant(given, "bool" if isinstance(given, bool) else dtype).value)
+        return tuple(values)
+
+    def build(self, outputs: Mapping[str, Tensor] | None = None, /, **more: Tensor) -> Graph:
+        """The finished graph with these outputs by name; nodes that no output and no update needs are left out."""
+        named = {**(outputs or {}), **more}
+        for name, tensor in named.items():
+            expect(isinstance(tensor, Tensor) and tensor.builder is self, "output {!r} is not a tensor of {!r}: {!r}", name,
+                   self.name, tensor)
+        live = {*(t.value for t in named.values()), *self._updates.values()}
+        nodes = []
+        for node in reversed(self.nodes):
+            if not live.isdisjoint(node.outputs):
+                nodes.append(node)
+                live.update(node.inputs)
+        return Graph(self.name, tuple(self._inputs), tuple(self._state.values()), tuple(reversed(nodes)),
+                     {name: t.value for name, t in named.items()}, self._updates).check()
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A value of a graph under construction. Operators build nodes; == is identity (use `equal`)."""
+
+    builder: Builder
+    value: Value
+
+    @property
+    def shape(self) -> Shape:
+        return self.value.type.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.value.type.dtype
+
+    @property
+    def rank(self) -> int:
+        return len(self.value.type.shape)
+
+    @property
+    def name(self) -> str:
+        return self.value.name
+
+    def apply(self, op: Op, tensors: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
+        outputs = self.builder.emit(op, tensors, attrs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def __add__(self, other: Any) -> Tensor: return OPS["add"](self, other)
+    def __radd__(self, other: Any) -> Tensor: return OPS["add"](other, self)
+    def __sub__(self, other: Any) -> Tensor: return OPS["sub"](self, other)
+    def __rsub__(self, other: Any) -> Tensor: return OPS["sub"](other, self)
+    def __mul__(self, other: Any) -> Tensor: return OPS["mul"](self, other)
+    def __rmul__(self, other: Any) -> Tensor: return OPS["mul"](other, self)
+    def __truediv__(self, other: Any) -> Tensor: return OPS["div"](self, other)
+    def __rtruediv__(self, other: Any) -> Tensor: return OPS["div"](other, self)
+    def __matmul__(self, other: Any) -> Tensor: return OPS["matmul"](self, other)
+    def __neg__(self) -> Tensor: return OPS["neg"](self)
+    def __lt__(self, other: Any) -> Tensor: return OPS["less"](self, other)
+    def __le__(self, other: Any) -> Tensor: return OPS["less_equal"](self, other)
+    def __gt__(self, other: Any) -> Tensor: return OPS["less"](other, self)
+    def __ge__(self, other: Any) -> Tensor: return OPS["less_equal"](other, self)
+
+    def __bool__(self) -> bool:
+        raise GraphError(f"{self.value} has no truth value while the graph is built; use where(condition, x, y)")
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise GraphError(f"{self.value} is part of a graph and holds no numbers yet; compile the graph and run it")
+
+    # NumPy arrays on the left of an operator then ask the tensor
+    __array_ufunc__ = None
+
+    def __repr__(self) -> str:
+        return f"<Tensor {self.value!r}>"
+
+
+def _users_line(scope: str) -> Origin:
+    """The innermost line of the call stack that is not minigraph's own (nor contextlib's, which runs our `with`s)."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("minigraph", "contextlib"):
+        frame = frame.f_back
+    return Origin("forward", scope, frame.f_code.co_filename, frame.f_lineno)

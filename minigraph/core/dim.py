@@ -1,0 +1,221 @@
+"""Sizes of axes: integers, and polynomials in named symbols for what is known only at run time.
+
+A `Dim` is kept in normal form (a sorted sum of monomials with integer coefficients), so equal sizes compare equal:
+2*(N + 1) == N + N + 2. A constant is always a plain int. Symbols stand for integers of 0 or more.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from typing import Any, Union
+
+from minigraph.core.errors import GraphError, expect
+
+Size = Union[int, "Dim"]
+Shape = tuple[Size, ...]
+Monomial = tuple[str, ...]  # ("H", "N", "N") is H*N*N; () is the constant
+
+
+class Dim:
+    """A polynomial that is not constant. Supports + - *, // by an int, == and hash; `bind` puts numbers in."""
+
+    __slots__ = ("_hash", "terms")
+
+    def __init__(self, terms: tuple[tuple[Monomial, int], ...]):
+        self.terms = terms
+        self._hash = hash(terms)
+
+    @staticmethod
+    def symbol(name: str) -> Dim:
+        expect(name.isidentifier() and name not in ("nan", "inf"), "a symbolic size is named like a variable (\"N\"), not {!r}", name)
+        return Dim((((name,), 1),))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dim) and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __add__(self, other: Size) -> Size:
+        total = dict(self.terms)
+        for monomial, factor in _terms(other):
+            total[monomial] = total.get(monomial, 0) + factor
+        return _normal(total)
+
+    def __mul__(self, other: Size) -> Size:
+        total: dict[Monomial, int] = {}
+        for m, a in self.terms:
+            for n, b in _terms(other):
+                key = tuple(sorted(m + n))
+                total[key] = total.get(key, 0) + a * b
+        return _normal(total)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __neg__(self) -> Size:
+        return self * -1
+
+    def __sub__(self, other: Size) -> Size:
+        return self + -1 * other
+
+    def __rsub__(self, other: Size) -> Size:
+        return -1 * self + other
+
+    def __floordiv__(self, divisor: int) -> Size:
+        """Exact where the symbols' coefficients divide: (2*H - 1) // 2 == H - 1. Otherwise the size is not a polynomial."""
+        quotient: dict[Monomial, int] = {}
+        for monomial, factor in self.terms:
+            expect(not monomial or factor % divisor == 0, "({}) // {} is not a polynomial; write the size as a multiple of {}",
+                   self, divisor, divisor)
+            quotient[monomial] = factor // divisor
+        return _normal(quotient)
+
+    def _order(self, other: object) -> bool:
+        raise GraphError(f"the size {self} is known only at run time and cannot be compared with {other}")
+
+    __lt__ = __le__ = __gt__ = __ge__ = _order
+
+    def bind(self, symbols: Mapping[str, int]) -> int:
+        """The number that this size has for these values of its symbols."""
+        total = 0
+        for monomial, factor in self.terms:
+            for symbol in monomial:
+                expect(symbol in symbols, "no input tells how large {} is", symbol)
+                factor *= symbols[symbol]
+            total += factor
+        return total
+
+    def symbols(self) -> set[str]:
+        return {symbol for monomial, _ in self.terms for symbol in monomial}
+
+    def __str__(self) -> str:
+        text = ""
+        for monomial, factor in self.terms:
+            body = "*".join(([str(abs(factor))] if abs(factor) != 1 or not monomial else []) + list(monomial))
+            text += ("-" if factor < 0 else "+" if text else "") + body
+        return text
+
+    __repr__ = __str__
+
+
+def _terms(size: Size) -> Iterable[tuple[Monomial, int]]:
+    return size.terms if isinstance(size, Dim) else (((), size),)
+
+
+def _normal(total: Mapping[Monomial, int]) -> Size:
+    terms = tuple(sorted(((m, f) for m, f in total.items() if f), key=lambda term: (-len(term[0]), term[0])))
+    if not terms:
+        return 0
+    return terms[0][1] if terms[0][0] == () else Dim(terms)
+
+
+def size(given: Any) -> Size:
+    """An axis size from what a user writes: an int, "N", "49*N + 1", or a Dim."""
+    if isinstance(given, (int, Dim)) and not isinstance(given, bool):
+        return given
+    if isinstance(given, str):
+        return _parse(given)
+    try:
+        return given.__index__()  # NumPy integers
+    except (AttributeError, TypeError):
+        raise GraphError(f"an axis size is an int or a symbol such as \"N\", not {given!r}") from None
+
+
+def shape_of(given: Any) -> Shape:
+    """A shape from what a user writes: a sequence of sizes, or one size."""
+    if isinstance(given, (int, str, Dim)):
+        return (size(given),)
+    return tuple(size(n) for n in given)
+
+
+def _parse(text: str) -> Size:
+    def walk(tree: ast.expr) -> Size:
+        if isinstance(tree, ast.Constant) and type(tree.value) is int:
+            return tree.value
+        if isinstance(tree, ast.Name):
+            return Dim.symbol(tree.id)
+        if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
+            return -walk(tree.operand)
+        if isinstance(tree, ast.BinOp) and isinstance(tree.op, (ast.Add, ast.Sub, ast.Mult)):
+            a, b = walk(tree.left), walk(tree.right)
+            return a + b if isinstance(tree.op, ast.Add) else a - b if isinstance(tree.op, ast.Sub) else a * b
+        raise GraphError(f"{text!r} is not a size: sizes are sums and products of integers and symbols")
+
+    try:
+        return walk(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, RecursionError):
+        raise GraphError(f"{text!r} is not a size: sizes are sums and products of integers and symbols") from None
+
+
+def product(sizes: Iterable[Size]) -> Size:
+    result: Size = 1
+    for n in sizes:
+        result = result * n
+    return result
+
+
+def divide(total: Size, part: Size) -> Size:
+    """total / part where that is exact: 196*N over N is 196. Raises GraphError where it is not."""
+    if isinstance(part, Dim):
+        expect(len(part.terms) == 1, "cannot divide {} by {}", total, part)
+        (divisor, factor), quotient = part.terms[0], {}
+        for monomial, coefficient in _terms(total):
+            left = list(monomial)
+            for symbol in divisor:
+                expect(symbol in left, "cannot divide {} by {}", total, part)
+                left.remove(symbol)
+            expect(coefficient % factor == 0, "cannot divide {} by {}", total, part)
+            quotient[tuple(left)] = coefficient // factor
+        return _normal(quotient)
+    expect(part != 0 and all(f % part == 0 for _, f in _terms(total)), "cannot divide {} by {}", total, part)
+    return total // part
+
+
+def broadcast(*shapes: Shape) -> Shape:
+    """NumPy's broadcasting of shapes; a symbol meets itself, 1, and nothing else."""
+    first = shapes[0]
+    if all(shape == first for shape in shapes):
+        return first
+    rank = max(map(len, shapes))
+    result: list[Size] = []
+    for axis in range(rank):
+        sizes = {shape[axis - rank + len(shape)] for shape in shapes if axis - rank + len(shape) >= 0} - {1}
+        expect(len(sizes) <= 1, "shapes {} do not broadcast: axis {} has sizes {}", " and ".join(map(show, shapes)),
+               axis - rank, " and ".join(sorted(map(str, sizes))))
+        result.append(sizes.pop() if sizes else 1)
+    return tuple(result)
+
+
+def bind(value: Any, symbols: Mapping[str, int]) -> Any:
+    """`value` with each Dim in it, tuples included, replaced by its number."""
+    if isinstance(value, Dim):
+        return value.bind(symbols)
+    return tuple(bind(v, symbols) for v in value) if type(value) is tuple else value
+
+
+def symbolic(value: Any) -> bool:
+    return isinstance(value, Dim) or (type(value) is tuple and any(map(symbolic, value)))
+
+
+def solve(declared: Shape, actual: tuple[int, ...], symbols: dict[str, int]) -> bool:
+    """Whether an array of shape `actual` fits; learns the symbols that stand alone (N) or linearly (2*N + 1)."""
+    if len(declared) != len(actual):
+        return False
+    for want, got in zip(declared, actual):
+        unknown = want.symbols() - symbols.keys() if isinstance(want, Dim) else set()
+        if isinstance(want, Dim) and len(unknown) == 1:
+            name = unknown.pop()
+            base = want.bind({**symbols, name: 0})
+            slope = want.bind({**symbols, name: 1}) - base
+            if slope and (got - base) % slope == 0 and (got - base) // slope >= 0:
+                symbols[name] = (got - base) // slope
+        if isinstance(want, Dim) and not want.symbols() <= symbols.keys():
+            return False
+        if bind(want, symbols) != got:
+            return False
+    return True
+
+
+def show(shape: Iterable[Any]) -> str:
+    return "(" + ", ".join(map(str, shape)) + ")"

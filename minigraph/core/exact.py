@@ -1,0 +1,274 @@
+"""Numbers that do not round, for proving that two graphs are one function and that a gradient is right.
+
+`Modular`: integers modulo the prime 2^61 - 1, where + - * / are exact. `Rational`: fractions, where numbers also have an
+order. In both, exp, log, tanh, ... are not arithmetic: each is an *unknown function*, which gives one argument one random
+answer and promises nothing more. Two graphs that agree on random inputs of this kind agree as formulas, whatever those
+functions are, but for a chance of about degree / 2^61 (Schwartz, Zippel).
+
+Each number carries a slope: its derivative in the direction in which the inputs move. One run of the references so gives
+a directional derivative J v, against which a gradient rule is held: <u, J v> = <J^T u, v>.
+
+What is known of the functions besides: sqrt(a)*sqrt(a) = a, and the derivatives, which are formulas of the answers
+(exp' = exp, tanh' = 1 - tanh^2, ...). Where a proof needs a root that does not exist, it raises Redraw: draw other inputs.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from minigraph.core.errors import GraphError
+
+PRIME = 2**61 - 1
+N = TypeVar("N", bound="Number")
+
+
+class Outside(Exception):
+    """Exact arithmetic of this kind cannot go on."""
+
+
+class Redraw(Outside):
+    """These inputs lead outside of the domain; others will not."""
+
+
+class Undefined(Outside):
+    """0 / 0, such as the mean of nothing, which machine numbers call NaN."""
+
+
+class NeedsOrder(Outside):
+    """A comparison of numbers that have no order."""
+
+
+class Unknown:
+    """One random answer for each function and argument, remembered. A proof makes one and drops it."""
+
+    def __init__(self, seed: int):
+        self.random = random.Random(seed)
+        self._answers: dict[tuple[str, Any], Any] = {}
+
+    def answer(self, function: str, argument: Any, draw: Callable[[], Any]) -> Any:
+        key = function, argument
+        if key not in self._answers:
+            self._answers[key] = draw()
+        return self._answers[key]
+
+
+class Number:
+    """A value and its slope in a field. Subclasses say how a plain number enters the field and how to divide in it."""
+
+    __slots__ = ("slope", "value", "world")
+    value: Any
+    slope: Any
+    world: Unknown
+    zero: ClassVar[Any] = 0
+
+    def __init__(self, value: Any, slope: Any, world: Unknown):
+        self.value, self.slope, self.world = value, slope, world
+
+    @classmethod
+    def field(cls, number: Any) -> Any:
+        """A plain number as an element of the field."""
+        raise NotImplementedError
+
+    @classmethod
+    def draw(cls, world: Unknown, low: float, high: float) -> Any:
+        """A random element; where there is an order, between low and high."""
+        raise NotImplementedError
+
+    def _make(self: N, value: Any, slope: Any) -> N:
+        return type(self)(value, slope, self.world)
+
+    def _inverse(self) -> Any:
+        raise NotImplementedError
+
+    def lift(self: N, other: Any) -> N:
+        return other if isinstance(other, Number) else self._make(self.field(other), 0)  # type: ignore[return-value]
+
+    def __add__(self: N, other: Any) -> N:
+        other = self.lift(other)
+        return self._make(self.value + other.value, self.slope + other.slope)
+
+    def __mul__(self: N, other: Any) -> N:
+        other = self.lift(other)
+        return self._make(self.value * other.value, self.slope * other.value + self.value * other.slope)
+
+    def __neg__(self: N) -> N:
+        return self._make(-self.value, -self.slope)
+
+    def __sub__(self: N, other: Any) -> N:
+        return self + -self.lift(other)
+
+    def __truediv__(self: N, other: Any) -> N:
+        other = self.lift(other)
+        inverse = other._inverse()
+        value = self.value * inverse
+        return self._make(value, (self.slope - value * other.slope) * inverse)
+
+    def __rsub__(self: N, other: Any) -> N:
+        return self.lift(other) - self
+
+    def __rtruediv__(self: N, other: Any) -> N:
+        return self.lift(other) / self
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.value == self.lift(other).value)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _ordered(self, other: Any) -> tuple[Any, Any]:
+        return self.value, self.lift(other).value
+
+    def __lt__(self, other: Any) -> bool:
+        a, b = self._ordered(other)
+        return bool(a < b)
+
+    def __le__(self, other: Any) -> bool:
+        a, b = self._ordered(other)
+        return bool(a <= b)
+
+    def __gt__(self, other: Any) -> bool:
+        a, b = self._ordered(other)
+        return bool(a > b)
+
+    def __ge__(self, other: Any) -> bool:
+        a, b = self._ordered(other)
+        return bool(a >= b)
+
+    def __abs__(self: N) -> N:
+        return -self if self < 0 else self
+
+    def __repr__(self) -> str:
+        return f"{self.value}" + (f"(+{self.slope}·t)" if self.slope else "")
+
+    # functions: the answer, and the slope as a formula of it
+
+    def _unknown(self, function: str, low: float = 0.25, high: float = 4.0) -> Any:
+        return self.world.answer(function, self.value, lambda: self.draw(self.world, low, high))
+
+    def exp(self: N) -> N:
+        answer = self._unknown("exp")
+        return self._make(answer, self.slope * answer)
+
+    def log(self: N) -> N:
+        return self._make(self._unknown("log", -2, 2), self.slope * self._inverse())
+
+    def tanh(self: N) -> N:
+        answer = self._unknown("tanh", -1, 1)
+        return self._make(answer, self.slope * (1 - answer * answer))
+
+    def sigmoid(self: N) -> N:
+        answer = self._unknown("sigmoid", 0, 1)
+        return self._make(answer, self.slope * (answer - answer * answer))
+
+    def sin(self: N) -> N:
+        return self._make(self._unknown("sin", -1, 1), self.slope * self._unknown("cos", -1, 1))
+
+    def cos(self: N) -> N:
+        return self._make(self._unknown("cos", -1, 1), -self.slope * self._unknown("sin", -1, 1))
+
+    def sqrt(self: N) -> N:
+        root = self._root()
+        return self._make(root, self.slope * self._make(2 * root, 0)._inverse())
+
+    def _root(self) -> Any:
+        raise NotImplementedError
+
+
+class Modular(Number):
+    __slots__ = ()
+
+    def __init__(self, value: int, slope: int, world: Unknown):
+        super().__init__(value % PRIME, slope % PRIME, world)
+
+    @classmethod
+    def field(cls, number: Any) -> int:
+        fraction = _fraction(number)
+        return fraction.numerator * pow(fraction.denominator, -1, PRIME)
+
+    @classmethod
+    def draw(cls, world: Unknown, low: float, high: float) -> int:
+        return world.random.randrange(1, PRIME)
+
+    def _inverse(self) -> int:
+        if self.value == 0:
+            raise Redraw("division by zero")
+        return pow(self.value, -1, PRIME)
+
+    def _ordered(self, other: Any) -> tuple[Any, Any]:
+        raise NeedsOrder("numbers modulo a prime have no order; prove this one with Rational")
+
+    def _root(self) -> int:
+        root = pow(self.value, (PRIME + 1) // 4, PRIME)
+        if root * root % PRIME != self.value or root == 0:
+            raise Redraw("no square root")
+        return self.world.answer("sqrt", self.value, lambda: root if self.world.random.random() < 0.5 else PRIME - root)
+
+
+class Rational(Number):
+    """Fractions. sqrt(a)*sqrt(a) = a holds where a is a square; elsewhere sqrt is an unknown function."""
+
+    __slots__ = ()
+
+    @classmethod
+    def field(cls, number: Any) -> Fraction:
+        return _fraction(number)
+
+    @classmethod
+    def draw(cls, world: Unknown, low: float, high: float) -> Fraction:
+        return Fraction(low) + Fraction(high - low) * Fraction(world.random.randrange(1, 97), 97)
+
+    def _inverse(self) -> Fraction:
+        if self.value == 0:
+            raise Redraw("division by zero")
+        return 1 / Fraction(self.value)
+
+    def _root(self) -> Any:
+        value = Fraction(self.value)
+        if value > 0:
+            root = Fraction(math.isqrt(value.numerator), math.isqrt(value.denominator))
+            if root * root == value:
+                return root
+        return self._unknown("sqrt")
+
+
+def _fraction(number: Any) -> Fraction:
+    if isinstance(number, np.generic):
+        number = number.item()
+    try:
+        return Fraction(number)
+    except (ValueError, OverflowError):
+        raise GraphError(f"{number} is not a number that exact arithmetic knows") from None
+
+
+def lift(array: np.ndarray, kind: type[Number], world: Unknown) -> np.ndarray:
+    """An array of floats or of a mixture of plain and exact numbers, as one of exact numbers with slope 0."""
+    lifted = np.empty(array.shape, object)
+    for index in np.ndindex(*array.shape):
+        number = array[index]
+        lifted[index] = number if isinstance(number, Number) else kind(kind.field(number), kind.zero, world)
+    return lifted
+
+
+def draw(shape: tuple[int, ...], kind: type[Number], world: Unknown, low: float = -2.0, high: float = 2.0,
+         moving: bool = False) -> np.ndarray:
+    """Random exact numbers; `moving` ones have random slopes."""
+    array = np.empty(shape, object)
+    for index in np.ndindex(*shape):
+        slope = kind.draw(world, -2.0, 2.0) if moving else kind.zero
+        array[index] = kind(kind.draw(world, low, high), slope, world)
+    return array
+
+
+def still(array: np.ndarray) -> np.ndarray:
+    """The same numbers with slope 0."""
+    result = np.empty(array.shape, object)
+    for index in np.ndindex(*array.shape):
+        result[index] = array[index]._make(array[index].value, array[index].zero)
+    return result

@@ -1,0 +1,294 @@
+"""The graph: typed values, nodes that define them once, in order. Nothing here is ever changed after it is made.
+
+A `Graph` has inputs, state (values that live across steps), nodes, named outputs, and updates: what each state becomes
+after the step. Updates are simultaneous: every node reads the old state. Names of inputs, outputs and state are the
+interface and are unique; names of inner values are for people. Values and nodes are the same only if they are one object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minigraph.core import dim, text
+from minigraph.core.errors import GraphError, expect
+from minigraph.core.initial import Initializer
+from minigraph.core.state import State
+
+if TYPE_CHECKING:
+    import networkx
+
+    from minigraph.core.op import Op
+
+FLOATS = ("float16", "float32", "float64")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DTYPES = frozenset((*FLOATS, *INTEGERS, "bool"))
+
+
+def dtype_of(given: Any) -> str:
+    """The name of a dtype, from a name, a NumPy dtype or a NumPy scalar type."""
+    name = given if isinstance(given, str) else np.dtype(given).name
+    expect(name in DTYPES, "dtype {!r} is not one of {}", given, ", ".join(sorted(DTYPES)))
+    return name
+
+
+@dataclass(frozen=True)
+class Type:
+    """Shape and dtype of a value. Sizes are ints, or polynomials in symbols that are known at run time."""
+
+    shape: dim.Shape
+    dtype: str = "float32"
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> dim.Size:
+        return dim.product(self.shape)
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype in FLOATS
+
+    def bind(self, symbols: Mapping[str, int]) -> Type:
+        return Type(dim.bind(self.shape, symbols), self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    type: Type
+    name: str
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.type}"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a node comes from. Reports, pictures and profiles add up by it; comparisons of graphs ignore it."""
+
+    role: str = "forward"  # forward, backward, statistic, update
+    scope: str = ""
+    file: str = ""
+    line: int = 0
+    forward: str = ""  # of a backward node: the name of the node whose gradient it computes
+    rule: str = ""  # of a rewritten node: the rule, and the names of what it replaced
+    sources: tuple[str, ...] = ()
+
+    def where(self) -> str:
+        return f"{self.file}:{self.line}" if self.file else ""
+
+
+ROLES = ("forward", "backward", "statistic", "update")
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One application of an op. `attrs` is complete (defaults filled in), canonical and hashable."""
+
+    op: Op
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    attrs: Mapping[str, Any]
+    name: str
+    origin: Origin = Origin()
+
+    def __repr__(self) -> str:
+        return f"<{self.op.name} {self.name}>"
+
+
+KINDS = ("parameter", "statistic", "slot", "counter", "stream")
+
+
+@dataclass(frozen=True, eq=False)
+class Variable:
+    """A value that lives across steps, with how it begins.
+
+    kind: parameter (learned), statistic (running mean and variance), slot (an optimizer's), counter, stream (random).
+    """
+
+    value: Value
+    initializer: Initializer
+    kind: str = "parameter"
+
+    @property
+    def name(self) -> str:
+        return self.value.name
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    name: str
+    inputs: tuple[Value, ...]
+    state: tuple[Variable, ...]
+    nodes: tuple[Node, ...]
+    outputs: Mapping[str, Value]
+    updates: Mapping[Value, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outputs", MappingProxyType(dict(self.outputs)))
+        object.__setattr__(self, "updates", MappingProxyType(dict(self.updates)))
+
+    @cached_property
+    def producer(self) -> Mapping[Value, Node]:
+        """Which node defines a value; inputs and state have none."""
+        return {value: node for node in self.nodes for value in node.outputs}
+
+    @cached_property
+    def readers(self) -> Mapping[Value, tuple[Node, ...]]:
+        """The nodes that read a value, once for each time they do. Outputs and updates are not nodes."""
+        found: dict[Value, list[Node]] = {}
+        for node in self.nodes:
+            for value in node.inputs:
+                found.setdefault(value, []).append(node)
+        return {value: tuple(nodes) for value, nodes in found.items()}
+
+    @cached_property
+    def variables(self) -> Mapping[str, Variable]:
+        return {variable.name: variable for variable in self.state}
+
+    @cached_property
+    def values(self) -> Mapping[str, Value]:
+        """Every value by name."""
+        found = {value.name: value for value in self.inputs}
+        found.update((variable.name, variable.value) for variable in self.state)
+        found.update((value.name, value) for node in self.nodes for value in node.outputs)
+        return found
+
+    def value(self, name: str) -> Value:
+        """The output, input, state or inner value of that name."""
+        if name in self.outputs:
+            return self.outputs[name]
+        expect(name in self.values, "{!r} has no value {!r}; its outputs are {}", self.name, name, ", ".join(self.outputs))
+        return self.values[name]
+
+    @cached_property
+    def symbols(self) -> frozenset[str]:
+        """The symbols in the sizes of inputs and state."""
+        sizes = [n for v in (*self.inputs, *(s.value for s in self.state)) for n in v.type.shape]
+        return frozenset(s for n in sizes if isinstance(n, dim.Dim) for s in n.symbols())
+
+    def init(self, seed: int = 0) -> State:
+        """Fresh state: each variable from its initializer and its own stream of `seed`."""
+        for variable in self.state:
+            expect(not dim.symbolic(variable.value.type.shape), "state {} has an unknown size", variable.value)
+        return State({v.name: v.initializer.array(seed, v.name, v.value.type.shape, v.value.type.dtype)  # type: ignore[arg-type]
+                      for v in self.state})
+
+    def check(self) -> Graph:
+        """Raise GraphError unless each value is defined once, before its use, with the type that its op infers."""
+        known: set[Value] = set()
+        names: set[str] = set()
+        for value in (*self.inputs, *(variable.value for variable in self.state)):
+            expect(value.name not in names, "two inputs or states are called {!r}", value.name)
+            names.add(value.name)
+            known.add(value)
+        for variable in self.state:
+            expect(variable.kind in KINDS, "state {} is of unknown kind {!r}", variable.name, variable.kind)
+        for node in self.nodes:
+            for value in node.inputs:
+                expect(value in known, "{!r} reads {} before it is defined", node, value)
+            attrs, types = node.op.infer(tuple(value.type for value in node.inputs), node.attrs)
+            expect(attrs == node.attrs, "{!r} has attributes {}, whose canonical form is {}", node, node.attrs, attrs)
+            expect(types == tuple(value.type for value in node.outputs), "{!r} has outputs {}; its op infers {}", node,
+                   node.outputs, types)
+            for value in node.outputs:
+                expect(value not in known, "{} is defined twice", value)
+                known.add(value)
+        for name, value in self.outputs.items():
+            expect(value in known, "output {!r} is not defined", name)
+        states = {variable.value for variable in self.state}
+        for old, new in self.updates.items():
+            expect(old in states, "{} is updated but is not state", old)
+            expect(new in known, "the update of {} is not defined", old)
+            expect(old.type == new.type, "state {} is updated with {}", old, new)
+        return self
+
+    def prune(self, outputs: Iterable[str] | None = None, updates: bool = True) -> Graph:
+        """The graph of these outputs, with the updates or without any, and nothing that neither needs.
+
+        Updates keep what they read: a training graph pruned to its loss still moves its running statistics.
+        """
+        names = list(self.outputs if outputs is None else outputs)
+        for name in names:
+            expect(name in self.outputs, "there is no output {!r}; there are {}", name, ", ".join(self.outputs))
+        kept = {name: self.outputs[name] for name in names}
+        moved = self.updates if updates else {}
+        live = {*kept.values(), *moved, *moved.values()}
+        nodes = []
+        for node in reversed(self.nodes):
+            if not live.isdisjoint(node.outputs):
+                nodes.append(node)
+                live.update(node.inputs)
+        return Graph(self.name, tuple(v for v in self.inputs if v in live),
+                     tuple(s for s in self.state if s.value in live), tuple(reversed(nodes)), kept, moved)
+
+    def bind(self, **symbols: int) -> Graph:
+        """The same graph with numbers for all of its symbols. Every node's types are inferred and checked anew."""
+        missing = self.symbols - symbols.keys()
+        expect(not missing, "no size is given for {}", ", ".join(sorted(missing)))
+        new: dict[Value, Value] = {}
+        for value in (*self.inputs, *(variable.value for variable in self.state)):
+            new[value] = Value(value.type.bind(symbols), value.name)
+        nodes = []
+        for node in self.nodes:
+            inputs = tuple(new[value] for value in node.inputs)
+            try:
+                bound = {key: dim.bind(value, symbols) for key, value in node.attrs.items()}
+                attrs, types = node.op.infer(tuple(value.type for value in inputs), bound)
+            except GraphError as error:
+                sizes = ", ".join(f"{name} = {n}" for name, n in sorted(symbols.items()))
+                raise GraphError(describe(node, f"{error} (with {sizes})", inputs)) from None
+            outputs = tuple(Value(t, old.name) for t, old in zip(types, node.outputs, strict=True))
+            new.update(zip(node.outputs, outputs))
+            nodes.append(replace(node, inputs=inputs, outputs=outputs, attrs=attrs))
+        return Graph(self.name, tuple(new[v] for v in self.inputs),
+                     tuple(replace(s, value=new[s.value]) for s in self.state), tuple(nodes),
+                     {name: new[v] for name, v in self.outputs.items()}, {new[a]: new[b] for a, b in self.updates.items()})
+
+    def to_networkx(self) -> networkx.DiGraph[Any]:
+        """Nodes, inputs and variables as vertices; an edge for each value that one makes and another reads.
+
+        A vertex is a Node, an input's Value or a Variable. An edge holds `values`, the tuple of values it carries.
+        """
+        import networkx  # here: it takes 60 ms that a program which only computes need not spend
+
+        graph: networkx.DiGraph[Any] = networkx.DiGraph(name=self.name)
+        source: dict[Value, Any] = {**{v: v for v in self.inputs}, **{s.value: s for s in self.state}, **self.producer}
+        graph.add_nodes_from((*self.inputs, *self.state, *self.nodes))
+        for node in self.nodes:
+            for value in node.inputs:
+                maker = source[value]
+                carried = graph.edges[maker, node]["values"] if graph.has_edge(maker, node) else ()
+                graph.add_edge(maker, node, values=(*carried, value))
+        return graph
+
+    def __str__(self) -> str:
+        return text.write(self)
+
+    def __repr__(self) -> str:
+        return f"<Graph {self.name!r}: {len(self.inputs)} inputs, {len(self.state)} states, {len(self.nodes)} nodes>"
+
+
+def describe(node: Node, message: str, inputs: Iterable[Value] | None = None) -> str:
+    """An error about a node in the user's terms: the op, the node, what it reads, and the line that made it."""
+    return explain(node.op.name, node.name, message, node.inputs if inputs is None else inputs, node.attrs, node.origin)
+
+
+def explain(op: str, name: str, message: str, inputs: Iterable[Value], attrs: Mapping[str, Any], origin: Origin) -> str:
+    lines = [f"{op} {name!r}: {message}"]
+    lines += [f"  input {value}" for value in inputs]
+    if attrs:
+        lines.append("  with " + ", ".join(f"{key}={value!r}" for key, value in attrs.items()))
+    if origin.file:
+        lines.append(f"  at {origin.where()}")
+    return "\n".join(lines)

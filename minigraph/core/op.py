@@ -1,0 +1,242 @@
+"""Ops: what a node computes, how its types are inferred, what it means in NumPy, how it is differentiated.
+
+An op is declared once, in one file, by making an `Op`; it is then in the registry, prints and reads back, and every test
+over the registry takes it up. Calling it on tensors builds a node.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from minigraph.core import dim
+from minigraph.core.errors import GraphError, expect
+from minigraph.core.ir import Type
+from minigraph.core.scalar import Scalar
+
+OPS: dict[str, Op] = {}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One input of an example: random numbers of a shape, between low and high (integers: below high).
+
+    dtype None is the float that the example is tried in; a `wide` one is float32 when that is float16.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str | None = None
+    low: float = -2.0
+    high: float = 2.0
+    wide: bool = False
+
+    def in_dtype(self, dtype: str) -> str:
+        """The dtype of this input in an example tried in `dtype`."""
+        return self.dtype or ("float32" if self.wide and dtype == "float16" else dtype)
+
+
+def real(*shape: int) -> Sample:
+    return Sample(shape)
+
+
+def positive(*shape: int) -> Sample:
+    return Sample(shape, low=0.1)
+
+
+def statistic(*shape: int, low: float = -2.0) -> Sample:
+    return Sample(shape, low=low, wide=True)
+
+
+def integers(*shape: int, below: int, dtype: str = "int64") -> Sample:
+    return Sample(shape, dtype, 0, below)
+
+
+def booleans(*shape: int) -> Sample:
+    return Sample(shape, "bool", 0, 2)
+
+
+class Example:
+    """Inputs and attributes on which the tests of the registry try an op: Example(real(2, 3), real(3, 4))."""
+
+    def __init__(self, *inputs: Sample, **attrs: Any):
+        self.inputs, self.attrs = inputs, attrs
+
+    def __repr__(self) -> str:
+        parts = [f"{s.dtype or 'float'}{list(s.shape)}" for s in self.inputs] + [f"{k}={v}" for k, v in self.attrs.items()]
+        return f"Example({', '.join(parts)})"
+
+
+Gradient = Callable[..., Sequence[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """name: how it is called in graphs. The rest are functions:
+
+    types: (types of the inputs, *, attributes) -> Type or tuple of Types. Its positional-only parameters are the tensors
+        (`*xs`: any number), its others the attributes with their defaults. Raises GraphError for what does not fit.
+        Its docstring is the op's.
+    reference: (arrays, *, attributes) -> array or tuple of arrays: the meaning of the op, in NumPy. Must serve float16 to
+        float64 and arrays of exact numbers (dtype object), where the op is not about dtypes or bits.
+    gradient: (gradients of the outputs, inputs, outputs, *, attributes) -> for each input a tensor, or None for zero; in
+        terms of ops. The gradient of an output that nobody reads is None.
+    expand: (tensors, *, attributes) -> tensor or tuple of tensors: the same in terms of smaller ops, for composites. Where
+        `gradient` is absent, the gradient of this one serves.
+    canonical: (types, *, attributes) -> dict: attributes in their one form (stride 2 is stride (2, 2)).
+    flops: (input types, output types, attributes) -> floating-point operations. By default one for each output number.
+    expression: of pointwise ops: numbers -> number, serving arrays and `Scalar`s alike.
+    outputs: the names of the outputs.
+    examples: what the tests try it on, empty batches and odd sizes included.
+    """
+
+    name: str
+    types: Callable[..., Any]
+    reference: Callable[..., Any]
+    gradient: Gradient | None = None
+    expand: Callable[..., Any] | None = None
+    canonical: Callable[..., dict[str, Any]] | None = None
+    flops: Callable[[Sequence[Type], Sequence[Type], Mapping[str, Any]], dim.Size] | None = None
+    expression: Callable[..., Any] | None = None
+    outputs: tuple[str, ...] = ("",)
+    examples: tuple[Example, ...] = ()
+    tensors: int = field(init=False)  # how many inputs; -1 for any number
+    defaults: Mapping[str, Any] = field(init=False)  # each attribute's default, or REQUIRED
+    __signature__: inspect.Signature = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.name in OPS:
+            raise GraphError(f"there is already an op {self.name!r}")
+        signature = inspect.signature(self.types)
+        parameters = signature.parameters.values()
+        variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        count = sum(p.kind is p.POSITIONAL_ONLY for p in parameters)
+        attrs = {p.name: p.default for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        set_ = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 (frozen)
+        set_("tensors", -1 if variadic else count)
+        set_("defaults", MappingProxyType(attrs))
+        set_("__signature__", signature)
+        set_("__doc__", self.types.__doc__ or f"The op {self.name}.")
+        OPS[self.name] = self
+
+    def infer(self, types: tuple[Type, ...], given: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[Type, ...]]:
+        """The canonical attributes, and the types of the outputs. Raises GraphError for what does not fit."""
+        if self.tensors >= 0 and len(types) != self.tensors:
+            raise GraphError(f"takes {self.tensors} tensors, got {len(types)}")
+        attrs = {name: given.get(name, default) for name, default in self.defaults.items()}
+        for name, value in attrs.items():
+            expect(value is not REQUIRED, "needs the attribute {!r}", name)
+        for name in given:
+            expect(name in attrs, "has no attribute {!r}; it has {}", name, ", ".join(attrs) or "none")
+        if self.canonical is not None:
+            attrs = self.canonical(*types, **attrs)
+        attrs = {name: plain(value) for name, value in attrs.items()}
+        result = self.types(*types, **attrs)
+        return MappingProxyType(attrs), (result if isinstance(result, tuple) else (result,))
+
+    def run(self, arrays: Sequence[np.ndarray], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+        """The reference on arrays, its results as a tuple."""
+        result = self.reference(*arrays, **attrs)
+        return tuple(map(np.asarray, result)) if isinstance(result, tuple) else (np.asarray(result),)
+
+    def count(self, inputs: Sequence[Type], outputs: Sequence[Type], attrs: Mapping[str, Any]) -> dim.Size:
+        """Floating-point operations of one application."""
+        if self.flops is not None:
+            return self.flops(inputs, outputs, attrs)
+        if self.expression is not None:
+            expression = self.expression(*(Scalar("var", (str(i),)) for i in range(len(inputs))), **attrs)
+            each = expression.operations() if isinstance(expression, Scalar) else 0
+            return outputs[0].size * each
+        return sum((t.size for t in outputs if t.is_float), 0)
+
+    def __call__(self, *arguments: Any, **attrs: Any) -> Any:
+        """Build a node. Tensors come first; then attributes, in the order of the signature or by name."""
+        if self.tensors < 0:
+            inputs = tuple(arguments[0]) if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)) else arguments
+        else:
+            inputs, rest = arguments[: self.tensors], arguments[self.tensors :]
+            expect(len(rest) <= len(self.defaults), "{} takes at most {} arguments, got {}", self.name,
+                   self.tensors + len(self.defaults), len(arguments))
+            for name, value in zip(self.defaults, rest):
+                expect(name not in attrs, "{} got {!r} twice", self.name, name)
+                attrs[name] = value
+        for argument in inputs:
+            if hasattr(argument, "apply"):  # a Tensor builds a node
+                return argument.apply(self, inputs, attrs)
+        raise GraphError(f"{self.name} needs a tensor to know which graph it builds; got {', '.join(map(repr, inputs)) or 'nothing'}")
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+REQUIRED = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, eq=False)
+class Literal:
+    """An array as an attribute: read-only, compared and hashed by its content."""
+
+    array: np.ndarray
+
+    def __post_init__(self) -> None:
+        array = np.array(self.array, order="C")
+        array.flags.writeable = False
+        object.__setattr__(self, "array", array)
+
+    def _key(self) -> tuple[Any, ...]:
+        return self.array.dtype.name, self.array.shape, self.array.tobytes()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Literal) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return f"literal({self.array.dtype.name!r}, {self.array.shape}, {self.array.reshape(-1).tolist()})"
+
+
+def plain(value: Any) -> Any:
+    """An attribute as hashable plain data: lists become tuples, NumPy scalars numbers, NaNs one NaN."""
+    if type(value) in (int, str, bool, type(None)):
+        return value
+    if type(value) is float:
+        return value if value == value else NAN
+    if type(value) in (tuple, list):
+        return tuple(map(plain, value))
+    if isinstance(value, np.ndarray):
+        return Literal(value)
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    expect(isinstance(value, (dim.Dim, Literal)), "an attribute is a number, a string, a size, an array or a tuple of these, not {!r}",
+           value)
+    return value
+
+
+NAN = float("nan")
+
+
+def same_dtype(*types: Type) -> str:
+    """The one dtype of all inputs; GraphError if they differ."""
+    first = types[0].dtype
+    for t in types:
+        expect(t.dtype == first, "inputs have dtypes {}; convert one with cast(x, dtype)", " and ".join(u.dtype for u in types))
+    return first
+
+
+def float_dtype(*types: Type) -> str:
+    """The one float dtype of all inputs; GraphError if they differ or are not floats."""
+    dtype = same_dtype(*types)
+    expect(types[0].is_float, "needs floats, got {}", types[0])
+    return dtype
+
+
+def axis_of(axis: Any, rank: int) -> int:
+    """An axis counted from the front; -1 is the last one."""
+    expect(isinstance(axis, (int, np.integer)) and not isinstance(axis, bool), "an axis is an int, not {!r}", axis)
+    expect(-rank <= axis < rank, "there is no axis {} in {} dimensions", axis, rank)
+    return int(axis) % rank

@@ -1,0 +1,128 @@
+"""Proofs: that two graphs are one function, and that gradients are right, in exact numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from minigraph.core import exact
+from minigraph.core.autodiff import vjp
+from minigraph.core.builder import Builder
+from minigraph.core.errors import GraphError
+from minigraph.core.evaluate import apply
+from minigraph.core.exact import Modular, NeedsOrder, Number, Rational, Redraw, Unknown
+from minigraph.core.ir import FLOATS, Graph, Node, Value
+from minigraph.core.op import Example, Op, Sample
+
+Samples = Mapping[str, Sample]
+DRAWS = 400  # a proof with k square roots finds inputs for which all exist in 2^k draws
+
+
+class Refuted(AssertionError):
+    """An input was found on which the claim is false."""
+
+
+def graph_of(op: Op, example: Example, dtype: str = "float32") -> tuple[Graph, Samples]:
+    """The graph of one node: inputs x0, x1, ... and outputs y0, y1, ..., and what to draw for the inputs."""
+    builder = Builder(op.name)
+    inputs = [builder.input(f"x{i}", s.shape, s.in_dtype(dtype)) for i, s in enumerate(example.inputs)]
+    outputs = builder.emit(op, inputs, {k: dtype if (k, v) == ("dtype", None) else v for k, v in example.attrs.items()})
+    return (builder.build({f"y{i}": y for i, y in enumerate(outputs)}),
+            {f"x{i}": sample for i, sample in enumerate(example.inputs)})
+
+
+def gradient_graph(graph: Graph) -> tuple[Graph, Samples]:
+    """Inputs of `graph` and a seed for each float output -> the gradient for each float input (zero ones left out)."""
+    builder = Builder.extending(graph)
+    wrt = [builder.tensor(value.name) for value in graph.inputs if value.type.is_float]
+    outputs = [builder.tensor(name) for name, value in graph.outputs.items() if value.type.is_float]
+    seeds = [builder.input(f"seed{len(graph.inputs)}.{i}", y.shape, y.dtype) for i, y in enumerate(outputs)]
+    found = vjp(outputs, seeds, wrt)
+    named = {f"gradient.{x.name}": g for x, g in zip(wrt, found) if g is not None}
+    return builder.build(named), {seed.name: Sample(tuple(map(int, seed.shape))) for seed in seeds}
+
+
+def evaluate(graph: Graph, arrays: Mapping[str, np.ndarray], kind: type[Number], world: Unknown) -> dict[str, np.ndarray]:
+    """Outputs in exact numbers. Integers and bools stay what they are."""
+    known: dict[Value, np.ndarray] = {value: arrays[value.name] for value in graph.inputs}
+    for node in graph.nodes:
+        for value, array in zip(node.outputs, apply(_exact(node), [known[v] for v in node.inputs])):
+            known[value] = exact.lift(array, kind, world) if value.type.is_float else array
+    return {name: known[value] for name, value in graph.outputs.items()}
+
+
+def _exact(node: Node) -> Node:
+    """The node with `object` in place of a float dtype among its attributes."""
+    if node.attrs.get("dtype") not in FLOATS:
+        return node
+    return Node(node.op, node.inputs, node.outputs, {**node.attrs, "dtype": object}, node.name, node.origin)
+
+
+def draw(graph: Graph, samples: Samples, kind: type[Number], world: Unknown, moving: bool) -> dict[str, np.ndarray]:
+    arrays = {}
+    for value in graph.inputs:
+        sample = samples[value.name]
+        if value.type.is_float:
+            arrays[value.name] = exact.draw(sample.shape, kind, world, sample.low, sample.high, moving)
+        else:
+            arrays[value.name] = concrete(sample, value.type.dtype, np.random.default_rng(world.random.randrange(2**32)))
+    return arrays
+
+
+def concrete(sample: Sample, dtype: str, rng: np.random.Generator) -> np.ndarray:
+    """Random machine numbers for one input."""
+    if dtype in FLOATS:
+        return rng.uniform(sample.low, sample.high, sample.shape).astype(dtype)
+    return rng.integers(int(sample.low), int(sample.high), sample.shape).astype(dtype)
+
+
+def prove_same(before: Graph, after: Graph, samples: Samples) -> type[Number]:
+    """Raise Refuted unless both graphs give equal outputs; returns the kind of numbers that it took."""
+
+    def once(kind: type[Number], world: Unknown) -> None:
+        arrays = draw(before, samples, kind, world, moving=False)
+        a, b = evaluate(before, arrays, kind, world), evaluate(after, arrays, kind, world)
+        for name in before.outputs:
+            if a[name].shape != b[name].shape or not np.all(a[name] == b[name]):
+                raise Refuted(f"output {name!r} differs between {before.name!r} and {after.name!r}")
+
+    return _prove(once)
+
+
+def prove_gradient(graph: Graph, samples: Samples) -> type[Number]:
+    """Raise Refuted unless the gradient of `graph` is the transpose of its derivative: <u, J v> = <J^T u, v>."""
+    backward, seed_samples = gradient_graph(graph)
+
+    def once(kind: type[Number], world: Unknown) -> None:
+        moving = draw(graph, samples, kind, world, moving=True)
+        outputs = evaluate(graph, moving, kind, world)
+        seeds = {name: exact.draw(sample.shape, kind, world) for name, sample in seed_samples.items()}
+        at_rest = {name: exact.still(a) if a.dtype == object else a for name, a in moving.items()}
+        gradients = evaluate(backward, {**at_rest, **seeds}, kind, world)
+        floats = [outputs[name] for name, value in graph.outputs.items() if value.type.is_float]
+        pushed = _inner(kind, [(u, y) for u, y in zip(seeds.values(), floats, strict=True)])
+        pulled = _inner(kind, [(g, moving[name.removeprefix("gradient.")]) for name, g in gradients.items()])
+        if kind(pushed - pulled, 0, world).value != 0:
+            raise Refuted(f"the gradient of {graph.name!r} is wrong: <u, J v> is {pushed}, <J^T u, v> is {pulled}")
+
+    return _prove(once)
+
+
+def _inner(kind: type[Number], pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Any:
+    """The sum of value times slope."""
+    return sum((u.value * y.slope for us, ys in pairs for u, y in zip(us.flat, ys.flat, strict=True)), start=0)
+
+
+def _prove(once: Callable[[type[Number], Unknown], None]) -> type[Number]:
+    for kind in (Modular, Rational):
+        for seed in range(DRAWS):
+            try:
+                once(kind, Unknown(seed))
+                return kind
+            except Redraw:
+                continue
+            except NeedsOrder:
+                break
+    raise GraphError(f"no inputs were found in {DRAWS} draws on which all square roots exist")

@@ -1,0 +1,162 @@
+"""State: named arrays that live across steps, with files for them.
+
+A `State` is a mapping from a name to one read-only array. Assigning replaces an array and never writes into one, so a
+snapshot costs nothing and what was handed out stays as it was. Files are safetensors; they are written beside the old
+one and renamed, so that a reader, or a machine that stops in the middle, sees the old file or the new one whole.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigraph.core.errors import GraphError, expect
+
+
+class State(MutableMapping[str, np.ndarray]):
+    """A dict of arrays: state["conv1.weight"]. A new array must have the old one's shape; it takes the old one's dtype."""
+
+    def __init__(self, arrays: Mapping[str, Any] = {}):  # noqa: B006 (never changed)
+        self._arrays = {name: _frozen(array) for name, array in arrays.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        try:
+            return self._arrays[name]
+        except KeyError:
+            raise KeyError(f"no state {name!r}; there are {', '.join(self._arrays) or 'none'}") from None
+
+    def __setitem__(self, name: str, array: Any) -> None:
+        new = _frozen(array)
+        if name in self._arrays:
+            old = self._arrays[name]
+            expect(new.shape == old.shape, "state {!r} has shape {}; the new array has {}", name, old.shape, new.shape)
+            expect(np.can_cast(new.dtype, old.dtype, "same_kind"), "state {!r} is {}; the new array is {}", name, old.dtype,
+                   new.dtype)
+            new = _frozen(new.astype(old.dtype, copy=False))
+        self._arrays[name] = new
+
+    def __delitem__(self, name: str) -> None:
+        del self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
+
+    def replace(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """All of these at once: an interrupt comes before or after, never between two of them.
+
+        The arrays are taken over, not copied; their owner must not write to them again.
+        """
+        for array in arrays.values():
+            array.flags.writeable = False
+        self._arrays.update(arrays)
+
+    def copy(self) -> State:
+        """A snapshot. The arrays are shared, since no State ever writes into one."""
+        twin = State()
+        twin._arrays = dict(self._arrays)
+        return twin
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+        """Write all arrays to one safetensors file, whole or not at all."""
+        from safetensors.numpy import save  # here: a program that never writes a file need not load it
+
+        write_whole(path, save({name: np.ascontiguousarray(a) for name, a in self._arrays.items()}, dict(metadata or {})))
+
+    def load(self, path: str | os.PathLike[str], strict: bool = True) -> Difference:
+        """Take over from a file every array that this state has by the same name and shape.
+
+        Says what was missing in the file, superfluous, or of another shape or dtype. With strict=True any of these is a
+        GraphError, and nothing has changed.
+        """
+        arrays, _ = read(path)
+        missing = tuple(name for name in self._arrays if name not in arrays)
+        superfluous = tuple(name for name in arrays if name not in self._arrays)
+        common = [name for name in arrays if name in self._arrays]
+        other = {name: (_form(self._arrays[name]), _form(arrays[name])) for name in common
+                 if _form(self._arrays[name]) != _form(arrays[name])}
+        difference = Difference(missing, superfluous, other)
+        if strict and difference:
+            raise GraphError(f"{os.fspath(path)} does not fit this state.\n{difference}\nload(..., strict=False) takes what fits")
+        self.replace({name: arrays[name] for name in common if name not in other})
+        return difference
+
+    @staticmethod
+    def read(path: str | os.PathLike[str]) -> State:
+        """A state with exactly what the file holds."""
+        return State(read(path)[0])
+
+    def __repr__(self) -> str:
+        return f"<State: {len(self)} arrays, {sum(a.nbytes for a in self._arrays.values()):,} bytes>"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a file and a state differ. False if they do not."""
+
+    missing: tuple[str, ...]
+    superfluous: tuple[str, ...]
+    other_form: Mapping[str, tuple[str, str]]  # name: (what the state has, what the file has)
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.superfluous or self.other_form)
+
+    def __str__(self) -> str:
+        lines = []
+        if self.missing:
+            lines.append("missing in the file: " + ", ".join(self.missing))
+        if self.superfluous:
+            lines.append("only in the file: " + ", ".join(self.superfluous))
+        lines += [f"{name}: expected {want}, the file has {got}" for name, (want, got) in self.other_form.items()]
+        return "\n".join(lines) or "no difference"
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """All arrays and the metadata of a safetensors file; GraphError if it is not one, or not whole."""
+    from safetensors import SafetensorError, safe_open
+
+    expect(Path(path).is_file(), "there is no file {}", os.fspath(path))
+    try:
+        with safe_open(os.fspath(path), "np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, TypeError, ValueError, AttributeError) as error:
+        raise GraphError(f"{os.fspath(path)} is not a whole safetensors file: {error}") from None
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file beside its place, flush it to the disk, and rename it: it is there whole, or as it was before."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _frozen(array: Any) -> np.ndarray:
+    array = np.asarray(array)
+    if array.flags.writeable or not array.flags.c_contiguous:
+        array = np.array(array, order="C")
+        array.flags.writeable = False
+    return array
+
+
+def _form(array: np.ndarray) -> str:
+    return f"{array.dtype}[{', '.join(map(str, array.shape))}]"

@@ -1,0 +1,230 @@
+"""From a model to programs: the training step, the inference graph, and what runs them.
+
+    step = training_step(model, loss="loss", optimizer=Adam(1e-3))       Graph -> Graph
+    train = compile(step, state)                                         Graph, State -> Program
+    outputs = train(image=..., label=...)                                moves the state by one step
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Union
+
+import numpy as np
+
+from minigraph.backends.numpy import Executable
+from minigraph.core import dim
+from minigraph.core.autodiff import gradient
+from minigraph.core.builder import Builder, Tensor
+from minigraph.core.errors import GraphError, expect
+from minigraph.core.evaluate import apply
+from minigraph.core.ir import Graph, Node, Type, Value
+from minigraph.core.state import State
+from minigraph.nn.optim import Optimizer, accumulated, clip_by_norm
+from minigraph.passes.freeze import freeze
+
+Patterns = Union[str, Sequence[str]]
+BACKENDS = {"numpy": Executable}
+MADE = ("slot", "counter", "stream")  # the kinds of state that compile adds where they are missing
+
+
+def training_step(model: Graph, loss: str, optimizer: Optimizer, *, trainable: Patterns = "*", clip_norm: float | None = None,
+                  accumulate: int = 1, outputs: Iterable[str] | None = None) -> Graph:
+    """The whole step as one graph: forward, loss, backward, running statistics, and the optimizer's updates.
+
+    loss: the output that is made smaller, a float scalar.
+    trainable: patterns over names of parameters ("*", "head.*"); one that begins with "!" takes out again. The others get no
+        gradient and no slot.
+    clip_norm: gradients are scaled down together where their joint norm is above it.
+    accumulate: so many runs make one step of the optimizer, with the mean of their gradients. A batch norm normalizes each of
+        these batches by itself: accumulation does not make its batch larger.
+    outputs: what a step returns; all outputs of the model by default.
+    """
+    expect(loss in model.outputs, "there is no output {!r} to be made smaller; there are {}", loss, ", ".join(model.outputs))
+    expect(isinstance(accumulate, int) and accumulate >= 1, "accumulate is a number of 1 or more, not {!r}", accumulate)
+    builder = Builder.extending(model)
+    chosen = _chosen(builder.parameters, trainable)
+    gradients = gradient(builder.tensor(loss), chosen)
+    with builder.root(), builder.origin(role="update", scope="optimizer"):
+        if clip_norm is not None:
+            gradients = clip_by_norm(gradients, clip_norm)
+    if accumulate == 1:
+        optimizer.apply(builder, chosen, gradients)
+    else:
+        accumulated(builder, optimizer, chosen, gradients, accumulate)
+    names = list(model.outputs if outputs is None else outputs)
+    return builder.build({name: builder.tensor(name) for name in names})
+
+
+def _chosen(parameters: Sequence[Tensor], patterns: Patterns) -> list[Tensor]:
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    if patterns and all(pattern.startswith("!") for pattern in patterns):
+        patterns.insert(0, "*")
+    chosen: dict[str, Tensor] = {}
+    for pattern in patterns:
+        named = [p for p in parameters if fnmatchcase(p.name, pattern.removeprefix("!"))]
+        expect(named, "no parameter is called like {!r}; there are {}", pattern, ", ".join(p.name for p in parameters) or "none")
+        for parameter in named:
+            if pattern.startswith("!"):
+                chosen.pop(parameter.name, None)
+            else:
+                chosen[parameter.name] = parameter
+    expect(chosen, "nothing is trainable")
+    return [p for p in parameters if p.name in chosen]
+
+
+def inference(model: Graph, outputs: Iterable[str] | None = None) -> Graph:
+    """The graph that answers: batch norm with running statistics, no dropout, no updates, and only what `outputs` need.
+
+    With outputs=["loss"] it is the evaluation loss, which leaves the running statistics alone.
+    """
+    return freeze(model.prune(outputs))
+
+
+def compile(graph: Graph, state: State, backend: str = "auto") -> Program:
+    """A program that runs the graph on a state.
+
+    Slots, counters and random streams that the state lacks are created in it (`program.created`); a missing parameter or
+    statistic, and one of another shape or dtype, is an error.
+    backend: "numpy", or "auto" for the fastest that answers.
+    """
+    expect(backend == "auto" or backend in BACKENDS, "there is no backend {!r}; there are auto, {}", backend, ", ".join(BACKENDS))
+    return Program(graph, state, "numpy" if backend == "auto" else backend)
+
+
+class Program:
+    """A compiled graph and its state. Calling it with the inputs by name runs one step and returns the outputs by name.
+
+    The state moves all at once at the end of a step: an error or an interrupt leaves it as it was before. Outputs are the
+    caller's own. One call runs at a time; other threads wait.
+    """
+
+    def __init__(self, graph: Graph, state: State, backend: str):
+        self.graph, self.state, self.backend = graph, state, backend
+        self.created = _complete(graph, state)
+        self._lock = threading.Lock()
+        self._executable = BACKENDS[backend](graph)
+
+    @property
+    def report(self) -> str:
+        """What was compiled, on what, and what was added to the state."""
+        lines = [f"{self.graph!r} on {self.backend}"]
+        if self.created:
+            lines.append("created in the state: " + ", ".join(self.created))
+        return "\n".join(lines)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes that values between inputs and outputs took at one time in the last run; state is not counted."""
+        return self._executable.peak_bytes
+
+    def __call__(self, **inputs: Any) -> dict[str, np.ndarray]:
+        with self._lock:
+            symbols, arrays = self._given(inputs)
+            outputs, new, _ = self._executable.run(symbols, arrays)
+            self.state.replace(new)
+            return outputs
+
+    def values(self, names: Sequence[str], /, **inputs: Any) -> dict[str, np.ndarray]:
+        """Values between inputs and outputs, by their names in the graph, for these inputs. The state does not move."""
+        for name in names:
+            self.graph.value(name)
+        with self._lock:
+            symbols, arrays = self._given(inputs)
+            return BACKENDS[self.backend](self.graph, names).run(symbols, arrays)[2]
+
+    def first_not_finite(self, **inputs: Any) -> str | None:
+        """Where NaN or infinity first appears for these inputs: an input, a state, or a node with its line. None if nowhere."""
+        with self._lock:
+            symbols, arrays = self._given(inputs)
+            graph = self.graph.bind(**symbols)
+        known: dict[Value, np.ndarray] = {}
+        for kind, value in [("input", v) for v in graph.inputs] + [("state", s.value) for s in graph.state]:
+            known[value] = arrays[value.name]
+            if not _finite(known[value]):
+                return f"{kind} {value.name!r} has {_count_not_finite(known[value])}"
+        with np.errstate(all="ignore"):
+            for node in graph.nodes:
+                for value, array in zip(node.outputs, apply(node, [known[v] for v in node.inputs])):
+                    known[value] = array
+                    if not _finite(array):
+                        return _blame(node, value, array)
+        return None
+
+    def _given(self, inputs: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+        """The sizes of symbols, and all arrays by name: inputs in their dtypes, and the state as it is now."""
+        wanted = {value.name: value for value in self.graph.inputs}
+        missing = [name for name in wanted if name not in inputs]
+        strange = [name for name in inputs if name not in wanted]
+        expect(not missing and not strange, "{!r} takes the inputs {}; {}", self.graph.name, ", ".join(wanted) or "none",
+               "; ".join([f"{n!r} is missing" for n in missing] + [f"{n!r} is not one of them" for n in strange]))
+        symbols: dict[str, int] = {}
+        arrays: dict[str, np.ndarray] = {}
+        for name, value in wanted.items():
+            arrays[name] = _array(value, inputs[name])
+            before = dict(symbols)
+            if not dim.solve(value.type.shape, arrays[name].shape, symbols):
+                known = ", ".join(f"{k} = {n}" for k, n in before.items() if any(k in _symbols(s) for s in value.type.shape))
+                raise GraphError(f"input {name!r} is {value.type}{' with ' + known if known else ''}; got shape {arrays[name].shape}")
+        snapshot = self.state.copy()
+        for variable in self.graph.state:
+            expect(variable.name in snapshot, "the state no longer has {!r}", variable.name)
+            arrays[variable.name] = snapshot[variable.name]
+        return symbols, arrays
+
+    def __repr__(self) -> str:
+        return f"<Program {self.graph.name!r} on {self.backend}>"
+
+
+def _symbols(size: dim.Size) -> set[str]:
+    return size.symbols() if isinstance(size, dim.Dim) else set()
+
+
+def _array(value: Value, given: Any) -> np.ndarray:
+    """An input as an array of the declared dtype. Ints become floats and float64 float32, but floats do not become ints."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise GraphError(f"input {value.name!r} is {value.type}; got what is no array: {error}") from None
+    expect(array.dtype.kind in "biuf" and np.can_cast(array.dtype, value.type.dtype, "same_kind"), "input {!r} is {}; got {}",
+           value.name, value.type, array.dtype)
+    return array.astype(value.type.dtype, copy=False)
+
+
+def _complete(graph: Graph, state: State) -> tuple[str, ...]:
+    """Create what may be created; raise GraphError for what is missing or does not fit. Returns the names created."""
+    missing, other, made = [], [], {}
+    for variable in graph.state:
+        wanted = variable.value.type
+        if variable.name in state:
+            found = Type(state[variable.name].shape, state[variable.name].dtype.name)
+            if found != wanted:
+                other.append(f"{variable.name} is {wanted}, the state has {found}")
+        elif variable.kind in MADE:
+            made[variable.name] = variable.initializer.array(0, variable.name, tuple(map(int, wanted.shape)), wanted.dtype)
+        else:
+            missing.append(variable.name)
+    problems = ([f"the state lacks {', '.join(missing)}"] if missing else []) + other
+    expect(not problems, "{!r} does not fit its state: {}", graph.name, "; ".join(problems))
+    for name, array in made.items():
+        state[name] = array
+    return tuple(made)
+
+
+def _finite(array: np.ndarray) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def _count_not_finite(array: np.ndarray) -> str:
+    nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+    first = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    parts = ([f"{nan} NaN"] if nan else []) + ([f"{infinite} infinite"] if infinite else [])
+    return f"{' and '.join(parts)} of {array.size} numbers, the first at {list(first)}"
+
+
+def _blame(node: Node, value: Value, array: np.ndarray) -> str:
+    where = f", at {node.origin.where()}" if node.origin.file else ""
+    of = f" (backward of {node.origin.forward})" if node.origin.forward else ""
+    return f"{node.op.name} {value.name!r}{of} is the first value with {_count_not_finite(array)}{where}"

@@ -1,0 +1,140 @@
+"""Layers: ops with parameters of their own, under a name. conv1.weight, bn1.gamma, linear1.bias.
+
+A layer's name is its kind and a number, or what `name=` says. To use the parameters of a layer twice, build it twice
+inside `net.scope("...", share=True)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Union
+
+from minigraph.core.builder import Tensor
+from minigraph.core.errors import expect
+from minigraph.core.initial import Constant, Initializer
+from minigraph.nn.init import he_normal, ones, zeros
+from minigraph.ops import batch_norm as bn
+from minigraph.ops import conv as conv_ops
+from minigraph.ops.constant import count_along, fill
+from minigraph.ops.matmul import matmul
+from minigraph.ops.pointwise import cast, equal, where
+from minigraph.ops.random import dropout as dropout_op
+from minigraph.ops.shape import reshape, transpose
+from minigraph.ops.window import channel_axis, layout_of, per_axis
+
+Init = Union[Initializer, Callable[[tuple[int, ...]], Initializer]]
+
+
+def _initializer(given: Init, shape: tuple[int, ...]) -> Initializer:
+    return given if isinstance(given, Initializer) else given(shape)
+
+
+def linear(x: Tensor, features: int, *, bias: bool = True, weight_init: Init = he_normal, bias_init: Init = zeros,
+           name: str | None = None) -> Tensor:
+    """x (..., I) times the transpose of weight (features, I), plus bias (features,): (..., features)."""
+    inputs = x.shape[-1]
+    expect(x.rank >= 2 and isinstance(inputs, int), "linear needs (batch, ..., features) with a known number of features, got {}",
+           x.value)
+    with x.builder.layer("linear", name):
+        shape = (features, int(inputs))
+        weight = x.builder.parameter("weight", shape, _initializer(weight_init, shape), x.dtype)
+        y = matmul(x, transpose(weight))
+        if bias:
+            y = y + x.builder.parameter("bias", (features,), _initializer(bias_init, (features,)), x.dtype)
+        return y
+
+
+def _conv(x: Tensor, rank: int, channels: int, window: Any, stride: Any, padding: Any, dilation: Any, groups: int, bias: bool,
+          layout: str | None, weight_init: Init, bias_init: Init, name: str | None) -> Tensor:
+    expect(x.rank == rank + 2, "conv{}d needs {} axes, got {}", rank, rank + 2, x.value)
+    layout = layout_of(x.value.type, layout)
+    axis = channel_axis(layout)
+    inputs = x.shape[axis]
+    expect(isinstance(inputs, int), "conv{}d needs a known number of channels, got {}", rank, x.value)
+    expect(inputs % groups == 0, "{} channels do not divide into {} groups", inputs, groups)
+    with x.builder.layer("conv", name):
+        shape = (channels, int(inputs) // groups, *per_axis(window, rank, "window", 1))
+        weight = x.builder.parameter("weight", shape, _initializer(weight_init, shape), x.dtype)
+        y = conv_ops.conv(x, weight, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout)
+        if bias:
+            b = x.builder.parameter("bias", (channels,), _initializer(bias_init, (channels,)), x.dtype)
+            y = y + reshape(b, tuple(channels if i == axis else 1 for i in range(1, x.rank)))
+        return y
+
+
+def conv1d(x: Tensor, channels: int, window: Any, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+           bias: bool = True, layout: str | None = None, weight_init: Init = he_normal, bias_init: Init = zeros,
+           name: str | None = None) -> Tensor:
+    """Convolution of x (N, C, L) to (N, channels, L'); see conv."""
+    return _conv(x, 1, channels, window, stride, padding, dilation, groups, bias, layout, weight_init, bias_init, name)
+
+
+def conv2d(x: Tensor, channels: int, window: Any, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+           bias: bool = True, layout: str | None = None, weight_init: Init = he_normal, bias_init: Init = zeros,
+           name: str | None = None) -> Tensor:
+    """Convolution of x (N, C, H, W) to (N, channels, H', W'), with a weight (channels, C/groups, kh, kw) and a bias; see conv.
+
+    In front of a batch norm the bias does nothing but move the running mean.
+    """
+    return _conv(x, 2, channels, window, stride, padding, dilation, groups, bias, layout, weight_init, bias_init, name)
+
+
+def conv3d(x: Tensor, channels: int, window: Any, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+           bias: bool = True, layout: str | None = None, weight_init: Init = he_normal, bias_init: Init = zeros,
+           name: str | None = None) -> Tensor:
+    """Convolution of x (N, C, D, H, W) to (N, channels, D', H', W'); see conv."""
+    return _conv(x, 3, channels, window, stride, padding, dilation, groups, bias, layout, weight_init, bias_init, name)
+
+
+def batch_norm(x: Tensor, *, axis: int = 1, eps: float = bn.EPS, momentum: float | None = 0.1, gamma: bool = True, beta: bool = True,
+               unbiased: bool = True, track: bool = True, frozen: bool = False, name: str | None = None) -> Tensor:
+    """Batch normalization of x (N, C, ...) over all axes but `axis`, with learned gamma and beta (C,); see ops/batch_norm.py.
+
+    momentum: the weight of a new batch in running_mean and running_var (PyTorch's convention: 0.1 is TensorFlow's 0.9).
+        None gives each batch so far the same weight.
+    gamma, beta: False leaves them at 1 and 0, without a parameter.
+    unbiased: running_var averages the unbiased variance, as PyTorch; False: the biased one, as ONNX.
+    track: False keeps no running statistics: evaluation then normalizes by the batch as well.
+    frozen: normalizes with running_mean and running_var in training too, and leaves them as they are.
+    """
+    builder, channels = x.builder, x.shape[axis]
+    expect(isinstance(channels, int), "batch_norm needs a known number of channels along axis {}, got {}", axis, x.value)
+    expect(track or not frozen, "a frozen batch norm needs its running statistics")
+    dtype = bn.statistics_dtype(x.value.type)
+    with builder.layer("bn", name):
+        scale = builder.parameter("gamma", (channels,), ones, dtype) if gamma else _filled(x, 1.0, channels, dtype)
+        shift = builder.parameter("beta", (channels,), zeros, dtype) if beta else _filled(x, 0.0, channels, dtype)
+        if not track:
+            return bn.batch_norm(x, scale, shift, axis=axis, eps=eps)[0]
+        mean = builder.variable("running_mean", (channels,), zeros, dtype)
+        var = builder.variable("running_var", (channels,), ones, dtype)
+        if frozen:
+            return bn.batch_norm_inference(x, scale, shift, mean, var, axis=axis, eps=eps)
+        y, batch_mean, batch_var = bn.batch_norm(x, scale, shift, axis=axis, eps=eps)
+        with builder.origin(role="statistic"):
+            count = count_along(x, bn.other_axes(x.rank, axis % x.rank), dtype)
+            weight = _cumulative(x, count, dtype) if momentum is None else builder.constant(momentum, dtype)
+            for state, batch, correct in ((mean, batch_mean, False), (var, batch_var, unbiased)):
+                builder.update(state, bn.running_average(builder.latest(state), batch, count, weight, unbiased=correct))
+        return y
+
+
+def _filled(x: Tensor, value: float, channels: Any, dtype: str) -> Tensor:
+    return x.builder.emit(fill, (), {"value": value, "shape": (channels,), "dtype": dtype})[0]
+
+
+def _cumulative(x: Tensor, count: Tensor, dtype: str) -> Tensor:
+    """1 / (how many batches there were, this one included), counting those that were not empty."""
+    builder = x.builder
+    batches = builder.variable("num_batches", (), Constant(0), "int64", "counter")
+    more = cast(where(equal(count, 0.0), builder.constant(0.0, dtype), builder.constant(1.0, dtype)), "int64")
+    builder.update(batches, builder.latest(batches) + more)
+    return 1.0 / cast(builder.latest(batches), dtype)
+
+
+def dropout(x: Tensor, rate: float, *, name: str | None = None) -> Tensor:
+    """Sets each number to 0 with probability `rate` and divides the others by 1 - rate. `inference` leaves it out."""
+    seed, step, stream = x.builder.random_stream()
+    with x.builder.layer("dropout", name):
+        return dropout_op(x, seed, step, rate=rate, stream=stream)
+

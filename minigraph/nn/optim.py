@@ -1,0 +1,262 @@
+"""Optimizers and learning-rate schedules, as nodes.
+
+An optimizer is a recipe. `apply` puts its update nodes into a graph: slots (momentum and the like) are state with the
+layout of their parameter, the step counter is state, schedules are computed from it. Names of slots begin with
+"optimizer.": optimizer.step, optimizer.conv1.weight.velocity.
+
+The learning rate is a number, a schedule (any function from the step, a float32 scalar that begins at 0, to a tensor), or a
+string: the name of an input that is given at each step.
+
+Weight decay leaves alone what has fewer than two axes: biases, and gamma and beta of norms. `decay` names others
+by pattern ("*.weight").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Union
+
+from minigraph.core.builder import Builder, Tensor
+from minigraph.core.errors import expect
+from minigraph.core.initial import Constant
+from minigraph.ops import broadcast
+from minigraph.ops.pointwise import cast, cos, equal, exp, less, sqrt, where
+
+Schedule = Callable[[Tensor], Tensor]
+Rate = Union[float, str, Schedule]
+PREFIX = "optimizer"
+
+
+# schedules
+
+
+def constant(rate: float) -> Schedule:
+    return lambda step: step.builder.constant(rate, step.dtype)
+
+
+def exponential(rate: float, factor: float, every: int = 1) -> Schedule:
+    """rate * factor^(step / every)."""
+    expect(factor > 0 and every > 0, "factor and every are above 0, not {} and {}", factor, every)
+    return lambda step: rate * exp(step * (math.log(factor) / every))
+
+
+def piecewise(rates: Sequence[float], boundaries: Sequence[int]) -> Schedule:
+    """rates[0] before step boundaries[0], rates[1] before boundaries[1], ..., the last rate from then on."""
+    expect(len(rates) == len(boundaries) + 1 and list(boundaries) == sorted(boundaries),
+           "n rates need n - 1 boundaries in order, got {} and {}", list(rates), list(boundaries))
+
+    def schedule(step: Tensor) -> Tensor:
+        value = step.builder.constant(rates[-1], step.dtype)
+        for rate, boundary in reversed(list(zip(rates, boundaries))):
+            value = where(less(step, float(boundary)), rate, value)
+        return value
+
+    return schedule
+
+
+def cosine(rate: float, steps: int, *, final: float = 0.0) -> Schedule:
+    """Half a cosine from `rate` at step 0 to `final` at `steps`, and `final` after that."""
+    expect(steps > 0, "steps is above 0, not {}", steps)
+
+    def schedule(step: Tensor) -> Tensor:
+        part = where(less(step, float(steps)), step * (1 / steps), 1.0)
+        return final + (rate - final) * 0.5 * (1.0 + cos(part * math.pi))
+
+    return schedule
+
+
+def warmup(steps: int, then: Rate) -> Schedule:
+    """A linear rise over `steps` steps to what `then` gives at its own step 0; `then` counts from the end of the rise."""
+    expect(steps > 0 and not isinstance(then, str), "warmup takes a number of steps above 0, and a number or a schedule")
+    schedule = then if callable(then) else constant(float(then))  # type: ignore[arg-type]
+
+    def risen(step: Tensor) -> Tensor:
+        after = where(less(step, float(steps)), 0.0, step - float(steps))
+        return schedule(after) * where(less(step, float(steps)), (step + 1.0) * (1 / steps), 1.0)
+
+    return risen
+
+
+# optimizers
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What all have: `apply`, which adds the update of each parameter. Subclasses say how one parameter moves.
+
+    A subclass defines `step(builder, parameter, gradient, rate, time)`: inside the parameter's scope it makes its slots with
+    `slot`, updates them, and returns what is taken from the parameter. `time` is the number of this step, from 1.
+    """
+
+    rate: Rate
+
+    def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def apply(self, builder: Builder, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Add the update of each parameter by its gradient."""
+        with builder.root(), builder.scope(PREFIX), builder.origin(role="update", scope=PREFIX):
+            counter = builder.variable("step", (), Constant(0), "int64", "counter")
+            builder.update(counter, counter + 1)
+            now = cast(counter, "float32")
+            rate = self._rate(builder, now)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                with builder.scope(parameter.name):
+                    time = cast(now + 1.0, parameter.dtype)
+                    builder.update(parameter, parameter - self.step(builder, parameter, gradient, cast(rate, parameter.dtype), time))
+
+    def _rate(self, builder: Builder, now: Tensor) -> Tensor:
+        if callable(self.rate):
+            return self.rate(now)
+        if isinstance(self.rate, str):
+            with builder.root():
+                return builder.input(self.rate, ())
+        return builder.constant(float(self.rate))
+
+
+def slot(builder: Builder, name: str, parameter: Tensor) -> Tensor:
+    """State of the parameter's shape and dtype that begins at 0."""
+    return builder.variable(name, parameter.shape, Constant(0.0), parameter.dtype, "slot")
+
+
+def decays(parameter: Tensor, pattern: str | None) -> bool:
+    """Whether weight decay takes hold of a parameter: of those that the pattern names, else of those with two axes or more."""
+    return parameter.rank >= 2 if pattern is None else fnmatchcase(parameter.name, pattern)
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """w - rate * g. With momentum v = momentum * v + g, and w - rate * v; Nesterov: w - rate * (g + momentum * v).
+
+    weight_decay adds weight_decay * w to g (an L2 penalty), as PyTorch does.
+    """
+
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    decay: str | None = None
+
+    def __post_init__(self) -> None:
+        expect(0 <= self.momentum < 1, "momentum is at least 0 and less than 1, not {}", self.momentum)
+        expect(self.momentum > 0 or not self.nesterov, "Nesterov's method needs a momentum above 0")
+
+    def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
+        if self.weight_decay and decays(parameter, self.decay):
+            gradient = gradient + parameter * self.weight_decay
+        if not self.momentum:
+            return gradient * rate
+        velocity = slot(builder, "velocity", parameter)
+        new = velocity * self.momentum + gradient
+        builder.update(velocity, new)
+        return (gradient + new * self.momentum if self.nesterov else new) * rate
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """s = rho * s + (1 - rho) * g^2, and w - rate * g / (sqrt(s) + eps) (Tieleman and Hinton 2012); momentum as in SGD."""
+
+    rho: float = 0.99
+    eps: float = 1e-8
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    decay: str | None = None
+
+    def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
+        if self.weight_decay and decays(parameter, self.decay):
+            gradient = gradient + parameter * self.weight_decay
+        square = slot(builder, "square", parameter)
+        new = square * self.rho + gradient * gradient * (1 - self.rho)
+        builder.update(square, new)
+        direction = gradient / (sqrt(new) + self.eps)
+        if not self.momentum:
+            return direction * rate
+        velocity = slot(builder, "velocity", parameter)
+        moved = velocity * self.momentum + direction
+        builder.update(velocity, moved)
+        return moved * rate
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Kingma and Ba 2015: averages m of g and v of g^2, corrected for their beginning at 0; w - rate * m^ / (sqrt(v^) + eps).
+
+    weight_decay is an L2 penalty that passes through the averages; see AdamW for the decoupled one.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decay: str | None = None
+
+    def __post_init__(self) -> None:
+        expect(0 < self.beta1 < 1 and 0 < self.beta2 < 1, "betas lie between 0 and 1, not {} and {}", self.beta1, self.beta2)
+
+    def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
+        if self.weight_decay and decays(parameter, self.decay):
+            gradient = gradient + parameter * self.weight_decay
+        return self.moved(builder, parameter, gradient, rate, time)
+
+    def moved(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
+        m, v = slot(builder, "m", parameter), slot(builder, "v", parameter)
+        new_m = m * self.beta1 + gradient * (1 - self.beta1)
+        new_v = v * self.beta2 + gradient * gradient * (1 - self.beta2)
+        builder.update(m, new_m)
+        builder.update(v, new_v)
+        size1, size2 = (1.0 - exp(time * math.log(beta)) for beta in (self.beta1, self.beta2))
+        return new_m * (rate / size1) / (sqrt(new_v) / sqrt(size2) + self.eps)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019): w also loses rate * weight_decay * w."""
+
+    weight_decay: float = 0.01
+
+    def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
+        moved = self.moved(builder, parameter, gradient, rate, time)
+        if self.weight_decay and decays(parameter, self.decay):
+            moved = moved + parameter * (rate * self.weight_decay)
+        return moved
+
+
+def accumulated(builder: Builder, optimizer: Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor], steps: int) -> None:
+    """Apply the optimizer once in `steps` runs, to the mean of their gradients; in between nothing of it moves.
+
+    Batch norm still sees each of these smaller batches by itself: its statistics, and its noise, are those of the small batch.
+    """
+    with builder.root(), builder.scope(PREFIX), builder.origin(role="update", scope=PREFIX):
+        part = builder.variable("part", (), Constant(0), "int64", "counter")
+        last = equal(part, steps - 1)
+        builder.update(part, where(last, 0, part + 1))
+        means = []
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            with builder.scope(parameter.name):
+                total = slot(builder, "accumulated", parameter)
+                mean = total + gradient * (1 / steps)
+                builder.update(total, where(last, 0.0, mean))
+                means.append(mean)
+    before = builder.updates
+    optimizer.apply(builder, parameters, means)
+    with builder.root(), builder.scope(PREFIX), builder.origin(role="update", scope=PREFIX):
+        for state, new in builder.updates.items():
+            if before.get(state) is not new:
+                old = Tensor(builder, state)
+                builder.update(old, where(last, Tensor(builder, new), old))
+
+
+def clip_by_norm(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:
+    """All gradients scaled down together where their joint Euclidean norm is above `limit`."""
+    expect(limit > 0, "the limit is above 0, not {}", limit)
+    total = None
+    for g in gradients:
+        part = cast(broadcast.sum(g * g), "float32")
+        total = part if total is None else total + part
+    if total is None:
+        return []
+    norm = sqrt(total)
+    scale = where(norm <= limit, 1.0, limit / norm)  # a NaN stays one, and is seen
+    return [g * cast(scale, g.dtype) for g in gradients]

@@ -1,0 +1,77 @@
+"""Numbers that do not depend on any input: fills, literal arrays, and counts of elements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigraph.core.builder import Tensor
+from minigraph.core.dim import product, shape_of
+from minigraph.core.errors import GraphError, expect
+from minigraph.core.ir import FLOATS, Type, dtype_of
+from minigraph.core.op import Example, Literal, Op, axis_of, real
+
+
+def fill_types(*, value: Any, shape: Any = (), dtype: str = "float32") -> Type:
+    """One number in every place of `shape`."""
+    return Type(shape, dtype)
+
+
+def fill_canonical(*, value: Any, shape: Any, dtype: Any) -> dict[str, Any]:
+    dtype = dtype_of(dtype)
+    kind = bool if dtype == "bool" else float if dtype in FLOATS else int
+    try:
+        number = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise GraphError(f"{value!r} is not a number of dtype {dtype}") from None
+    expect(kind is not int or number == value, "{!r} is not a number of dtype {}", value, dtype)
+    return {"value": number, "shape": shape_of(shape), "dtype": dtype}
+
+
+fill = Op(
+    "fill", fill_types, lambda value, shape, dtype: np.full(shape, value, dtype), canonical=fill_canonical,
+    gradient=lambda gs, xs, ys, **_: (), flops=lambda *_: 0,
+    examples=(Example(value=0.5), Example(value=2, shape=(0, 3), dtype="int64"), Example(value=True, shape=(2,), dtype="bool"),
+              Example(value=float("inf"), shape=(2, 1), dtype="float64")),
+)
+
+
+def constant_types(*, value: Any) -> Type:
+    """An array that is part of the graph, with its shape and dtype."""
+    return Type(value.array.shape, value.array.dtype.name)
+
+
+def constant_canonical(*, value: Any) -> dict[str, Any]:
+    array = value.array if isinstance(value, Literal) else np.asarray(value)
+    dtype_of(array.dtype)
+    return {"value": value if isinstance(value, Literal) else Literal(array)}
+
+
+constant = Op(
+    "constant", constant_types, lambda value: value.array, canonical=constant_canonical, gradient=lambda gs, xs, ys, **_: (),
+    flops=lambda *_: 0,
+    examples=(Example(value=np.arange(6.0).reshape(2, 3)), Example(value=np.zeros((0, 2), np.float32)), Example(value=[1, 2, 3])),
+)
+
+
+def count_types(x: Type, /, axes: Any, dtype: str = "float32") -> Type:
+    """How many numbers x has along `axes`, as a scalar: what a mean divides by where a size is known only at run time."""
+    return Type((), dtype)
+
+
+def count_canonical(x: Type, axes: Any, dtype: Any) -> dict[str, Any]:
+    return {"axes": tuple(axis_of(axis, x.rank) for axis in axes), "dtype": dtype_of(dtype)}
+
+
+count = Op(
+    "count", count_types, lambda x, axes, dtype: np.asarray(product(x.shape[axis] for axis in axes)).astype(dtype),
+    canonical=count_canonical, gradient=lambda gs, xs, ys, **_: (None,), flops=lambda *_: 0,
+    examples=(Example(real(2, 3, 4), axes=(0, 2)), Example(real(0, 3), axes=(0,)), Example(real(3), axes=(), dtype="int64")),
+)
+
+
+def count_along(x: Tensor, axes: tuple[int, ...], dtype: str) -> Tensor:
+    """The count as a constant where it is known, else as a node."""
+    number = product(x.shape[axis] for axis in axes)
+    return x.builder.constant(number, dtype) if isinstance(number, int) else count(x, axes, dtype)

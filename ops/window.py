@@ -1,0 +1,126 @@
+"""The geometry of windows that slide over an image: convolution and pooling share it.
+
+Along one axis, with x entries, padding (a, b), a window of k entries that are d apart, and steps of s, there are
+(a + x + b - d*(k - 1) - 1) // s + 1 positions. Everything is for any number of spatial axes, and for channels first
+("NCHW", "NCL", "NCDHW") or last ("NHWC", ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minigraph.core.dim import Shape, Size, size
+from minigraph.core.errors import expect
+from minigraph.core.ir import Type
+
+Pairs = tuple[tuple[int, int], ...]
+SPATIAL = {1: "L", 2: "HW", 3: "DHW"}
+
+
+def layout_of(x: Type, layout: str | None) -> str:
+    """The layout's full name; channels first by default."""
+    expect(x.rank - 2 in SPATIAL, "needs (batch, channels, 1 to 3 spatial axes) in the order of the layout, got {}", x)
+    spatial = SPATIAL[x.rank - 2]
+    names = (f"NC{spatial}", f"N{spatial}C")
+    expect(layout is None or layout in names, "layout of {} is {} or {}, not {!r}", x, *names, layout)
+    return layout or names[0]
+
+
+def channel_axis(layout: str) -> int:
+    return layout.index("C")
+
+
+def spatial_axes(layout: str) -> tuple[int, ...]:
+    return tuple(range(2, len(layout))) if layout[1] == "C" else tuple(range(1, len(layout) - 1))
+
+
+def arranged(layout: str, batch: Size, channels: Size, spatial: Shape) -> Shape:
+    return (batch, channels, *spatial) if layout[1] == "C" else (batch, *spatial, channels)
+
+
+def per_axis(given: Any, rank: int, what: str, least: int) -> tuple[int, ...]:
+    """One number for all spatial axes, or one for each."""
+    numbers = (given,) * rank if not isinstance(given, (tuple, list)) else tuple(given)
+    numbers = tuple(size(n) for n in numbers)
+    expect(len(numbers) == rank, "{} has {} numbers for {} spatial axes", what, len(numbers), rank)
+    expect(all(isinstance(n, int) and n >= least for n in numbers), "{} is {} or more, not {}", what, least, given)
+    return numbers  # type: ignore[return-value]
+
+
+def padding_of(given: Any, extents: Shape, window: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> Pairs:
+    """(before, after) for each spatial axis, from one number, one for each, pairs, "valid" or "same".
+
+    "same" gives ceil(x / stride) positions; what cannot be shared evenly comes after, as in TensorFlow and ONNX's SAME_UPPER.
+    """
+    rank = len(window)
+    if given == "valid":
+        return ((0, 0),) * rank
+    if given == "same":
+        pairs = []
+        for x, k, s, d in zip(extents, window, stride, dilation):
+            expect(s == 1 or isinstance(x, int), "padding \"same\" with stride {} needs a known size, not {}", s, x)
+            reach = d * (k - 1) + 1
+            total = reach - 1 if s == 1 else max((-(-x // s) - 1) * s + reach - x, 0)  # type: ignore[operator]
+            pairs.append((total // 2, total - total // 2))
+        return tuple(pairs)
+    expect(not isinstance(given, str), "padding is a number, pairs, \"valid\" or \"same\", not {!r}", given)
+    if not isinstance(given, (tuple, list)):
+        given = (given,) * rank
+    expect(len(given) == rank, "padding has {} entries for {} spatial axes", len(given), rank)
+    pairs = [tuple(p) if isinstance(p, (tuple, list)) else (p, p) for p in given]
+    expect(all(len(p) == 2 and all(isinstance(n, int) and n >= 0 for n in p) for p in pairs),
+           "padding is 0 or more, (before, after) for each spatial axis, not {}", given)
+    return tuple(pairs)  # type: ignore[arg-type]
+
+
+def positions(extents: Shape, window: tuple[int, ...], stride: tuple[int, ...], padding: Pairs, dilation: tuple[int, ...]) -> Shape:
+    """How many places the window takes along each spatial axis."""
+    result: list[Size] = []
+    for x, k, s, (a, b), d in zip(extents, window, stride, padding, dilation):
+        room = a + x + b - d * (k - 1) - 1
+        expect(not isinstance(room, int) or room >= 0, "a window of {} entries, {} apart, does not fit into {} + {} + {}", k, d, a, x, b)
+        result.append(room // s + 1)
+    return tuple(result)
+
+
+# in NumPy, channels first
+
+
+def channels_first(x: np.ndarray, layout: str) -> np.ndarray:
+    return x if layout[1] == "C" else np.moveaxis(x, -1, 1)
+
+
+def from_channels_first(x: np.ndarray, layout: str) -> np.ndarray:
+    return x if layout[1] == "C" else np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
+def padded(x: np.ndarray, padding: Pairs, value: float = 0.0) -> np.ndarray:
+    """x (N, C, ...) with its spatial axes padded."""
+    if not any(map(any, padding)):
+        return x
+    return np.pad(x, ((0, 0), (0, 0), *padding), constant_values=value)
+
+
+def cropped(x: np.ndarray, padding: Pairs) -> np.ndarray:
+    """The transpose of padding."""
+    return x[(slice(None), slice(None), *(slice(a, n - b) for (a, b), n in zip(padding, x.shape[2:])))]
+
+
+def windows(x: np.ndarray, window: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> np.ndarray:
+    """A view of padded x (N, C, ...) as (N, C, *window, *positions)."""
+    places = positions(x.shape[2:], window, stride, ((0, 0),) * len(window), dilation)
+    inner = tuple(n * d for n, d in zip(x.strides[2:], dilation))
+    outer = tuple(n * s for n, s in zip(x.strides[2:], stride))
+    shape = (*x.shape[:2], *window, *places)
+    return np.lib.stride_tricks.as_strided(x, shape, (*x.strides[:2], *inner, *outer), writeable=False)
+
+
+def offsets(window: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], places: tuple[int, ...]
+            ) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
+    """For each place in the window, in order: its index, and the slices of padded x (N, C, ...) that it visits."""
+    for index in np.ndindex(*window):
+        where = tuple(slice(i * d, i * d + (n - 1) * s + 1, s) for i, d, n, s in zip(index, dilation, places, stride))
+        yield index, (slice(None), slice(None), *where)

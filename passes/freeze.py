@@ -1,0 +1,59 @@
+"""Freeze: from the graph that is trained to the graph that answers.
+
+Batch norm takes its running statistics instead of the batch's, dropout lets everything through, and what only the updates
+needed goes with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from minigraph.core.builder import Tensor
+from minigraph.core.ir import Graph, Node, Value
+from minigraph.core.rewrite import rewrite
+from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, running_average
+from minigraph.ops.random import dropout
+
+
+def running_statistics(graph: Graph) -> Mapping[Node, tuple[Value, Value]]:
+    """For each training batch norm that is tracked: the state of its running mean and of its running variance.
+
+    They are found through the graph, by following what the batch's statistics are averaged into.
+    """
+    found = {}
+    for node in graph.nodes:
+        if node.op is batch_norm:
+            states = [_state_of(graph, statistic) for statistic in node.outputs[1:]]
+            if states[0] is not None and states[1] is not None:
+                found[node] = (states[0], states[1])
+    return found
+
+
+def _state_of(graph: Graph, statistic: Value) -> Value | None:
+    for reader in graph.readers.get(statistic, ()):
+        if reader.op is running_average and reader.inputs[1] is statistic:
+            running = reader.inputs[0]
+            while running in graph.producer:  # a batch norm used twice: its second average goes on from its first
+                before = graph.producer[running]
+                if before.op is not running_average:
+                    break
+                running = before.inputs[0]
+            if any(variable.value is running for variable in graph.state):
+                return running
+    return None
+
+
+def freeze(graph: Graph) -> Graph:
+    """The graph without updates, with running statistics and without dropout. A batch norm that is not tracked stays."""
+    statistics = running_statistics(graph)
+
+    def replacement(node: Node, inputs: Sequence[Tensor]) -> Sequence[Tensor] | None:
+        if node.op is dropout:
+            return inputs[:1]
+        if node.op is batch_norm and node in statistics:
+            builder = inputs[0].builder
+            mean, var = (Tensor(builder, value) for value in statistics[node])
+            return batch_norm_inference(*inputs, mean, var, **node.attrs), mean, var
+        return None
+
+    return rewrite(graph, "freeze", replacement).prune(updates=False)
