@@ -1,0 +1,1 @@
+../../minigraph/driver.py
