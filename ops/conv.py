@@ -53,6 +53,7 @@ def conv_types(x: Type, w: Type, /, *, stride: Any = 1, padding: Any = 0, dilati
     """
     dtype, channels = float_dtype(x, w), x.shape[channel_axis(layout)]  # type: ignore[arg-type]
     expect(w.rank == x.rank, "x is {}; its weight needs {} axes (O, C/groups, window), not {}", x, x.rank, w)
+    expect(all(isinstance(n, int) for n in w.shape), "the sizes of a weight are numbers, not {}", w)
     outputs, inputs = w.shape[:2]
     expect(channels == inputs * groups, "x has {} channels; the weight {} takes {} x {} groups", channels, w, inputs, groups)
     expect(outputs % groups == 0, "{} output channels do not divide into {} groups", outputs, groups)
@@ -173,7 +174,8 @@ def conv_weight_gradient_types(x: Type, g: Type, /, *, window: Any, stride: Any 
                                groups: int = 1, layout: str | None = None) -> Type:
     """The gradient of a convolution with respect to its weight, whose spatial sizes are `window`: linear in x and g."""
     axis = channel_axis(layout)  # type: ignore[arg-type]
-    expect(x.shape[axis] % groups == 0, "{} channels do not divide into {} groups", x.shape[axis], groups)
+    expect(isinstance(x.shape[axis], int), "the number of channels is known, not {}", x)
+    expect(x.shape[axis] % groups == 0, "{} channels do not divide into {} groups", x.shape[axis], groups)  # type: ignore[operator]
     w = Type((g.shape[axis], x.shape[axis] // groups, *window), float_dtype(x, g))
     y = conv_types(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout)
     expect(y == g, "the convolution of {} with {} gives {}, so its gradient cannot be {}", x, w, y, g)
