@@ -13,33 +13,56 @@ if find_spec("minigraph.ops") is None or find_spec("minigraph.passes") is None:
 
 __version__ = "0.1.0"
 
-from typing import TYPE_CHECKING, Any  # noqa: E402
+from typing import TYPE_CHECKING, Any
 
-from minigraph.core.autodiff import gradient  # noqa: E402
-from minigraph.core.builder import Builder, Tensor  # noqa: E402
-from minigraph.core.errors import GraphError  # noqa: E402
-from minigraph.core.ir import Graph, Node, Type, Value  # noqa: E402
-from minigraph.core.op import OPS, Example, Op  # noqa: E402
-from minigraph.core.parse import parse  # noqa: E402
-from minigraph.core.state import State  # noqa: E402
-from minigraph.driver import Program, compile, inference, training_step  # noqa: E402
-from minigraph.nn import init, layers, optim  # noqa: E402
-from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, running_average  # noqa: E402
-from minigraph.ops.broadcast import broadcast_to, sum  # noqa: E402
-from minigraph.ops.constant import constant, count, fill  # noqa: E402
-from minigraph.ops.conv import conv, conv_input_gradient, conv_weight_gradient  # noqa: E402
-from minigraph.ops.loss import accuracy, cross_entropy, log_softmax, one_hot, softmax  # noqa: E402
-from minigraph.ops.matmul import matmul  # noqa: E402
-from minigraph.ops.pointwise import (  # noqa: E402
-    add, cast, cos, div, equal, exp, greater, greater_equal, less, less_equal, log, logical_and, logical_not, logical_or, mul, neg,
-    not_equal, relu, sigmoid, sin, sqrt, stop_gradient, sub, tanh, where,
+from minigraph.core.autodiff import gradient
+from minigraph.core.builder import Builder, Tensor
+from minigraph.core.errors import GraphError
+from minigraph.core.ir import Graph, Node, Type, Value
+from minigraph.core.op import OPS, Example, Op
+from minigraph.core.parse import parse
+from minigraph.core.state import State
+from minigraph.driver import Program, compile, inference, training_step
+from minigraph.nn import init, layers, optim
+from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, running_average
+from minigraph.ops.broadcast import broadcast_to, sum
+from minigraph.ops.constant import constant, count, fill
+from minigraph.ops.conv import conv, conv_input_gradient, conv_weight_gradient
+from minigraph.ops.loss import accuracy, cross_entropy, log_softmax, one_hot, softmax
+from minigraph.ops.matmul import matmul
+from minigraph.ops.pointwise import (
+    add,
+    cast,
+    cos,
+    div,
+    equal,
+    exp,
+    greater,
+    greater_equal,
+    less,
+    less_equal,
+    log,
+    logical_and,
+    logical_not,
+    logical_or,
+    mul,
+    neg,
+    not_equal,
+    relu,
+    sigmoid,
+    sin,
+    sqrt,
+    stop_gradient,
+    sub,
+    tanh,
+    where,
 )
-from minigraph.ops.pool import avg_pool, global_avg_pool, max_pool  # noqa: E402
-from minigraph.ops.random import dropout, random_bits  # noqa: E402
-from minigraph.ops.reduce import argmax, max, mean  # noqa: E402
-from minigraph.ops.shape import concat, flatten, pad, reshape, transpose  # noqa: E402
-from minigraph.ops.shape import slice_ as slice  # noqa: E402
-from minigraph.passes.freeze import freeze  # noqa: E402
+from minigraph.ops.pool import avg_pool, global_avg_pool, max_pool
+from minigraph.ops.random import dropout, random_bits
+from minigraph.ops.reduce import argmax, max, mean
+from minigraph.ops.shape import concat, flatten, pad, reshape, transpose
+from minigraph.ops.shape import slice_ as slice
+from minigraph.passes.freeze import freeze
 
 if TYPE_CHECKING:
     from minigraph.tools.draw import draw
@@ -47,8 +70,12 @@ if TYPE_CHECKING:
     from minigraph.tools.summary import summary
 
 # what only some programs need, and takes long to load: name -> its module
-_LATER = {"draw": "minigraph.tools.draw", "fit": "minigraph.tools.fit", "evaluate": "minigraph.tools.fit",
-          "summary": "minigraph.tools.summary"}
+_LATER = {
+    "draw": "minigraph.tools.draw",
+    "fit": "minigraph.tools.fit",
+    "evaluate": "minigraph.tools.fit",
+    "summary": "minigraph.tools.summary",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -69,11 +96,85 @@ def _repr_svg_(graph: Graph) -> str | None:
 Graph._repr_svg_ = _repr_svg_  # type: ignore[attr-defined]
 
 __all__ = [
-    "OPS", "Builder", "Example", "Graph", "GraphError", "Node", "Op", "Program", "State", "Tensor", "Type", "Value", "accuracy", "add",
-    "argmax", "avg_pool", "batch_norm", "batch_norm_inference", "broadcast_to", "cast", "compile", "concat", "constant", "conv",
-    "conv_input_gradient", "conv_weight_gradient", "cos", "count", "cross_entropy", "div", "draw", "dropout", "equal", "evaluate", "exp",
-    "fill", "fit", "flatten", "freeze", "global_avg_pool", "gradient", "greater", "greater_equal", "inference", "init", "layers", "less",
-    "less_equal", "log", "log_softmax", "logical_and", "logical_not", "logical_or", "matmul", "max", "max_pool", "mean", "mul", "neg",
-    "not_equal", "one_hot", "optim", "pad", "parse", "random_bits", "relu", "reshape", "running_average", "sigmoid", "sin", "slice",
-    "softmax", "sqrt", "stop_gradient", "sub", "sum", "summary", "tanh", "training_step", "transpose", "where",
+    "OPS",
+    "Builder",
+    "Example",
+    "Graph",
+    "GraphError",
+    "Node",
+    "Op",
+    "Program",
+    "State",
+    "Tensor",
+    "Type",
+    "Value",
+    "accuracy",
+    "add",
+    "argmax",
+    "avg_pool",
+    "batch_norm",
+    "batch_norm_inference",
+    "broadcast_to",
+    "cast",
+    "compile",
+    "concat",
+    "constant",
+    "conv",
+    "conv_input_gradient",
+    "conv_weight_gradient",
+    "cos",
+    "count",
+    "cross_entropy",
+    "div",
+    "draw",
+    "dropout",
+    "equal",
+    "evaluate",
+    "exp",
+    "fill",
+    "fit",
+    "flatten",
+    "freeze",
+    "global_avg_pool",
+    "gradient",
+    "greater",
+    "greater_equal",
+    "inference",
+    "init",
+    "layers",
+    "less",
+    "less_equal",
+    "log",
+    "log_softmax",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "matmul",
+    "max",
+    "max_pool",
+    "mean",
+    "mul",
+    "neg",
+    "not_equal",
+    "one_hot",
+    "optim",
+    "pad",
+    "parse",
+    "random_bits",
+    "relu",
+    "reshape",
+    "running_average",
+    "sigmoid",
+    "sin",
+    "slice",
+    "softmax",
+    "sqrt",
+    "stop_gradient",
+    "sub",
+    "sum",
+    "summary",
+    "tanh",
+    "training_step",
+    "transpose",
+    "where",
 ]

@@ -1,8 +1,8 @@
 """From a model to programs: the training step, the inference graph, and what runs them.
 
-    step = training_step(model, loss="loss", optimizer=Adam(1e-3))       Graph -> Graph
-    train = compile(step, state)                                         Graph, State -> Program
-    outputs = train(image=..., label=...)                                moves the state by one step
+step = training_step(model, loss="loss", optimizer=Adam(1e-3))       Graph -> Graph
+train = compile(step, state)                                         Graph, State -> Program
+outputs = train(image=..., label=...)                                moves the state by one step
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -25,24 +25,37 @@ from minigraph.core.state import State
 from minigraph.nn.optim import Optimizer, accumulated, clip_by_norm
 from minigraph.passes.freeze import freeze
 
-Patterns = Union[str, Sequence[str]]
+Patterns = str | Sequence[str]
 BACKENDS = {"numpy": Executable}
 MADE = ("slot", "counter", "stream")  # the kinds of state that compile adds where they are missing
 
 
-def training_step(model: Graph, loss: str, optimizer: Optimizer, *, trainable: Patterns = "*", clip_norm: float | None = None,
-                  accumulate: int = 1, outputs: Iterable[str] | None = None) -> Graph:
+def training_step(
+    model: Graph,
+    loss: str,
+    optimizer: Optimizer,
+    *,
+    trainable: Patterns = "*",
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    outputs: Iterable[str] | None = None,
+) -> Graph:
     """The whole step as one graph: forward, loss, backward, running statistics, and the optimizer's updates.
 
     loss: the output that is made smaller, a float scalar.
-    trainable: patterns over names of parameters ("*", "head.*"); one that begins with "!" takes out again. The others get no
-        gradient and no slot.
+    trainable: patterns over names of parameters ("*", "head.*"); one that begins with "!" takes out again. The others
+        get no gradient and no slot.
     clip_norm: gradients are scaled down together where their joint norm is above it.
-    accumulate: so many runs make one step of the optimizer, with the mean of their gradients. A batch norm normalizes each of
-        these batches by itself: accumulation does not make its batch larger.
+    accumulate: so many runs make one step of the optimizer, with the mean of their gradients. A batch norm normalizes
+        each of these batches by itself: accumulation does not make its batch larger.
     outputs: what a step returns; all outputs of the model by default.
     """
-    expect(loss in model.outputs, "there is no output {!r} to be made smaller; there are {}", loss, ", ".join(model.outputs))
+    expect(
+        loss in model.outputs,
+        "there is no output {!r} to be made smaller; there are {}",
+        loss,
+        ", ".join(model.outputs),
+    )
     expect(isinstance(accumulate, int) and accumulate >= 1, "accumulate is a number of 1 or more, not {!r}", accumulate)
     builder = Builder.extending(model)
     chosen = _chosen(builder.parameters, trainable)
@@ -65,7 +78,12 @@ def _chosen(parameters: Sequence[Tensor], patterns: Patterns) -> list[Tensor]:
     chosen: dict[str, Tensor] = {}
     for pattern in patterns:
         named = [p for p in parameters if fnmatchcase(p.name, pattern.removeprefix("!"))]
-        expect(named, "no parameter is called like {!r}; there are {}", pattern, ", ".join(p.name for p in parameters) or "none")
+        expect(
+            named,
+            "no parameter is called like {!r}; there are {}",
+            pattern,
+            ", ".join(p.name for p in parameters) or "none",
+        )
         for parameter in named:
             if pattern.startswith("!"):
                 chosen.pop(parameter.name, None)
@@ -86,19 +104,24 @@ def inference(model: Graph, outputs: Iterable[str] | None = None) -> Graph:
 def compile(graph: Graph, state: State, backend: str = "auto") -> Program:
     """A program that runs the graph on a state.
 
-    Slots, counters and random streams that the state lacks are created in it (`program.created`); a missing parameter or
-    statistic, and one of another shape or dtype, is an error.
+    Slots, counters and random streams that the state lacks are created in it (`program.created`); a missing parameter
+    or statistic, and one of another shape or dtype, is an error.
     backend: "numpy", or "auto" for the fastest that answers.
     """
-    expect(backend == "auto" or backend in BACKENDS, "there is no backend {!r}; there are auto, {}", backend, ", ".join(BACKENDS))
+    expect(
+        backend == "auto" or backend in BACKENDS,
+        "there is no backend {!r}; there are auto, {}",
+        backend,
+        ", ".join(BACKENDS),
+    )
     return Program(graph, state, "numpy" if backend == "auto" else backend)
 
 
 class Program:
     """A compiled graph and its state. Calling it with the inputs by name runs one step and returns the outputs by name.
 
-    The state moves all at once at the end of a step: an error or an interrupt leaves it as it was before. Outputs are the
-    caller's own. One call runs at a time; other threads wait.
+    The state moves all at once at the end of a step: an error or an interrupt leaves it as it was before. Outputs are
+    the caller's own. One call runs at a time; other threads wait.
     """
 
     def __init__(self, graph: Graph, state: State, backend: str):
@@ -117,7 +140,10 @@ class Program:
 
     @property
     def peak_bytes(self) -> int:
-        """The most bytes that values between inputs and outputs took at one time in the last run; state is not counted."""
+        """The most bytes that values between inputs and outputs took at one time in the last run.
+
+        State is not counted.
+        """
         return self._executable.peak_bytes
 
     def __call__(self, **inputs: Any) -> dict[str, np.ndarray]:
@@ -136,7 +162,10 @@ class Program:
             return BACKENDS[self.backend](self.graph, names).run(symbols, arrays)[2]
 
     def first_not_finite(self, **inputs: Any) -> str | None:
-        """Where NaN or infinity first appears for these inputs: an input, a state, or a node with its line. None if nowhere."""
+        """Where NaN or infinity first appears for these inputs.
+
+        An input, a state, or a node with its line. None if nowhere.
+        """
         with self._lock:
             symbols, arrays = self._given(inputs)
             graph = self.graph.bind(**symbols)
@@ -158,16 +187,25 @@ class Program:
         wanted = {value.name: value for value in self.graph.inputs}
         missing = [name for name in wanted if name not in inputs]
         strange = [name for name in inputs if name not in wanted]
-        expect(not missing and not strange, "{!r} takes the inputs {}; {}", self.graph.name, ", ".join(wanted) or "none",
-               "; ".join([f"{n!r} is missing" for n in missing] + [f"{n!r} is not one of them" for n in strange]))
+        expect(
+            not missing and not strange,
+            "{!r} takes the inputs {}; {}",
+            self.graph.name,
+            ", ".join(wanted) or "none",
+            "; ".join([f"{n!r} is missing" for n in missing] + [f"{n!r} is not one of them" for n in strange]),
+        )
         symbols: dict[str, int] = {}
         arrays: dict[str, np.ndarray] = {}
         for name, value in wanted.items():
             arrays[name] = _array(value, inputs[name])
             before = dict(symbols)
             if not dim.solve(value.type.shape, arrays[name].shape, symbols):
-                known = ", ".join(f"{k} = {n}" for k, n in before.items() if any(k in _symbols(s) for s in value.type.shape))
-                raise GraphError(f"input {name!r} is {value.type}{' with ' + known if known else ''}; got shape {arrays[name].shape}")
+                known = ", ".join(
+                    f"{k} = {n}" for k, n in before.items() if any(k in _symbols(s) for s in value.type.shape)
+                )
+                raise GraphError(
+                    f"input {name!r} is {value.type}{' with ' + known if known else ''}; got shape {arrays[name].shape}"
+                )
         snapshot = self.state.copy()
         for variable in self.graph.state:
             expect(variable.name in snapshot, "the state no longer has {!r}", variable.name)
@@ -183,13 +221,21 @@ def _symbols(size: dim.Size) -> set[str]:
 
 
 def _array(value: Value, given: Any) -> np.ndarray:
-    """An input as an array of the declared dtype. Ints become floats and float64 float32, but floats do not become ints."""
+    """An input as an array of the declared dtype.
+
+    Ints become floats and float64 float32, but floats do not become ints.
+    """
     try:
         array = np.asarray(given)
     except ValueError as error:
         raise GraphError(f"input {value.name!r} is {value.type}; got what is no array: {error}") from None
-    expect(array.dtype.kind in "biuf" and np.can_cast(array.dtype, value.type.dtype, "same_kind"), "input {!r} is {}; got {}",
-           value.name, value.type, array.dtype)
+    expect(
+        array.dtype.kind in "biuf" and np.can_cast(array.dtype, value.type.dtype, "same_kind"),
+        "input {!r} is {}; got {}",
+        value.name,
+        value.type,
+        array.dtype,
+    )
     return array.astype(value.type.dtype, copy=False)
 
 
@@ -203,7 +249,9 @@ def _complete(graph: Graph, state: State) -> tuple[str, ...]:
             if found != wanted:
                 other.append(f"{variable.name} is {wanted}, the state has {found}")
         elif variable.kind in MADE:
-            made[variable.name] = variable.initializer.array(0, variable.name, tuple(map(int, wanted.shape)), wanted.dtype)
+            made[variable.name] = variable.initializer.array(
+                0, variable.name, tuple(dim.known(n, variable.name) for n in wanted.shape), wanted.dtype
+            )
         else:
             missing.append(variable.name)
     problems = ([f"the state lacks {', '.join(missing)}"] if missing else []) + other

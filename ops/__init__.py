@@ -3,4 +3,4 @@
 if __name__ != "minigraph.ops":  # under a second name there would be a second registry
     raise ImportError(f"this folder is the package minigraph.ops and was imported as {__name__}: import minigraph.ops")
 
-from minigraph.ops import batch_norm, broadcast, constant, conv, loss, matmul, pointwise, pool, random, reduce, shape  # noqa: E402, F401
+from minigraph.ops import batch_norm, broadcast, constant, conv, loss, matmul, pointwise, pool, random, reduce, shape  # noqa: F401

@@ -2,20 +2,26 @@
 
     y = gamma * (x - mean) / sqrt(var + eps) + beta
 
-A channel is an index of `axis`; its numbers are those along all other axes. Training takes mean and (biased) variance from
-x itself and reports them; inference is given both. Averages of them over the steps are nodes of their own
+A channel is an index of `axis`; its numbers are those along all other axes. Training takes mean and (biased) variance
+from x itself and reports them; inference is given both. Averages of them over the steps are nodes of their own
 (`running_average`), so that what moves them can be seen.
 
-Statistics are taken of x - x0, x0 being a channel's first number: the difference is exact where the mean is large against
-the deviation, so that 1e4 +- 0.1 comes out right in float32 and a constant channel has variance 0. They have the dtype of x,
-but float32 where x is float16.
+Statistics are taken of x - x0, x0 being a channel's first number: the difference is exact where the mean is large
+against the deviation, so that 1e4 +- 0.1 comes out right in float32 and a constant channel has variance 0. They have
+the dtype of x, but float32 where x is float16.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+from minigraph.ops import broadcast
+from minigraph.ops.constant import count_along
+from minigraph.ops.pointwise import cast, equal, sqrt, where
+from minigraph.ops.reduce import mean
+from minigraph.ops.shape import reshape
 
 from minigraph.core import scalar
 from minigraph.core.builder import Tensor
@@ -23,11 +29,6 @@ from minigraph.core.dim import product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, axis_of, float_dtype, positive, real, statistic
-from minigraph.ops import broadcast
-from minigraph.ops.constant import count_along
-from minigraph.ops.pointwise import cast, equal, sqrt, where
-from minigraph.ops.reduce import mean
-from minigraph.ops.shape import reshape
 
 EPS = 1e-5
 
@@ -55,23 +56,36 @@ def _canonical(x: Type, axis: Any, eps: Any) -> dict[str, Any]:
 
 def _check_parameters(x: Type, axis: int, **parameters: Type) -> None:
     for name, p in parameters.items():
-        expect(p == Type((x.shape[axis],), statistics_dtype(x)), "{} is one {} for each of the {} channels (axis {}) of {}, not {}",
-               name, statistics_dtype(x), x.shape[axis], axis, x, p)
+        expect(
+            p == Type((x.shape[axis],), statistics_dtype(x)),
+            "{} is one {} for each of the {} channels (axis {}) of {}, not {}",
+            name,
+            statistics_dtype(x),
+            x.shape[axis],
+            axis,
+            x,
+            p,
+        )
 
 
 # training
 
 
-def batch_norm_types(x: Type, gamma: Type, beta: Type, /, *, axis: int = 1, eps: float = EPS) -> tuple[Type, Type, Type]:
+def batch_norm_types(
+    x: Type, gamma: Type, beta: Type, /, *, axis: int = 1, eps: float = EPS
+) -> tuple[Type, Type, Type]:
     """Normalize x by the mean and the biased variance of this batch: (y, mean, var), the latter one for each channel.
 
-    x (N, C), (N, C, L), (N, C, H, W), ...; for channels last axis=-1. gamma, beta: (C,). Needs at least two numbers for each
-    channel; an empty batch has statistics NaN.
+    x (N, C), (N, C, L), (N, C, H, W), ...; for channels last axis=-1. gamma, beta: (C,). Needs at least two numbers for
+    each channel; an empty batch has statistics NaN.
     """
     _check_parameters(x, axis, gamma=gamma, beta=beta)
-    expect(product(x.shape[i] for i in other_axes(x.rank, axis)) != 1,
-           "{} has one number for each channel, whose variance is 0: y would be beta whatever x is. "
-           "Train with a larger batch, or normalize with running statistics (frozen=True)", x)
+    expect(
+        product(x.shape[i] for i in other_axes(x.rank, axis)) != 1,
+        "{} has one number for each channel, whose variance is 0: y would be beta whatever x is. "
+        "Train with a larger batch, or normalize with running statistics (frozen=True)",
+        x,
+    )
     return x, gamma, gamma
 
 
@@ -80,15 +94,17 @@ def centered(x: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     axes = other_axes(x.ndim, axis)
     first = x[tuple(slice(None) if i == axis else slice(0, 1) for i in range(x.ndim))]
     shifted = x - first if first.size else x
-    offset = shifted.sum(axes, keepdims=True) / product(x.shape[i] for i in axes)
+    offset = shifted.sum(axes, keepdims=True) / math.prod(x.shape[i] for i in axes)
     return shifted - offset, (first + offset if first.size else offset)
 
 
-def batch_norm_reference(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, axis: int, eps: float) -> tuple[np.ndarray, ...]:
+def batch_norm_reference(
+    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, axis: int, eps: float
+) -> tuple[np.ndarray, ...]:
     axes, shape = other_axes(x.ndim, axis), along(x.ndim, axis)
     wide = x.astype(np.float32) if x.dtype == np.float16 else x
     deviation, average = centered(wide, axis)
-    var = (deviation * deviation).sum(axes) / product(x.shape[i] for i in axes)
+    var = (deviation * deviation).sum(axes) / math.prod(x.shape[i] for i in axes)
     y = deviation * (gamma / scalar.sqrt(var + eps)).reshape(shape) + beta.reshape(shape)
     return y.astype(x.dtype, copy=False), average.reshape(-1), var
 
@@ -125,38 +141,55 @@ def _flops(per_number: int) -> Any:
 
 
 SHAPES: tuple[tuple[tuple[int, ...], dict[str, Any]], ...] = (
-    ((4, 3), {}), ((3, 2, 3), {"eps": 1e-3}), ((2, 2, 3, 1), {}), ((2, 3, 1, 2), {"axis": -1}), ((1, 2, 2, 1, 2), {}), ((0, 3), {}))
+    ((4, 3), {}),
+    ((3, 2, 3), {"eps": 1e-3}),
+    ((2, 2, 3, 1), {}),
+    ((2, 3, 1, 2), {"axis": -1}),
+    ((1, 2, 2, 1, 2), {}),
+    ((0, 3), {}),
+)
 
 batch_norm = Op(
-    "batch_norm", batch_norm_types, batch_norm_reference, batch_norm_rule, batch_norm_expand,
-    canonical=lambda x, gamma, beta, axis, eps: _canonical(x, axis, eps), flops=_flops(7), outputs=("y", "mean", "var"),
-    examples=tuple(Example(real(*s), statistic(c), statistic(c), **a) for s, a in SHAPES for c in [s[a.get("axis", 1)]]),
+    "batch_norm",
+    batch_norm_types,
+    batch_norm_reference,
+    batch_norm_rule,
+    batch_norm_expand,
+    canonical=lambda x, gamma, beta, axis, eps: _canonical(x, axis, eps),
+    flops=_flops(7),
+    outputs=("y", "mean", "var"),
+    examples=tuple(
+        Example(real(*s), statistic(c), statistic(c), **a) for s, a in SHAPES for c in [s[a.get("axis", 1)]]
+    ),
 )
 
 
 # the gradient of training
 
 
-def batch_norm_gradient_types(g: Type, x: Type, gamma: Type, mean: Type, var: Type, /, *, axis: int = 1, eps: float = EPS
-                              ) -> tuple[Type, Type, Type]:
+def batch_norm_gradient_types(
+    g: Type, x: Type, gamma: Type, mean: Type, var: Type, /, *, axis: int = 1, eps: float = EPS
+) -> tuple[Type, Type, Type]:
     """From the gradient g of y, and x, gamma, mean and var of the forward: (dx, dgamma, dbeta).
 
-    dbeta = sum(g),  dgamma = sum(g * x^),  dx = gamma / sigma * (g - dbeta/n - x^ * dgamma/n),  x^ = (x - mean) / sigma.
+    dbeta = sum(g),  dgamma = sum(g * x^),  dx = gamma / sigma * (g - dbeta/n - x^ * dgamma/n),  x^ = (x - mean) /
+    sigma.
 
-    `mean` is a rounded number. What it is off by, the mean of x - mean, is taken off as well: without that, x^ is off by
-    mean / sigma * 6e-8 in float32, which at 1e4 +- 0.1 is half a percent.
+    `mean` is a rounded number. What it is off by, the mean of x - mean, is taken off as well: without that, x^ is off
+    by mean / sigma * 6e-8 in float32, which at 1e4 +- 0.1 is half a percent.
     """
     expect(g == x, "the gradient is {}, and x is {}", g, x)
     _check_parameters(x, axis, gamma=gamma, mean=mean, var=var)
     return x, gamma, gamma
 
 
-def batch_norm_gradient_reference(g: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, var: np.ndarray, axis: int, eps: float
-                                  ) -> tuple[np.ndarray, ...]:
+def batch_norm_gradient_reference(
+    g: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, var: np.ndarray, axis: int, eps: float
+) -> tuple[np.ndarray, ...]:
     axes, shape, dtype = other_axes(x.ndim, axis), along(x.ndim, axis), x.dtype
     if dtype == np.float16:
         g, x = g.astype(np.float32), x.astype(np.float32)
-    n = product(x.shape[i] for i in axes)
+    n = math.prod(x.shape[i] for i in axes)
     deviation = x - mean.reshape(shape)
     deviation = deviation - deviation.sum(axes, keepdims=True) / n
     sigma = scalar.sqrt(var + eps)
@@ -167,8 +200,9 @@ def batch_norm_gradient_reference(g: np.ndarray, x: np.ndarray, gamma: np.ndarra
     return dx.astype(dtype, copy=False), dgamma, dbeta
 
 
-def batch_norm_gradient_expand(g: Tensor, x: Tensor, gamma: Tensor, average: Tensor, var: Tensor, axis: int, eps: float
-                               ) -> tuple[Tensor, Tensor, Tensor]:
+def batch_norm_gradient_expand(
+    g: Tensor, x: Tensor, gamma: Tensor, average: Tensor, var: Tensor, axis: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     axes, shape = other_axes(x.rank, axis), along(x.rank, axis)
     g_wide, wide = cast(g, gamma.dtype), cast(x, gamma.dtype)
     n = count_along(x, axes, gamma.dtype)
@@ -182,31 +216,45 @@ def batch_norm_gradient_expand(g: Tensor, x: Tensor, gamma: Tensor, average: Ten
     return cast(dx, x.dtype), dgamma, dbeta
 
 
-batch_norm_gradient = Op(
-    "batch_norm_gradient", batch_norm_gradient_types, batch_norm_gradient_reference, expand=batch_norm_gradient_expand,
-    canonical=lambda g, x, gamma, mean, var, axis, eps: _canonical(x, axis, eps), flops=_flops(11), outputs=("dx", "dgamma", "dbeta"),
-    examples=tuple(Example(real(*s), real(*s), statistic(c), statistic(c), statistic(c, low=0.1), **a) for s, a in SHAPES for c in [s[a.get("axis", 1)]]),
+batch_norm_gradient: Op = Op(
+    "batch_norm_gradient",
+    batch_norm_gradient_types,
+    batch_norm_gradient_reference,
+    expand=batch_norm_gradient_expand,
+    canonical=lambda g, x, gamma, mean, var, axis, eps: _canonical(x, axis, eps),
+    flops=_flops(11),
+    outputs=("dx", "dgamma", "dbeta"),
+    examples=tuple(
+        Example(real(*s), real(*s), statistic(c), statistic(c), statistic(c, low=0.1), **a)
+        for s, a in SHAPES
+        for c in [s[a.get("axis", 1)]]
+    ),
 )
 
 
 # inference
 
 
-def batch_norm_inference_types(x: Type, gamma: Type, beta: Type, mean: Type, var: Type, /, *, axis: int = 1, eps: float = EPS) -> Type:
+def batch_norm_inference_types(
+    x: Type, gamma: Type, beta: Type, mean: Type, var: Type, /, *, axis: int = 1, eps: float = EPS
+) -> Type:
     """Normalize x by a given mean and variance: one scale and one shift for each channel."""
     _check_parameters(x, axis, gamma=gamma, beta=beta, mean=mean, var=var)
     return x
 
 
-def batch_norm_inference_reference(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, axis: int,
-                                   eps: float) -> np.ndarray:
+def batch_norm_inference_reference(
+    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, axis: int, eps: float
+) -> np.ndarray:
     shape = along(x.ndim, axis)
     wide = x.astype(np.float32) if x.dtype == np.float16 else x
     scale = gamma / scalar.sqrt(var + eps)
     return ((wide - mean.reshape(shape)) * scale.reshape(shape) + beta.reshape(shape)).astype(x.dtype, copy=False)
 
 
-def batch_norm_inference_expand(x: Tensor, gamma: Tensor, beta: Tensor, average: Tensor, var: Tensor, axis: int, eps: float) -> Tensor:
+def batch_norm_inference_expand(
+    x: Tensor, gamma: Tensor, beta: Tensor, average: Tensor, var: Tensor, axis: int, eps: float
+) -> Tensor:
     shape = along(x.rank, axis)
     scale = gamma / sqrt(var + eps)
     y = (cast(x, gamma.dtype) - reshape(average, shape)) * reshape(scale, shape) + reshape(beta, shape)
@@ -214,19 +262,30 @@ def batch_norm_inference_expand(x: Tensor, gamma: Tensor, beta: Tensor, average:
 
 
 batch_norm_inference = Op(
-    "batch_norm_inference", batch_norm_inference_types, batch_norm_inference_reference, expand=batch_norm_inference_expand,
-    canonical=lambda x, gamma, beta, mean, var, axis, eps: _canonical(x, axis, eps), flops=_flops(3),
-    examples=tuple(Example(real(*s), statistic(c), statistic(c), statistic(c), statistic(c, low=0.1), **a) for s, a in SHAPES for c in [s[a.get("axis", 1)]]),
+    "batch_norm_inference",
+    batch_norm_inference_types,
+    batch_norm_inference_reference,
+    expand=batch_norm_inference_expand,
+    canonical=lambda x, gamma, beta, mean, var, axis, eps: _canonical(x, axis, eps),
+    flops=_flops(3),
+    examples=tuple(
+        Example(real(*s), statistic(c), statistic(c), statistic(c), statistic(c, low=0.1), **a)
+        for s, a in SHAPES
+        for c in [s[a.get("axis", 1)]]
+    ),
 )
 
 
 # running averages
 
 
-def running_average_types(running: Type, batch: Type, count: Type, momentum: Type, /, *, unbiased: bool = False) -> Type:
+def running_average_types(
+    running: Type, batch: Type, count: Type, momentum: Type, /, *, unbiased: bool = False
+) -> Type:
     """running + momentum * (batch - running): a statistic of this batch, joined to those of the batches before.
 
-    count: how many numbers the statistic is of; of none, `running` stays as it is. momentum: a scalar, the weight of the new
+    count: how many numbers the statistic is of; of none, `running` stays as it is. momentum: a scalar, the weight of
+        the new
     one (PyTorch's convention). unbiased=True, for variances, first takes the batch's times count / (count - 1).
     """
     expect(running == batch, "the running average is {}, and the batch's {}", running, batch)
@@ -235,7 +294,9 @@ def running_average_types(running: Type, batch: Type, count: Type, momentum: Typ
     return running
 
 
-def running_average_reference(running: np.ndarray, batch: np.ndarray, count: np.ndarray, momentum: np.ndarray, unbiased: bool) -> np.ndarray:
+def running_average_reference(
+    running: np.ndarray, batch: np.ndarray, count: np.ndarray, momentum: np.ndarray, unbiased: bool
+) -> np.ndarray:
     if count == 0:
         return running
     value = batch * (count / (count - 1)) if unbiased else batch
@@ -248,8 +309,15 @@ def running_average_expand(running: Tensor, batch: Tensor, count: Tensor, moment
 
 
 running_average = Op(
-    "running_average", running_average_types, running_average_reference, expand=running_average_expand,
-    canonical=lambda running, batch, count, momentum, unbiased: {"unbiased": bool(unbiased)}, flops=_flops(4),
-    examples=(Example(real(3), real(3), positive(), positive()), Example(real(2), positive(2), positive(), positive(), unbiased=True),
-              Example(real(0), real(0), positive(), positive())),
+    "running_average",
+    running_average_types,
+    running_average_reference,
+    expand=running_average_expand,
+    canonical=lambda running, batch, count, momentum, unbiased: {"unbiased": bool(unbiased)},
+    flops=_flops(4),
+    examples=(
+        Example(real(3), real(3), positive(), positive()),
+        Example(real(2), positive(2), positive(), positive(), unbiased=True),
+        Example(real(0), real(0), positive(), positive()),
+    ),
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from minigraph.ops.shape import reshape
 
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import Shape, Size, broadcast, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, axis_of, integers, real
-from minigraph.ops.shape import reshape
 
 
 def broadcast_to_types(x: Type, /, shape: Any) -> Type:
@@ -21,11 +21,20 @@ def broadcast_to_types(x: Type, /, shape: Any) -> Type:
 
 
 broadcast_to = Op(
-    "broadcast_to", broadcast_to_types, lambda x, shape: np.broadcast_to(x, shape),
+    "broadcast_to",
+    broadcast_to_types,
+    lambda x, shape: np.broadcast_to(x, shape),
     lambda gs, xs, ys, shape: (sum_to(gs[0], xs[0].shape),),
-    canonical=lambda x, shape: {"shape": shape_of(shape)}, flops=lambda *_: 0,
-    examples=(Example(real(3), shape=(2, 3)), Example(real(2, 1, 3), shape=(4, 2, 5, 3)), Example(real(), shape=(2, 2)),
-              Example(real(1, 3), shape=(0, 3)), Example(real(2), shape=(2,)), Example(integers(1, below=5), shape=(3,))),
+    canonical=lambda x, shape: {"shape": shape_of(shape)},
+    flops=lambda *_: 0,
+    examples=(
+        Example(real(3), shape=(2, 3)),
+        Example(real(2, 1, 3), shape=(4, 2, 5, 3)),
+        Example(real(), shape=(2, 2)),
+        Example(real(1, 3), shape=(0, 3)),
+        Example(real(2), shape=(2,)),
+        Example(integers(1, below=5), shape=(3,)),
+    ),
 )
 
 
@@ -68,11 +77,26 @@ def sum_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> np.nd
     return np.asarray(np.sum(x, axes, dtype=wide, keepdims=keepdims)).astype(x.dtype, copy=False)
 
 
-REDUCTIONS = (Example(real(2, 3)), Example(real(2, 3, 4), axes=(0, -1)), Example(real(3, 1, 5), axes=1, keepdims=True),
-              Example(real(2, 3), axes=()), Example(real(4), axes=0))
+REDUCTIONS = (
+    Example(real(2, 3)),
+    Example(real(2, 3, 4), axes=(0, -1)),
+    Example(real(3, 1, 5), axes=1, keepdims=True),
+    Example(real(2, 3), axes=()),
+    Example(real(4), axes=0),
+)
 
-sum = Op(
-    "sum", sum_types, sum_reference, lambda gs, xs, ys, axes, keepdims: (spread(gs[0], xs[0], axes),),
-    canonical=axes_canonical, flops=lambda inputs, outputs, attrs: inputs[0].size,
-    examples=(*REDUCTIONS, Example(real()), Example(real(0, 3), axes=0), Example(real(0, 3), axes=1), Example(integers(5, below=9))),
+sum: Op = Op(
+    "sum",
+    sum_types,
+    sum_reference,
+    lambda gs, xs, ys, axes, keepdims: (spread(gs[0], xs[0], axes),),
+    canonical=axes_canonical,
+    flops=lambda inputs, outputs, attrs: inputs[0].size,
+    examples=(
+        *REDUCTIONS,
+        Example(real()),
+        Example(real(0, 3), axes=0),
+        Example(real(0, 3), axes=1),
+        Example(integers(5, below=9)),
+    ),
 )

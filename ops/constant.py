@@ -30,10 +30,18 @@ def fill_canonical(*, value: Any, shape: Any, dtype: Any) -> dict[str, Any]:
 
 
 fill = Op(
-    "fill", fill_types, lambda value, shape, dtype: np.full(shape, value, dtype), canonical=fill_canonical,
-    gradient=lambda gs, xs, ys, **_: (), flops=lambda *_: 0,
-    examples=(Example(value=0.5), Example(value=2, shape=(0, 3), dtype="int64"), Example(value=True, shape=(2,), dtype="bool"),
-              Example(value=float("inf"), shape=(2, 1), dtype="float64")),
+    "fill",
+    fill_types,
+    lambda value, shape, dtype: np.full(shape, value, dtype),
+    canonical=fill_canonical,
+    gradient=lambda gs, xs, ys, **_: (),
+    flops=lambda *_: 0,
+    examples=(
+        Example(value=0.5),
+        Example(value=2, shape=(0, 3), dtype="int64"),
+        Example(value=True, shape=(2,), dtype="bool"),
+        Example(value=float("inf"), shape=(2, 1), dtype="float64"),
+    ),
 )
 
 
@@ -49,14 +57,25 @@ def constant_canonical(*, value: Any) -> dict[str, Any]:
 
 
 constant = Op(
-    "constant", constant_types, lambda value: value.array, canonical=constant_canonical, gradient=lambda gs, xs, ys, **_: (),
+    "constant",
+    constant_types,
+    lambda value: value.array,
+    canonical=constant_canonical,
+    gradient=lambda gs, xs, ys, **_: (),
     flops=lambda *_: 0,
-    examples=(Example(value=np.arange(6.0).reshape(2, 3)), Example(value=np.zeros((0, 2), np.float32)), Example(value=[1, 2, 3])),
+    examples=(
+        Example(value=np.arange(6.0).reshape(2, 3)),
+        Example(value=np.zeros((0, 2), np.float32)),
+        Example(value=[1, 2, 3]),
+    ),
 )
 
 
 def count_types(x: Type, /, axes: Any, dtype: str = "float32") -> Type:
-    """How many numbers x has along `axes`, as a scalar: what a mean divides by where a size is known only at run time."""
+    """How many numbers x has along `axes`, as a scalar.
+
+    What a mean divides by where a size is known only at run time.
+    """
     return Type((), dtype)
 
 
@@ -65,9 +84,17 @@ def count_canonical(x: Type, axes: Any, dtype: Any) -> dict[str, Any]:
 
 
 count = Op(
-    "count", count_types, lambda x, axes, dtype: np.asarray(product(x.shape[axis] for axis in axes)).astype(dtype),
-    canonical=count_canonical, gradient=lambda gs, xs, ys, **_: (None,), flops=lambda *_: 0,
-    examples=(Example(real(2, 3, 4), axes=(0, 2)), Example(real(0, 3), axes=(0,)), Example(real(3), axes=(), dtype="int64")),
+    "count",
+    count_types,
+    lambda x, axes, dtype: np.asarray(product(x.shape[axis] for axis in axes)).astype(dtype),
+    canonical=count_canonical,
+    gradient=lambda gs, xs, ys, **_: (None,),
+    flops=lambda *_: 0,
+    examples=(
+        Example(real(2, 3, 4), axes=(0, 2)),
+        Example(real(0, 3), axes=(0,)),
+        Example(real(3), axes=(), dtype="int64"),
+    ),
 )
 
 

@@ -8,19 +8,31 @@ The weight is (O, C/groups, *window) in every layout. Convolution is linear in x
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from minigraph.ops.window import (
+    arranged,
+    channel_axis,
+    channels_first,
+    cropped,
+    from_channels_first,
+    layout_of,
+    offsets,
+    padded,
+    padding_of,
+    per_axis,
+    positions,
+    spatial_axes,
+    windows,
+)
 
-from minigraph.core.dim import product, shape_of, show
+from minigraph.core.dim import known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, float_dtype, real
-from minigraph.ops.window import (
-    arranged, channel_axis, channels_first, cropped, from_channels_first, layout_of, offsets, padded, padding_of, per_axis,
-    positions, spatial_axes, windows,
-)
 
 COLUMN_BYTES = 4 << 20  # how much of the unfolded image is made at a time: what stays in the cache is read once
 
@@ -29,8 +41,9 @@ def _extents(x: Type, layout: str) -> Any:
     return tuple(x.shape[axis] for axis in spatial_axes(layout))
 
 
-def _geometry(x: Type, window: Any, stride: Any, padding: Any, dilation: Any, groups: Any, layout: Any, extents: Any = None
-              ) -> dict[str, Any]:
+def _geometry(
+    x: Type, window: Any, stride: Any, padding: Any, dilation: Any, groups: Any, layout: Any, extents: Any = None
+) -> dict[str, Any]:
     layout = layout_of(x, layout)
     rank = len(layout) - 2
     stride, dilation = per_axis(stride, rank, "stride", 1), per_axis(dilation, rank, "dilation", 1)
@@ -42,20 +55,37 @@ def _geometry(x: Type, window: Any, stride: Any, padding: Any, dilation: Any, gr
 # forward
 
 
-def conv_types(x: Type, w: Type, /, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-               layout: str | None = None) -> Type:
+def conv_types(
+    x: Type,
+    w: Type,
+    /,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    layout: str | None = None,
+) -> Type:
     """Convolve x (N, C, H, W) with w (O, C/groups, kh, kw): (N, O, H', W'). Also 1-D and 3-D.
 
-    stride, dilation: a number, or one for each spatial axis. padding: a number, one for each axis, (before, after) for each,
+    stride, dilation: a number, or one for each spatial axis. padding: a number, one for each axis, (before, after) for
+        each,
     "valid", or "same" (H' = ceil(H / stride)). groups: each group of C/groups channels makes O/groups of the outputs
-    (groups = C is depthwise). layout: "NCHW" (default) or "NHWC"; "NCL", "NLC", "NCDHW", "NDHWC". Sizes may be symbols where
-    the stride divides them.
+    (groups = C is depthwise). layout: "NCHW" (default) or "NHWC"; "NCL", "NLC", "NCDHW", "NDHWC". Sizes may be symbols
+    where the stride divides them.
     """
     dtype, channels = float_dtype(x, w), x.shape[channel_axis(layout)]  # type: ignore[arg-type]
     expect(w.rank == x.rank, "x is {}; its weight needs {} axes (O, C/groups, window), not {}", x, x.rank, w)
     expect(all(isinstance(n, int) for n in w.shape), "the sizes of a weight are numbers, not {}", w)
     outputs, inputs = w.shape[:2]
-    expect(channels == inputs * groups, "x has {} channels; the weight {} takes {} x {} groups", channels, w, inputs, groups)
+    expect(
+        channels == inputs * groups,
+        "x has {} channels; the weight {} takes {} x {} groups",
+        channels,
+        w,
+        inputs,
+        groups,
+    )
     expect(outputs % groups == 0, "{} output channels do not divide into {} groups", outputs, groups)
     places = positions(_extents(x, layout), w.shape[2:], stride, padding, dilation)  # type: ignore[arg-type]
     return Type(arranged(layout, x.shape[0], outputs, places), dtype)  # type: ignore[arg-type]
@@ -65,24 +95,30 @@ def conv_canonical(x: Type, w: Type, **attrs: Any) -> dict[str, Any]:
     return _geometry(x, w.shape[2:], **attrs)
 
 
-def _columns(x: np.ndarray, window: Any, groups: int, stride: Any, padding: Any, dilation: Any) -> Iterator[tuple[slice, np.ndarray]]:
+def _columns(
+    x: np.ndarray, window: Any, groups: int, stride: Any, padding: Any, dilation: Any
+) -> Iterator[tuple[slice, np.ndarray]]:
     """x (N, C, ...) unfolded, some images at a time: (images, groups, C/groups * window, positions)."""
     view = windows(padded(x, padding), window, stride, dilation)
-    places = product(view.shape[2 + len(window) :])
-    rows = x.shape[1] // groups * product(window)
+    places = math.prod(view.shape[2 + len(window) :])
+    rows = x.shape[1] // groups * math.prod(window)
     step = max(1, COLUMN_BYTES // max(1, rows * groups * places * x.itemsize))
     for start in range(0, len(x), step):
         part = slice(start, min(start + step, len(x)))
         yield part, np.ascontiguousarray(view[part]).reshape(part.stop - start, groups, rows, places)
 
 
-def conv_reference(x: np.ndarray, w: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: int, layout: str) -> np.ndarray:
+def conv_reference(
+    x: np.ndarray, w: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: int, layout: str
+) -> np.ndarray:
     if x.dtype == np.float16:  # summed in float32
-        return conv_reference(x.astype(np.float32), w.astype(np.float32), stride, padding, dilation, groups, layout).astype(np.float16)
+        return conv_reference(
+            x.astype(np.float32), w.astype(np.float32), stride, padding, dilation, groups, layout
+        ).astype(np.float16)
     x = channels_first(x, layout)
     places = positions(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    matrices = w.reshape(groups, w.shape[0] // groups, product(w.shape[1:]))
-    y = np.zeros((len(x), groups, w.shape[0] // groups, product(places)), x.dtype)
+    matrices = w.reshape(groups, w.shape[0] // groups, math.prod(w.shape[1:]))
+    y = np.zeros((len(x), groups, w.shape[0] // groups, math.prod(places)), x.dtype)
     for part, columns in _columns(x, w.shape[2:], groups, stride, padding, dilation):
         np.matmul(matrices, columns, out=y[part])
     return from_channels_first(y.reshape(len(x), w.shape[0], *places), layout)
@@ -90,8 +126,10 @@ def conv_reference(x: np.ndarray, w: np.ndarray, stride: Any, padding: Any, dila
 
 def conv_gradient(gs: Any, xs: Any, ys: Any, **attrs: Any) -> tuple[Any, Any]:
     x, w = xs
-    return (conv_input_gradient(gs[0], w, extents=_extents(x.value.type, attrs["layout"]), **attrs),
-            conv_weight_gradient(x, gs[0], window=w.shape[2:], **attrs))
+    return (
+        conv_input_gradient(gs[0], w, extents=_extents(x.value.type, attrs["layout"]), **attrs),
+        conv_weight_gradient(x, gs[0], window=w.shape[2:], **attrs),
+    )
 
 
 def _flops(images: Type, w: Type, layout: str) -> Any:
@@ -108,8 +146,12 @@ CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
     ((0, 2, 4, 4), (3, 2, 1, 1), {"stride": 2}),
 )
 
-conv = Op(
-    "conv", conv_types, conv_reference, conv_gradient, canonical=conv_canonical,
+conv: Op = Op(
+    "conv",
+    conv_types,
+    conv_reference,
+    conv_gradient,
+    canonical=conv_canonical,
     flops=lambda inputs, outputs, attrs: _flops(outputs[0], inputs[1], attrs["layout"]),
     examples=tuple(Example(real(*x), real(*w), **attrs) for x, w, attrs in CASES),
 )
@@ -118,8 +160,18 @@ conv = Op(
 # the transpose in x
 
 
-def conv_input_gradient_types(g: Type, w: Type, /, *, extents: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-                              groups: int = 1, layout: str | None = None) -> Type:
+def conv_input_gradient_types(
+    g: Type,
+    w: Type,
+    /,
+    *,
+    extents: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    layout: str | None = None,
+) -> Type:
     """The gradient of a convolution with respect to its input, whose spatial sizes are `extents`: linear in g and w."""
     x = Type(arranged(layout, g.shape[0], w.shape[1] * groups, extents), float_dtype(g, w))  # type: ignore[arg-type]
     y = conv_types(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout)
@@ -133,29 +185,37 @@ def conv_input_gradient_canonical(g: Type, w: Type, extents: Any, **attrs: Any) 
     return {"extents": extents, **_geometry(g, w.shape[2:], extents=extents, **attrs)}
 
 
-def conv_input_gradient_reference(g: np.ndarray, w: np.ndarray, extents: Any, stride: Any, padding: Any, dilation: Any, groups: int,
-                                  layout: str) -> np.ndarray:
+def conv_input_gradient_reference(
+    g: np.ndarray, w: np.ndarray, extents: Any, stride: Any, padding: Any, dilation: Any, groups: int, layout: str
+) -> np.ndarray:
     if g.dtype == np.float16:
-        wide = (array.astype(np.float32) for array in (g, w))
-        return conv_input_gradient_reference(*wide, extents, stride, padding, dilation, groups, layout).astype(np.float16)
+        g, w = g.astype(np.float32), w.astype(np.float32)
+        return conv_input_gradient_reference(g, w, extents, stride, padding, dilation, groups, layout).astype(
+            np.float16
+        )
     g, window = channels_first(g, layout), w.shape[2:]
     channels, places = w.shape[1] * groups, g.shape[2:]
-    matrices = w.reshape(groups, w.shape[0] // groups, product(w.shape[1:])).swapaxes(1, 2)
+    matrices = w.reshape(groups, w.shape[0] // groups, math.prod(w.shape[1:])).swapaxes(1, 2)
     x = np.zeros((len(g), channels, *(a + n + b for n, (a, b) in zip(extents, padding))), g.dtype)
-    step = max(1, COLUMN_BYTES // max(1, channels * product(window) * product(places) * g.itemsize))
+    step = max(1, COLUMN_BYTES // max(1, channels * math.prod(window) * math.prod(places) * g.itemsize))
     for start in range(0, len(g), step):
         part = g[start : start + step]
-        columns = np.matmul(matrices, part.reshape(len(part), groups, -1, product(places)))
+        columns = np.matmul(matrices, part.reshape(len(part), groups, -1, math.prod(places)))
         columns = columns.reshape(len(part), channels, *window, *places)
         for index, visited in offsets(window, stride, dilation, places):
             x[start : start + step][visited] += columns[(slice(None), slice(None), *index)]
     return from_channels_first(np.ascontiguousarray(cropped(x, padding)), layout)
 
 
-conv_input_gradient = Op(
-    "conv_input_gradient", conv_input_gradient_types, conv_input_gradient_reference, canonical=conv_input_gradient_canonical,
+conv_input_gradient: Op = Op(
+    "conv_input_gradient",
+    conv_input_gradient_types,
+    conv_input_gradient_reference,
+    canonical=conv_input_gradient_canonical,
     gradient=lambda gs, xs, ys, extents, **attrs: (
-        conv(gs[0], xs[1], **attrs), conv_weight_gradient(gs[0], xs[0], window=xs[1].shape[2:], **attrs)),
+        conv(gs[0], xs[1], **attrs),
+        conv_weight_gradient(gs[0], xs[0], window=xs[1].shape[2:], **attrs),
+    ),
     flops=lambda inputs, outputs, attrs: _flops(inputs[0], inputs[1], attrs["layout"]),
     examples=(
         Example(real(2, 2, 5, 4), real(2, 3, 3, 3), extents=(5, 4), padding=1),
@@ -170,12 +230,22 @@ conv_input_gradient = Op(
 # the transpose in w
 
 
-def conv_weight_gradient_types(x: Type, g: Type, /, *, window: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-                               groups: int = 1, layout: str | None = None) -> Type:
+def conv_weight_gradient_types(
+    x: Type,
+    g: Type,
+    /,
+    *,
+    window: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    layout: str | None = None,
+) -> Type:
     """The gradient of a convolution with respect to its weight, whose spatial sizes are `window`: linear in x and g."""
     axis = channel_axis(layout)  # type: ignore[arg-type]
-    expect(isinstance(x.shape[axis], int), "the number of channels is known, not {}", x)
-    expect(x.shape[axis] % groups == 0, "{} channels do not divide into {} groups", x.shape[axis], groups)  # type: ignore[operator]
+    channels = known(x.shape[axis], "the number of channels")
+    expect(channels % groups == 0, "{} channels do not divide into {} groups", channels, groups)
     w = Type((g.shape[axis], x.shape[axis] // groups, *window), float_dtype(x, g))
     y = conv_types(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout)
     expect(y == g, "the convolution of {} with {} gives {}, so its gradient cannot be {}", x, w, y, g)
@@ -187,25 +257,32 @@ def conv_weight_gradient_canonical(x: Type, g: Type, window: Any, **attrs: Any) 
     return {"window": window, **_geometry(x, window, **attrs)}
 
 
-def conv_weight_gradient_reference(x: np.ndarray, g: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, groups: int,
-                                   layout: str) -> np.ndarray:
+def conv_weight_gradient_reference(
+    x: np.ndarray, g: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, groups: int, layout: str
+) -> np.ndarray:
     if x.dtype == np.float16:
-        wide = (array.astype(np.float32) for array in (x, g))
-        return conv_weight_gradient_reference(*wide, window, stride, padding, dilation, groups, layout).astype(np.float16)
+        x, g = x.astype(np.float32), g.astype(np.float32)
+        return conv_weight_gradient_reference(x, g, window, stride, padding, dilation, groups, layout).astype(
+            np.float16
+        )
     x, g = channels_first(x, layout), np.ascontiguousarray(channels_first(g, layout))
     outputs, inputs = g.shape[1], x.shape[1] // groups
-    w = np.zeros((groups, outputs // groups, inputs * product(window)), x.dtype)
+    w = np.zeros((groups, outputs // groups, inputs * math.prod(window)), x.dtype)
     for part, columns in _columns(x, window, groups, stride, padding, dilation):
         rows = g[part].reshape(len(columns), groups, outputs // groups, -1)
         w += np.matmul(rows, columns.swapaxes(2, 3)).sum(0)
     return w.reshape(outputs, inputs, *window)
 
 
-conv_weight_gradient = Op(
-    "conv_weight_gradient", conv_weight_gradient_types, conv_weight_gradient_reference, canonical=conv_weight_gradient_canonical,
+conv_weight_gradient: Op = Op(
+    "conv_weight_gradient",
+    conv_weight_gradient_types,
+    conv_weight_gradient_reference,
+    canonical=conv_weight_gradient_canonical,
     gradient=lambda gs, xs, ys, window, **attrs: (
         conv_input_gradient(xs[1], gs[0], extents=_extents(xs[0].value.type, attrs["layout"]), **attrs),
-        conv(xs[0], gs[0], **attrs)),
+        conv(xs[0], gs[0], **attrs),
+    ),
     flops=lambda inputs, outputs, attrs: _flops(inputs[1], outputs[0], attrs["layout"]),
     examples=(
         Example(real(2, 3, 5, 4), real(2, 2, 5, 4), window=3, padding=1),

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from minigraph.ops import broadcast
+from minigraph.ops.pointwise import cast, equal, exp, log, where
+from minigraph.ops.reduce import argmax, max, mean
 
 from minigraph.core import scalar
 from minigraph.core.builder import Tensor
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type, dtype_of
 from minigraph.core.op import Example, Op, axis_of, float_dtype, integers, real
-from minigraph.ops import broadcast
-from minigraph.ops.pointwise import cast, equal, exp, log, where
-from minigraph.ops.reduce import argmax, max, mean
 
 AXES = (Example(real(2, 3)), Example(real(3, 2, 4), axis=1), Example(real(0, 3)), Example(real(2, 1)))
 
@@ -39,10 +39,15 @@ def softmax_expand(x: Tensor, axis: int) -> Tensor:
     return e / broadcast.sum(e, axis, True)
 
 
-softmax = Op(
-    "softmax", softmax_types, softmax_reference, expand=softmax_expand, canonical=axis_canonical,
+softmax: Op = Op(
+    "softmax",
+    softmax_types,
+    softmax_reference,
+    expand=softmax_expand,
+    canonical=axis_canonical,
     gradient=lambda gs, xs, ys, axis: (ys[0] * (gs[0] - broadcast.sum(gs[0] * ys[0], axis, True)),),
-    flops=lambda inputs, outputs, attrs: 5 * inputs[0].size, examples=AXES,
+    flops=lambda inputs, outputs, attrs: 5 * inputs[0].size,
+    examples=AXES,
 )
 
 
@@ -62,9 +67,14 @@ def log_softmax_expand(x: Tensor, axis: int) -> Tensor:
 
 
 log_softmax = Op(
-    "log_softmax", log_softmax_types, log_softmax_reference, expand=log_softmax_expand, canonical=axis_canonical,
+    "log_softmax",
+    log_softmax_types,
+    log_softmax_reference,
+    expand=log_softmax_expand,
+    canonical=axis_canonical,
     gradient=lambda gs, xs, ys, axis: (gs[0] - softmax(xs[0], axis) * broadcast.sum(gs[0], axis, True),),
-    flops=lambda inputs, outputs, attrs: 5 * inputs[0].size, examples=AXES,
+    flops=lambda inputs, outputs, attrs: 5 * inputs[0].size,
+    examples=AXES,
 )
 
 
@@ -94,10 +104,17 @@ def check_labels(labels: np.ndarray, classes: int) -> None:
 
 
 one_hot = Op(
-    "one_hot", one_hot_types, one_hot_reference, gradient=lambda gs, xs, ys, **_: (None,), canonical=one_hot_canonical,
+    "one_hot",
+    one_hot_types,
+    one_hot_reference,
+    gradient=lambda gs, xs, ys, **_: (None,),
+    canonical=one_hot_canonical,
     flops=lambda *_: 0,
-    examples=(Example(integers(4, below=3), classes=3), Example(integers(2, 3, below=2), classes=2, axis=1, dtype="bool"),
-              Example(integers(0, below=3), classes=3)),
+    examples=(
+        Example(integers(4, below=3), classes=3),
+        Example(integers(2, 3, below=2), classes=2, axis=1, dtype="bool"),
+        Example(integers(0, below=3), classes=3),
+    ),
 )
 
 
@@ -110,18 +127,27 @@ def cross_entropy_types(logits: Type, labels: Type, /, *, axis: int = 1, reducti
     softmax_types(logits, axis)
     expect(not labels.is_float and labels.dtype != "bool", "labels are integers, not {}", labels)
     wanted = (*logits.shape[:axis], *logits.shape[axis + 1 :])
-    expect(labels.shape == wanted, "logits {} with classes along axis {} need labels of shape {}, not {}", logits, axis, wanted, labels)
+    expect(
+        labels.shape == wanted,
+        "logits {} with classes along axis {} need labels of shape {}, not {}",
+        logits,
+        axis,
+        wanted,
+        labels,
+    )
     return Type(wanted if reduction == "none" else (), logits.dtype)
 
 
 def cross_entropy_canonical(logits: Type, labels: Type, axis: Any, reduction: Any) -> dict[str, Any]:
-    expect(reduction in ("mean", "sum", "none"), "reduction is \"mean\", \"sum\" or \"none\", not {!r}", reduction)
+    expect(reduction in ("mean", "sum", "none"), 'reduction is "mean", "sum" or "none", not {!r}', reduction)
     return {"axis": axis_of(axis, logits.rank), "reduction": reduction}
 
 
 def cross_entropy_reference(logits: np.ndarray, labels: np.ndarray, axis: int, reduction: str) -> np.ndarray:
     check_labels(labels, logits.shape[axis])
-    picked = np.take_along_axis(log_softmax_reference(logits, axis), np.expand_dims(labels, axis).astype(np.int64), axis)
+    picked = np.take_along_axis(
+        log_softmax_reference(logits, axis), np.expand_dims(labels, axis).astype(np.int64), axis
+    )
     each = -np.squeeze(picked, axis)
     if reduction == "none":
         return each
@@ -137,11 +163,19 @@ def cross_entropy_expand(logits: Tensor, labels: Tensor, axis: int, reduction: s
 
 
 cross_entropy = Op(
-    "cross_entropy", cross_entropy_types, cross_entropy_reference, expand=cross_entropy_expand, canonical=cross_entropy_canonical,
+    "cross_entropy",
+    cross_entropy_types,
+    cross_entropy_reference,
+    expand=cross_entropy_expand,
+    canonical=cross_entropy_canonical,
     flops=lambda inputs, outputs, attrs: 6 * inputs[0].size,
-    examples=(Example(real(4, 3), integers(4, below=3)), Example(real(2, 3, 2), integers(2, 2, below=3), reduction="sum"),
-              Example(real(3, 2), integers(3, below=2, dtype="int32"), reduction="none"), Example(real(0, 3), integers(0, below=3), reduction="sum"),
-              Example(real(2, 2, 3), integers(2, 2, below=3), axis=-1)),
+    examples=(
+        Example(real(4, 3), integers(4, below=3)),
+        Example(real(2, 3, 2), integers(2, 2, below=3), reduction="sum"),
+        Example(real(3, 2), integers(3, below=2, dtype="int32"), reduction="none"),
+        Example(real(0, 3), integers(0, below=3), reduction="sum"),
+        Example(real(2, 2, 3), integers(2, 2, below=3), axis=-1),
+    ),
 )
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from minigraph.ops.broadcast import sum_to
+from minigraph.ops.shape import transpose
 
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import broadcast
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, float_dtype, real
-from minigraph.ops.broadcast import sum_to
-from minigraph.ops.shape import transpose
 
 
 def matmul_types(x: Type, y: Type, /) -> Type:
@@ -35,9 +33,16 @@ def matmul_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 matmul = Op(
-    "matmul", matmul_types, matmul_reference,
+    "matmul",
+    matmul_types,
+    matmul_reference,
     lambda gs, xs, ys: (sum_to(gs[0] @ swap(xs[1]), xs[0].shape), sum_to(swap(xs[0]) @ gs[0], xs[1].shape)),
     flops=lambda inputs, outputs, attrs: 2 * outputs[0].size * inputs[0].shape[-1],
-    examples=(Example(real(2, 3), real(3, 4)), Example(real(2, 3, 1), real(1, 5)), Example(real(3, 1, 2, 2), real(4, 2, 3)),
-              Example(real(0, 3), real(3, 2)), Example(real(2, 0), real(0, 3))),
+    examples=(
+        Example(real(2, 3), real(3, 4)),
+        Example(real(2, 3, 1), real(1, 5)),
+        Example(real(3, 1, 2, 2), real(4, 2, 3)),
+        Example(real(0, 3), real(3, 2)),
+        Example(real(2, 0), real(0, 3)),
+    ),
 )

@@ -1,26 +1,38 @@
 """Pooling over windows of 1 to 3 spatial axes: the largest number of each, or the mean.
 
 Max pooling selects: the first largest number of a window, in the order of memory, or the first NaN, as NumPy's argmax
-does. `max_pool_select` picks from another tensor what max pooling of x would pick, `max_pool_gradient` is its transpose;
-both are linear in that tensor, so pooling can be differentiated again and again. Padding never wins and, by default, does
-not count in a mean.
+does. `max_pool_select` picks from another tensor what max pooling of x would pick, `max_pool_gradient` is its
+transpose; both are linear in that tensor, so pooling can be differentiated again and again. Padding never wins and, by
+default, does not count in a mean.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+from minigraph.ops.reduce import mean
+from minigraph.ops.window import (
+    Pairs,
+    arranged,
+    channel_axis,
+    channels_first,
+    cropped,
+    from_channels_first,
+    layout_of,
+    offsets,
+    padded,
+    padding_of,
+    per_axis,
+    positions,
+    spatial_axes,
+)
 
 from minigraph.core.dim import Shape, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, float_dtype, integers, real
-from minigraph.ops.reduce import mean
-from minigraph.ops.window import (
-    Pairs, arranged, channel_axis, channels_first, cropped, from_channels_first, layout_of, offsets, padded, padding_of, per_axis,
-    positions, spatial_axes,
-)
 
 
 def _extents(x: Type, layout: str) -> Shape:
@@ -34,7 +46,11 @@ def _geometry(x: Type, window: Any, stride: Any, padding: Any, dilation: Any, la
     stride = window if stride is None else per_axis(stride, rank, "stride", 1)
     padding = padding_of(padding, _extents(x, layout), window, stride, dilation)
     for k, d, pair in zip(window, dilation, padding):
-        expect(max(pair) < d * (k - 1) + 1, "padding {} is as large as the window: some windows would hold nothing else", pair)
+        expect(
+            max(pair) < d * (k - 1) + 1,
+            "padding {} is as large as the window: some windows would hold nothing else",
+            pair,
+        )
     return {"window": window, "stride": stride, "padding": padding, "dilation": dilation, "layout": layout}
 
 
@@ -56,8 +72,11 @@ CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (  
 # max
 
 
-def max_pool_types(x: Type, /, window: Any, *, stride: Any = None, padding: Any = 0, dilation: Any = 1, layout: str | None = None) -> Type:
-    """The largest number of each window; NaN if there is one. Steps are as long as the window unless `stride` says otherwise.
+def max_pool_types(
+    x: Type, /, window: Any, *, stride: Any = None, padding: Any = 0, dilation: Any = 1, layout: str | None = None
+) -> Type:
+    """The largest number of each window; NaN if there is one. Steps are as long as the window unless `stride` says
+    otherwise.
 
     window, stride, dilation: a number, or one for each spatial axis. padding, layout: as in conv.
     """
@@ -65,8 +84,13 @@ def max_pool_types(x: Type, /, window: Any, *, stride: Any = None, padding: Any 
     return _pooled(x, window, stride, padding, dilation, layout)  # type: ignore[arg-type]
 
 
-def _first_largest(x: np.ndarray, window: Any, stride: Any, padding: Pairs, dilation: Any) -> tuple[np.ndarray, np.ndarray]:
-    """x (N, C, ...) -> the largest number of each window, and its index among the window's entries. Padding is never chosen."""
+def _first_largest(
+    x: np.ndarray, window: Any, stride: Any, padding: Pairs, dilation: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """x (N, C, ...) -> the largest number of each window, and its index among the window's entries.
+
+    Padding is never chosen.
+    """
     places = positions(x.shape[2:], window, stride, padding, dilation)
     inside = padded(np.ones((1, 1, *x.shape[2:]), bool), padding, False)
     filled = padded(x, padding, 0)
@@ -98,22 +122,40 @@ def max_pool_gradient_rule(gs: Any, xs: Any, ys: Any, **attrs: Any) -> tuple[Any
 
 
 max_pool = Op(
-    "max_pool", max_pool_types, max_pool_reference, max_pool_gradient_rule, canonical=_geometry,
+    "max_pool",
+    max_pool_types,
+    max_pool_reference,
+    max_pool_gradient_rule,
+    canonical=_geometry,
     flops=lambda inputs, outputs, attrs: outputs[0].size * product(attrs["window"]),
     examples=(*(Example(real(*x), **attrs) for x, _, attrs in CASES), Example(integers(1, 2, 4, below=9), window=2)),
 )
 
 
-def max_pool_gradient_types(g: Type, x: Type, /, window: Any, *, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-                            layout: str | None = None) -> Type:
-    """g, of the shape that max pooling x gives, brought to where x's windows have their largest number; added up where they meet."""
+def max_pool_gradient_types(
+    g: Type,
+    x: Type,
+    /,
+    window: Any,
+    *,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    layout: str | None = None,
+) -> Type:
+    """g, of the shape that max pooling x gives, brought to where x's windows have their largest number.
+
+    Added up where they meet.
+    """
     float_dtype(g, x)
     y = _pooled(x, window, stride, padding, dilation, layout)  # type: ignore[arg-type]
     expect(y == g, "pooling {} gives {}, so its gradient cannot be {}", x, y, g)
     return x
 
 
-def max_pool_gradient_reference(g: np.ndarray, x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, layout: str) -> np.ndarray:
+def max_pool_gradient_reference(
+    g: np.ndarray, x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, layout: str
+) -> np.ndarray:
     g, x = channels_first(g, layout), channels_first(x, layout)
     _, chosen = _first_largest(x, window, stride, padding, dilation)
     total = padded(np.zeros(x.shape, x.dtype), padding)
@@ -122,23 +164,37 @@ def max_pool_gradient_reference(g: np.ndarray, x: np.ndarray, window: Any, strid
     return from_channels_first(np.ascontiguousarray(cropped(total, padding)), layout)
 
 
-max_pool_gradient = Op(
-    "max_pool_gradient", max_pool_gradient_types, max_pool_gradient_reference, canonical=lambda g, x, **attrs: _geometry(x, **attrs),
+max_pool_gradient: Op = Op(
+    "max_pool_gradient",
+    max_pool_gradient_types,
+    max_pool_gradient_reference,
+    canonical=lambda g, x, **attrs: _geometry(x, **attrs),
     gradient=lambda gs, xs, ys, **attrs: (max_pool_select(gs[0], xs[1], **attrs), None),
     flops=lambda inputs, outputs, attrs: inputs[0].size * product(attrs["window"]),
     examples=tuple(Example(real(*y), real(*x), **attrs) for x, y, attrs in CASES),
 )
 
 
-def max_pool_select_types(h: Type, x: Type, /, window: Any, *, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-                          layout: str | None = None) -> Type:
+def max_pool_select_types(
+    h: Type,
+    x: Type,
+    /,
+    window: Any,
+    *,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    layout: str | None = None,
+) -> Type:
     """From each window of h, the entry at the place where x has its largest number."""
     float_dtype(h, x)
     expect(h == x, "both have one shape; got {} and {}", h, x)
     return _pooled(x, window, stride, padding, dilation, layout)  # type: ignore[arg-type]
 
 
-def max_pool_select_reference(h: np.ndarray, x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, layout: str) -> np.ndarray:
+def max_pool_select_reference(
+    h: np.ndarray, x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, layout: str
+) -> np.ndarray:
     h, x = channels_first(h, layout), channels_first(x, layout)
     _, chosen = _first_largest(x, window, stride, padding, dilation)
     source, picked = padded(h, padding), np.zeros(chosen.shape, h.dtype)
@@ -147,8 +203,11 @@ def max_pool_select_reference(h: np.ndarray, x: np.ndarray, window: Any, stride:
     return from_channels_first(picked, layout)
 
 
-max_pool_select = Op(
-    "max_pool_select", max_pool_select_types, max_pool_select_reference, canonical=lambda h, x, **attrs: _geometry(x, **attrs),
+max_pool_select: Op = Op(
+    "max_pool_select",
+    max_pool_select_types,
+    max_pool_select_reference,
+    canonical=lambda h, x, **attrs: _geometry(x, **attrs),
     gradient=lambda gs, xs, ys, **attrs: (max_pool_gradient(gs[0], xs[1], **attrs), None),
     flops=lambda inputs, outputs, attrs: outputs[0].size * product(attrs["window"]),
     examples=tuple(Example(real(*x), real(*x), **attrs) for x, _, attrs in CASES),
@@ -158,8 +217,17 @@ max_pool_select = Op(
 # average
 
 
-def avg_pool_types(x: Type, /, window: Any, *, stride: Any = None, padding: Any = 0, dilation: Any = 1, count_include_pad: bool = False,
-                   layout: str | None = None) -> Type:
+def avg_pool_types(
+    x: Type,
+    /,
+    window: Any,
+    *,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    count_include_pad: bool = False,
+    layout: str | None = None,
+) -> Type:
     """The mean of each window. Padding counts, as zeros, only with count_include_pad=True (PyTorch's default)."""
     float_dtype(x)
     return _pooled(x, window, stride, padding, dilation, layout)  # type: ignore[arg-type]
@@ -169,11 +237,18 @@ def avg_pool_canonical(x: Type, *, count_include_pad: Any, **attrs: Any) -> dict
     return {**_geometry(x, **attrs), "count_include_pad": bool(count_include_pad)}
 
 
-def _counts(extents: tuple[int, ...], places: tuple[int, ...], window: Any, stride: Any, padding: Pairs, dilation: Any, include_pad: bool
-            ) -> np.ndarray:
+def _counts(
+    extents: tuple[int, ...],
+    places: tuple[int, ...],
+    window: Any,
+    stride: Any,
+    padding: Pairs,
+    dilation: Any,
+    include_pad: bool,
+) -> np.ndarray:
     """How many entries of each window count, as (1, 1, *positions)."""
     if include_pad:
-        return np.full((1, 1, *places), product(window))
+        return np.full((1, 1, *places), math.prod(window))
     inside = padded(np.ones((1, 1, *extents), np.int64), padding)
     total = np.zeros((1, 1, *places), np.int64)
     for _, visited in offsets(window, stride, dilation, places):
@@ -181,9 +256,13 @@ def _counts(extents: tuple[int, ...], places: tuple[int, ...], window: Any, stri
     return total
 
 
-def avg_pool_reference(x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, count_include_pad: bool, layout: str) -> np.ndarray:
+def avg_pool_reference(
+    x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, count_include_pad: bool, layout: str
+) -> np.ndarray:
     if x.dtype == np.float16:
-        return avg_pool_reference(x.astype(np.float32), window, stride, padding, dilation, count_include_pad, layout).astype(x.dtype)
+        return avg_pool_reference(
+            x.astype(np.float32), window, stride, padding, dilation, count_include_pad, layout
+        ).astype(x.dtype)
     x = channels_first(x, layout)
     places = positions(x.shape[2:], window, stride, padding, dilation)
     source, total = padded(x, padding), np.zeros((*x.shape[:2], *places), x.dtype)
@@ -193,17 +272,34 @@ def avg_pool_reference(x: np.ndarray, window: Any, stride: Any, padding: Any, di
     return from_channels_first(total / counts.astype(x.dtype), layout)
 
 
-avg_pool = Op(
-    "avg_pool", avg_pool_types, avg_pool_reference, canonical=avg_pool_canonical,
-    gradient=lambda gs, xs, ys, **attrs: (avg_pool_gradient(gs[0], extents=_extents(xs[0].value.type, attrs["layout"]), **attrs),),
+avg_pool: Op = Op(
+    "avg_pool",
+    avg_pool_types,
+    avg_pool_reference,
+    canonical=avg_pool_canonical,
+    gradient=lambda gs, xs, ys, **attrs: (
+        avg_pool_gradient(gs[0], extents=_extents(xs[0].value.type, attrs["layout"]), **attrs),
+    ),
     flops=lambda inputs, outputs, attrs: outputs[0].size * product(attrs["window"]),
-    examples=(*(Example(real(*x), **attrs) for x, _, attrs in CASES),
-              Example(real(1, 2, 4, 3), window=3, stride=1, padding=1, count_include_pad=True)),
+    examples=(
+        *(Example(real(*x), **attrs) for x, _, attrs in CASES),
+        Example(real(1, 2, 4, 3), window=3, stride=1, padding=1, count_include_pad=True),
+    ),
 )
 
 
-def avg_pool_gradient_types(g: Type, /, window: Any, *, extents: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-                            count_include_pad: bool = False, layout: str | None = None) -> Type:
+def avg_pool_gradient_types(
+    g: Type,
+    /,
+    window: Any,
+    *,
+    extents: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    count_include_pad: bool = False,
+    layout: str | None = None,
+) -> Type:
     """The gradient of average pooling with respect to its input, whose spatial sizes are `extents`: linear in g."""
     x = Type(arranged(layout, g.shape[0], g.shape[channel_axis(layout)], extents), float_dtype(g))  # type: ignore[arg-type]
     y = _pooled(x, window, stride, padding, dilation, layout)  # type: ignore[arg-type]
@@ -218,11 +314,21 @@ def avg_pool_gradient_canonical(g: Type, *, extents: Any, **attrs: Any) -> dict[
     return {"extents": extents, **avg_pool_canonical(x, **attrs)}
 
 
-def avg_pool_gradient_reference(g: np.ndarray, window: Any, extents: Any, stride: Any, padding: Any, dilation: Any,
-                                count_include_pad: bool, layout: str) -> np.ndarray:
+def avg_pool_gradient_reference(
+    g: np.ndarray,
+    window: Any,
+    extents: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    count_include_pad: bool,
+    layout: str,
+) -> np.ndarray:
     if g.dtype == np.float16:
         wide = g.astype(np.float32)
-        return avg_pool_gradient_reference(wide, window, extents, stride, padding, dilation, count_include_pad, layout).astype(g.dtype)
+        return avg_pool_gradient_reference(
+            wide, window, extents, stride, padding, dilation, count_include_pad, layout
+        ).astype(g.dtype)
     g = channels_first(g, layout)
     places = g.shape[2:]
     share = g / _counts(extents, places, window, stride, padding, dilation, count_include_pad).astype(g.dtype)
@@ -232,13 +338,26 @@ def avg_pool_gradient_reference(g: np.ndarray, window: Any, extents: Any, stride
     return from_channels_first(np.ascontiguousarray(cropped(total, padding)), layout)
 
 
-avg_pool_gradient = Op(
-    "avg_pool_gradient", avg_pool_gradient_types, avg_pool_gradient_reference, canonical=avg_pool_gradient_canonical,
+avg_pool_gradient: Op = Op(
+    "avg_pool_gradient",
+    avg_pool_gradient_types,
+    avg_pool_gradient_reference,
+    canonical=avg_pool_gradient_canonical,
     gradient=lambda gs, xs, ys, extents, **attrs: (avg_pool(gs[0], **attrs),),
     flops=lambda inputs, outputs, attrs: inputs[0].size * product(attrs["window"]),
-    examples=(*(Example(real(*y), extents=[n for i, n in enumerate(x) if i in spatial_axes(attrs.get("layout", "NC" + "x" * (len(x) - 2)))],
-                        **attrs) for x, y, attrs in CASES),
-              Example(real(1, 2, 4, 3), extents=(4, 3), window=3, stride=1, padding=1, count_include_pad=True)),
+    examples=(
+        *(
+            Example(
+                real(*y),
+                extents=[
+                    n for i, n in enumerate(x) if i in spatial_axes(attrs.get("layout", "NC" + "x" * (len(x) - 2)))
+                ],
+                **attrs,
+            )
+            for x, y, attrs in CASES
+        ),
+        Example(real(1, 2, 4, 3), extents=(4, 3), window=3, stride=1, padding=1, count_include_pad=True),
+    ),
 )
 
 

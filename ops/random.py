@@ -1,21 +1,22 @@
 """Random numbers by counting: Philox 4x32-10 (Salmon, Moraes, Dror and Shaw, 2011), and dropout on it.
 
-A number is a function of (seed, stream, step, index of the element), and of nothing else: the backward pass computes the
-same mask again, and neither the order of execution nor the backend nor a neighbour that was removed changes it.
+A number is a function of (seed, stream, step, index of the element), and of nothing else: the backward pass computes
+the same mask again, and neither the order of execution nor the backend nor a neighbour that was removed changes it.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+from minigraph.ops.pointwise import where
 
 from minigraph.core.builder import Tensor
-from minigraph.core.dim import product, shape_of
+from minigraph.core.dim import shape_of
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, Sample, float_dtype, integers, real
-from minigraph.ops.pointwise import where
 
 MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 WEYL = 0x9E3779B9, 0xBB67AE85
@@ -43,19 +44,25 @@ def random_bits_types(seed: Type, step: Type, /, *, shape: Any, stream: int) -> 
 
 def random_bits_reference(seed: np.ndarray, step: np.ndarray, shape: tuple[int, ...], stream: int) -> np.ndarray:
     """Element i is word i % 4 of the block whose counter is (i // 4, stream, step, step >> 32)."""
-    total, (s, t) = product(shape), (int(seed), int(step))
+    total, (s, t) = math.prod(shape), (int(seed), int(step))
     block = np.arange((total + 3) // 4, dtype=np.uint64)
-    word = lambda n: np.uint64(n & 0xFFFFFFFF)  # noqa: E731
+    word = lambda n: np.uint64(n & 0xFFFFFFFF)
     counter = block, np.full_like(block, word(stream)), np.full_like(block, word(t)), np.full_like(block, word(t >> 32))
     words = philox(counter, (s & 0xFFFFFFFF, (s >> 32) & 0xFFFFFFFF))
     return np.stack(words, 1).astype(np.uint32).reshape(-1)[:total].reshape(shape)
 
 
 random_bits = Op(
-    "random_bits", random_bits_types, random_bits_reference, flops=lambda *_: 0, gradient=lambda gs, xs, ys, **_: (None, None),
+    "random_bits",
+    random_bits_types,
+    random_bits_reference,
+    flops=lambda *_: 0,
+    gradient=lambda gs, xs, ys, **_: (None, None),
     canonical=lambda seed, step, shape, stream: {"shape": shape_of(shape), "stream": int(stream)},
-    examples=(Example(integers(below=1 << 40), integers(below=99), shape=(2, 3), stream=0),
-              Example(integers(below=9), integers(below=9), shape=(0, 3), stream=1)),
+    examples=(
+        Example(integers(below=1 << 40), integers(below=99), shape=(2, 3), stream=0),
+        Example(integers(below=9), integers(below=9), shape=(0, 3), stream=1),
+    ),
 )
 
 
@@ -88,9 +95,17 @@ def dropout_expand(x: Tensor, seed: Tensor, step: Tensor, rate: float, stream: i
 
 STEP = Sample((), "int64", 0, 9)
 
-dropout = Op(
-    "dropout", dropout_types, dropout_reference, expand=dropout_expand, canonical=dropout_canonical,
+dropout: Op = Op(
+    "dropout",
+    dropout_types,
+    dropout_reference,
+    expand=dropout_expand,
+    canonical=dropout_canonical,
     gradient=lambda gs, xs, ys, **attrs: (dropout(gs[0], xs[1], xs[2], **attrs), None, None),
-    examples=(Example(real(3, 5), STEP, STEP, rate=0.5, stream=0), Example(real(7), STEP, STEP, rate=0.1, stream=3),
-              Example(real(2, 1), STEP, STEP, rate=0.0, stream=0), Example(real(0, 2), STEP, STEP, rate=0.2, stream=0)),
+    examples=(
+        Example(real(3, 5), STEP, STEP, rate=0.5, stream=0),
+        Example(real(7), STEP, STEP, rate=0.1, stream=3),
+        Example(real(2, 1), STEP, STEP, rate=0.0, stream=0),
+        Example(real(0, 2), STEP, STEP, rate=0.2, stream=0),
+    ),
 )

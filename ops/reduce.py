@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+from minigraph.ops import broadcast
+from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, reduced, spread, sum_reference
+from minigraph.ops.constant import count_along
+from minigraph.ops.pointwise import cast, equal
 
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, axis_of, float_dtype, integers, real
-from minigraph.ops import broadcast
-from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, reduced, spread, sum_reference
-from minigraph.ops.constant import count_along
-from minigraph.ops.pointwise import cast, equal
 
 
 def reading_flops(inputs: Any, outputs: Any, attrs: Any) -> Any:
@@ -33,7 +34,7 @@ def mean_types(x: Type, /, axes: Any = None, keepdims: bool = False) -> Type:
 
 def mean_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> np.ndarray:
     wide = x.astype(np.float32) if x.dtype == np.float16 else x
-    total, number = sum_reference(wide, axes, keepdims), product(x.shape[axis] for axis in axes)
+    total, number = sum_reference(wide, axes, keepdims), math.prod(x.shape[axis] for axis in axes)
     return np.asarray(total / number).astype(x.dtype, copy=False)
 
 
@@ -42,7 +43,12 @@ def mean_expand(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
 
 
 mean = Op(
-    "mean", mean_types, mean_reference, expand=mean_expand, canonical=axes_canonical, flops=reading_flops,
+    "mean",
+    mean_types,
+    mean_reference,
+    expand=mean_expand,
+    canonical=axes_canonical,
+    flops=reading_flops,
     gradient=lambda gs, xs, ys, axes, keepdims: (spread(gs[0] / count_along(xs[0], axes, xs[0].dtype), xs[0], axes),),
     examples=(*REDUCTIONS, Example(real(0, 3), axes=1)),
 )
@@ -69,8 +75,13 @@ def max_gradient(gs: Any, xs: Any, ys: Any, axes: tuple[int, ...], keepdims: boo
 
 
 max = Op(
-    "max", max_types, lambda x, axes, keepdims: np.max(x, axes, keepdims=keepdims), max_gradient, canonical=axes_canonical,
-    flops=reading_flops, examples=(*REDUCTIONS, Example(real(0, 3), axes=1), Example(integers(5, below=9))),
+    "max",
+    max_types,
+    lambda x, axes, keepdims: np.max(x, axes, keepdims=keepdims),
+    max_gradient,
+    canonical=axes_canonical,
+    flops=reading_flops,
+    examples=(*REDUCTIONS, Example(real(0, 3), axes=1), Example(integers(5, below=9))),
 )
 
 
@@ -84,7 +95,15 @@ def argmax_types(x: Type, /, axis: int = -1, keepdims: bool = False) -> Type:
 
 
 argmax = Op(
-    "argmax", argmax_types, lambda x, axis, keepdims: np.argmax(x, axis, keepdims=keepdims), flops=reading_flops,
+    "argmax",
+    argmax_types,
+    lambda x, axis, keepdims: np.argmax(x, axis, keepdims=keepdims),
+    flops=reading_flops,
     canonical=lambda x, axis, keepdims: {"axis": axis_of(axis, x.rank), "keepdims": bool(keepdims)},
-    examples=(Example(real(2, 3)), Example(real(3, 4, 1), axis=1, keepdims=True), Example(real(0, 3)), Example(integers(5, below=3))),
+    examples=(
+        Example(real(2, 3)),
+        Example(real(3, 4, 1), axis=1, keepdims=True),
+        Example(real(0, 3)),
+        Example(integers(5, below=3)),
+    ),
 )

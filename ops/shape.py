@@ -24,7 +24,14 @@ def _no_flops(*_: Any) -> int:
 
 def reshape_types(x: Type, /, shape: Any) -> Type:
     """The same numbers, in order, in another shape. One size may be -1: it is what is left over."""
-    expect(product(shape) == x.size, "{} cannot take shape {}: {} numbers against {}", x, show(shape), x.size, product(shape))
+    expect(
+        product(shape) == x.size,
+        "{} cannot take shape {}: {} numbers against {}",
+        x,
+        show(shape),
+        x.size,
+        product(shape),
+    )
     return Type(shape, x.dtype)
 
 
@@ -42,11 +49,20 @@ def reshape_canonical(x: Type, shape: Any) -> dict[str, Any]:
     return {"shape": shape}
 
 
-reshape = Op(
-    "reshape", reshape_types, lambda x, shape: x.reshape(shape), canonical=reshape_canonical, flops=_no_flops,
+reshape: Op = Op(
+    "reshape",
+    reshape_types,
+    lambda x, shape: x.reshape(shape),
+    canonical=reshape_canonical,
+    flops=_no_flops,
     gradient=lambda gs, xs, ys, shape: (reshape(gs[0], xs[0].shape),),
-    examples=(Example(real(2, 6), shape=(3, -1)), Example(real(0, 4), shape=(0, 2, 2)), Example(real(), shape=(1, 1)),
-              Example(real(3), shape=(3,)), Example(integers(4, below=9), shape=(2, 2))),
+    examples=(
+        Example(real(2, 6), shape=(3, -1)),
+        Example(real(0, 4), shape=(0, 2, 2)),
+        Example(real(), shape=(1, 1)),
+        Example(real(3), shape=(3,)),
+        Example(integers(4, below=9), shape=(2, 2)),
+    ),
 )
 
 
@@ -74,11 +90,20 @@ def transpose_gradient(gs: Any, xs: Any, ys: Any, axes: tuple[int, ...]) -> tupl
     return (transpose(gs[0], tuple(axes.index(axis) for axis in range(len(axes)))),)
 
 
-transpose = Op(
-    "transpose", transpose_types, lambda x, axes: x.transpose(axes), transpose_gradient, canonical=transpose_canonical,
+transpose: Op = Op(
+    "transpose",
+    transpose_types,
+    lambda x, axes: x.transpose(axes),
+    transpose_gradient,
+    canonical=transpose_canonical,
     flops=_no_flops,
-    examples=(Example(real(2, 3)), Example(real(2, 3, 4), axes=(2, 0, 1)), Example(real(0, 3), axes=(1, 0)), Example(real()),
-              Example(real(2, 1, 3), axes=(0, -1, 1))),
+    examples=(
+        Example(real(2, 3)),
+        Example(real(2, 3, 4), axes=(2, 0, 1)),
+        Example(real(0, 3), axes=(1, 0)),
+        Example(real()),
+        Example(real(2, 1, 3), axes=(0, -1, 1)),
+    ),
 )
 
 
@@ -111,11 +136,19 @@ def concat_gradient(gs: Any, xs: Any, ys: Any, axis: int) -> list[Any]:
     return parts
 
 
-concat = Op(
-    "concat", concat_types, lambda *xs, axis: np.concatenate(xs, axis), concat_gradient, canonical=concat_canonical,
+concat: Op = Op(
+    "concat",
+    concat_types,
+    lambda *xs, axis: np.concatenate(xs, axis),
+    concat_gradient,
+    canonical=concat_canonical,
     flops=_no_flops,
-    examples=(Example(real(2, 3), real(2, 1), axis=1), Example(real(3)), Example(real(0, 2), real(2, 2), real(1, 2)),
-              Example(real(2, 3, 1), real(2, 3, 4), axis=-1)),
+    examples=(
+        Example(real(2, 3), real(2, 1), axis=1),
+        Example(real(3)),
+        Example(real(0, 2), real(2, 2), real(1, 2)),
+        Example(real(2, 3, 1), real(2, 3, 4), axis=-1),
+    ),
 )
 
 
@@ -132,7 +165,7 @@ def slice_types(x: Type, /, start: Any, stop: Any, step: Any = None) -> Type:
 
 
 def _bound(given: Any, length: Size, default: Size) -> Size:
-    """Python's rule: negative ones count from the end, and what lies outside is moved to the edge (of a known length)."""
+    """Python's rule: negative ones count from the end; what lies outside is moved to the edge, of a known length."""
     if given is None:
         return default
     bound = size(given)
@@ -161,18 +194,27 @@ def slice_gradient(gs: Any, xs: Any, ys: Any, start: Any, stop: Any, step: Any) 
     return (unslice(gs[0], shape=xs[0].shape, start=start, step=step),)
 
 
-slice_ = Op(
-    "slice", slice_types, slice_reference, slice_gradient, canonical=slice_canonical, flops=_no_flops,
-    examples=(Example(real(5, 4), start=(1, None), stop=(4, -1)), Example(real(7), start=(0,), stop=(None,), step=(3,)),
-              Example(real(0, 3), start=(0, 1), stop=(None, 2)), Example(real(4), start=(3,), stop=(1,)),
-              Example(integers(6, below=9), start=(-2,), stop=(99,))),
+slice_: Op = Op(
+    "slice",
+    slice_types,
+    slice_reference,
+    slice_gradient,
+    canonical=slice_canonical,
+    flops=_no_flops,
+    examples=(
+        Example(real(5, 4), start=(1, None), stop=(4, -1)),
+        Example(real(7), start=(0,), stop=(None,), step=(3,)),
+        Example(real(0, 3), start=(0, 1), stop=(None, 2)),
+        Example(real(4), start=(3,), stop=(1,)),
+        Example(integers(6, below=9), start=(-2,), stop=(99,)),
+    ),
 )
 
 
 def slice_axis(x: Any, axis: int, start: Any = None, stop: Any = None, step: int = 1) -> Any:
     """x[start:stop:step] along one axis."""
     axis = axis_of(axis, x.rank)
-    one = lambda given, other: tuple(given if i == axis else other for i in range(x.rank))  # noqa: E731
+    one = lambda given, other: tuple(given if i == axis else other for i in range(x.rank))
     return slice_(x, one(start, None), one(stop, None), one(step, 1))
 
 
@@ -181,7 +223,9 @@ def unslice_types(g: Type, /, shape: Any, start: Any, step: Any) -> Type:
     expect(len(shape) == len(start) == len(step) == g.rank, "{} needs {} sizes, starts and steps", g, g.rank)
     for n, length, a, s in zip(g.shape, shape, start, step):
         if all(isinstance(v, int) for v in (n, length, a)):
-            expect(n == 0 or a + (n - 1) * s < length, "{} does not fit into {} from {} by {}", g, show(shape), start, step)
+            expect(
+                n == 0 or a + (n - 1) * s < length, "{} does not fit into {} from {} by {}", g, show(shape), start, step
+            )
     return Type(shape, g.dtype)
 
 
@@ -196,11 +240,22 @@ def unslice_gradient(gs: Any, xs: Any, ys: Any, shape: Any, start: Any, step: An
     return (slice_(gs[0], start, tuple(a if n == 0 else b for a, b, n in zip(start, stop, xs[0].shape)), step),)
 
 
-unslice = Op(
-    "unslice", unslice_types, unslice_reference, unslice_gradient, flops=_no_flops,
-    canonical=lambda g, shape, start, step: {"shape": shape_of(shape), "start": shape_of(start), "step": shape_of(step)},
-    examples=(Example(real(3, 2), shape=(5, 4), start=(1, 0), step=(1, 2)), Example(real(0, 2), shape=(3, 2), start=(0, 0), step=(1, 1)),
-              Example(real(3), shape=(9,), start=(1,), step=(3,))),
+unslice: Op = Op(
+    "unslice",
+    unslice_types,
+    unslice_reference,
+    unslice_gradient,
+    flops=_no_flops,
+    canonical=lambda g, shape, start, step: {
+        "shape": shape_of(shape),
+        "start": shape_of(start),
+        "step": shape_of(step),
+    },
+    examples=(
+        Example(real(3, 2), shape=(5, 4), start=(1, 0), step=(1, 2)),
+        Example(real(0, 2), shape=(3, 2), start=(0, 0), step=(1, 1)),
+        Example(real(3), shape=(9,), start=(1,), step=(3,)),
+    ),
 )
 
 
@@ -224,11 +279,19 @@ def pad_gradient(gs: Any, xs: Any, ys: Any, widths: Any, value: float) -> tuple[
     return (slice_(gs[0], start, tuple(a + n for a, n in zip(start, xs[0].shape))),)
 
 
-pad = Op(
-    "pad", pad_types, lambda x, widths, value: np.pad(x, widths, constant_values=value), pad_gradient,
-    canonical=pad_canonical, flops=_no_flops,
-    examples=(Example(real(2, 3), widths=((1, 0), (0, 2)), value=0.5), Example(real(0, 2), widths=((0, 0), (1, 1))),
-              Example(real(3), widths=((2, 1),)), Example(integers(3, below=9), widths=((2, 1),), value=7)),
+pad: Op = Op(
+    "pad",
+    pad_types,
+    lambda x, widths, value: np.pad(x, widths, constant_values=value),
+    pad_gradient,
+    canonical=pad_canonical,
+    flops=_no_flops,
+    examples=(
+        Example(real(2, 3), widths=((1, 0), (0, 2)), value=0.5),
+        Example(real(0, 2), widths=((0, 0), (1, 1))),
+        Example(real(3), widths=((2, 1),)),
+        Example(integers(3, below=9), widths=((2, 1),), value=7),
+    ),
 )
 
 

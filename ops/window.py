@@ -47,41 +47,57 @@ def per_axis(given: Any, rank: int, what: str, least: int) -> tuple[int, ...]:
     numbers = tuple(size(n) for n in numbers)
     expect(len(numbers) == rank, "{} has {} numbers for {} spatial axes", what, len(numbers), rank)
     expect(all(isinstance(n, int) and n >= least for n in numbers), "{} is {} or more, not {}", what, least, given)
-    return numbers  # type: ignore[return-value]
+    return numbers
 
 
-def padding_of(given: Any, extents: Shape, window: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> Pairs:
+def padding_of(
+    given: Any, extents: Shape, window: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> Pairs:
     """(before, after) for each spatial axis, from one number, one for each, pairs, "valid" or "same".
 
-    "same" gives ceil(x / stride) positions; what cannot be shared evenly comes after, as in TensorFlow and ONNX's SAME_UPPER.
+    "same" gives ceil(x / stride) positions; what cannot be shared evenly comes after, as in TensorFlow and ONNX's
+    SAME_UPPER.
     """
     rank = len(window)
     if given == "valid":
         return ((0, 0),) * rank
     if given == "same":
-        pairs = []
+        pairs: list[tuple[int, int]] = []
         for x, k, s, d in zip(extents, window, stride, dilation):
-            expect(s == 1 or isinstance(x, int), "padding \"same\" with stride {} needs a known size, not {}", s, x)
+            expect(s == 1 or isinstance(x, int), 'padding "same" with stride {} needs a known size, not {}', s, x)
             reach = d * (k - 1) + 1
-            total = reach - 1 if s == 1 else max((-(-x // s) - 1) * s + reach - x, 0)  # type: ignore[operator]
+            total: Any = reach - 1 if s == 1 else max((-(-x // s) - 1) * s + reach - x, 0)
             pairs.append((total // 2, total - total // 2))
         return tuple(pairs)
-    expect(not isinstance(given, str), "padding is a number, pairs, \"valid\" or \"same\", not {!r}", given)
+    expect(not isinstance(given, str), 'padding is a number, pairs, "valid" or "same", not {!r}', given)
     if not isinstance(given, (tuple, list)):
         given = (given,) * rank
     expect(len(given) == rank, "padding has {} entries for {} spatial axes", len(given), rank)
-    pairs = [tuple(p) if isinstance(p, (tuple, list)) else (p, p) for p in given]
-    expect(all(len(p) == 2 and all(isinstance(n, int) and n >= 0 for n in p) for p in pairs),
-           "padding is 0 or more, (before, after) for each spatial axis, not {}", given)
-    return tuple(pairs)  # type: ignore[arg-type]
+    entries = [tuple(p) if isinstance(p, (tuple, list)) else (p, p) for p in given]
+    expect(
+        all(len(p) == 2 and all(isinstance(n, int) and n >= 0 for n in p) for p in entries),
+        "padding is 0 or more, (before, after) for each spatial axis, not {}",
+        given,
+    )
+    return tuple(entries)
 
 
-def positions(extents: Shape, window: tuple[int, ...], stride: tuple[int, ...], padding: Pairs, dilation: tuple[int, ...]) -> Shape:
+def positions(
+    extents: Shape, window: tuple[int, ...], stride: tuple[int, ...], padding: Pairs, dilation: tuple[int, ...]
+) -> tuple[Any, ...]:
     """How many places the window takes along each spatial axis."""
     result: list[Size] = []
     for x, k, s, (a, b), d in zip(extents, window, stride, padding, dilation):
         room = a + x + b - d * (k - 1) - 1
-        expect(not isinstance(room, int) or room >= 0, "a window of {} entries, {} apart, does not fit into {} + {} + {}", k, d, a, x, b)
+        expect(
+            not isinstance(room, int) or room >= 0,
+            "a window of {} entries, {} apart, does not fit into {} + {} + {}",
+            k,
+            d,
+            a,
+            x,
+            b,
+        )
         result.append(room // s + 1)
     return tuple(result)
 
@@ -118,8 +134,9 @@ def windows(x: np.ndarray, window: tuple[int, ...], stride: tuple[int, ...], dil
     return np.lib.stride_tricks.as_strided(x, shape, (*x.strides[:2], *inner, *outer), writeable=False)
 
 
-def offsets(window: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], places: tuple[int, ...]
-            ) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
+def offsets(
+    window: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], places: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
     """For each place in the window, in order: its index, and the slices of padded x (N, C, ...) that it visits."""
     for index in np.ndindex(*window):
         where = tuple(slice(i * d, i * d + (n - 1) * s + 1, s) for i, d, n, s in zip(index, dilation, places, stride))

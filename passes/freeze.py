@@ -1,18 +1,19 @@
 """Freeze: from the graph that is trained to the graph that answers.
 
-Batch norm takes its running statistics instead of the batch's, dropout lets everything through, and what only the updates
-needed goes with them.
+Batch norm takes its running statistics instead of the batch's, dropout lets everything through, and what only the
+updates needed goes with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, running_average
+from minigraph.ops.random import dropout
+
 from minigraph.core.builder import Tensor
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.rewrite import rewrite
-from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, running_average
-from minigraph.ops.random import dropout
 
 
 def running_statistics(graph: Graph) -> Mapping[Node, tuple[Value, Value]]:
@@ -44,7 +45,10 @@ def _state_of(graph: Graph, statistic: Value) -> Value | None:
 
 
 def freeze(graph: Graph) -> Graph:
-    """The graph without updates, with running statistics and without dropout. A batch norm that is not tracked stays."""
+    """The graph without updates, with running statistics and without dropout.
+
+    A batch norm that is not tracked stays.
+    """
     statistics = running_statistics(graph)
 
     def replacement(node: Node, inputs: Sequence[Tensor]) -> Sequence[Tensor] | None:

@@ -13,7 +13,11 @@ from minigraph.core.ir import FLOATS, Graph
 from minigraph.core.op import Example, Op
 from minigraph.core.scalar import Scalar, var
 
-CASES = [pytest.param(op, example, id=f"{op.name}-{number}") for op in mg.OPS.values() for number, example in enumerate(op.examples)]
+CASES = [
+    pytest.param(op, example, id=f"{op.name}-{number}")
+    for op in mg.OPS.values()
+    for number, example in enumerate(op.examples)
+]
 EPS = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
 NOT_A_DERIVATIVE = {"stop_gradient"}  # by intention
 
@@ -71,7 +75,9 @@ def test_symbols_may_stand_for_the_batch(op: Op, example: Example) -> None:
         return
     builder = mg.Builder(op.name)
     shapes = [("N", *s.shape[1:]) if s.shape else () for s in example.inputs]
-    inputs = [builder.input(f"x{i}", shape, s.in_dtype("float32")) for i, (shape, s) in enumerate(zip(shapes, example.inputs))]
+    inputs = [
+        builder.input(f"x{i}", shape, s.in_dtype("float32")) for i, (shape, s) in enumerate(zip(shapes, example.inputs))
+    ]
     try:
         outputs = builder.emit(op, inputs, example.attrs)
     except mg.GraphError:  # parameters, too, begin with that size; or the attributes name it
@@ -85,7 +91,10 @@ def test_symbols_may_stand_for_the_batch(op: Op, example: Example) -> None:
 
 @pytest.mark.parametrize(("op", "example"), [case for case in CASES if case.values[0].expand])
 def test_the_expansion_is_the_same_function(op: Op, example: Example) -> None:
-    """Exactly; and in float64 to rounding. What divides by a count of 0 is NaN in machine numbers, and only compared there."""
+    """Exactly; and in float64 to rounding.
+
+    What divides by a count of 0 is NaN in machine numbers, and only compared there.
+    """
     graph, samples = proof.graph_of(op, example, "float64")
     expanded = expansion(op, graph)
     try:
@@ -97,11 +106,16 @@ def test_the_expansion_is_the_same_function(op: Op, example: Example) -> None:
     terms = max([sample.size if (sample := arrays[name]).size else 1 for name in arrays])
     for name in one:
         # a sum of n numbers of about 4 is off by n * 4 eps; 100 for the operations around it
-        np.testing.assert_allclose(one[name], other[name], rtol=100 * terms * EPS["float64"], atol=400 * terms * EPS["float64"])
+        np.testing.assert_allclose(
+            one[name], other[name], rtol=100 * terms * EPS["float64"], atol=400 * terms * EPS["float64"]
+        )
 
 
-DIFFERENTIABLE = [case for case in CASES if case.values[0].name not in NOT_A_DERIVATIVE
-                  and (case.values[0].gradient or case.values[0].expand)]
+DIFFERENTIABLE = [
+    case
+    for case in CASES
+    if case.values[0].name not in NOT_A_DERIVATIVE and (case.values[0].gradient or case.values[0].expand)
+]
 
 
 @pytest.mark.parametrize(("op", "example"), DIFFERENTIABLE)
@@ -128,8 +142,8 @@ def _moves(graph: Graph) -> bool:
 def test_the_gradient_agrees_with_differences(op: Op, example: Example) -> None:
     """In float64, along a random direction v: (f(x + hv) - f(x - hv)) / 2h against J^T u.
 
-    The differences err by h^2 and by eps/h: with h = 1e-5, by about 1e-10 and 1e-11 of numbers of about 1; 1e-6 is held.
-    Kinks (max, relu) are no nearer than h to these random inputs.
+    The differences err by h^2 and by eps/h: with h = 1e-5, by about 1e-10 and 1e-11 of numbers of about 1; 1e-6 is
+    held. Kinks (max, relu) are no nearer than h to these random inputs.
     """
     graph, samples = proof.graph_of(op, example, "float64")
     if not _moves(graph) or is_empty(example):
@@ -139,14 +153,18 @@ def test_the_gradient_agrees_with_differences(op: Op, example: Example) -> None:
     floats = {v.name for v in graph.inputs if v.type.is_float}
     v = {name: rng.normal(size=arrays[name].shape) for name in floats}
     h = 1e-5
-    ahead, behind = (evaluate(graph, {n: a + s * h * v[n] if n in floats else a for n, a in arrays.items()}) for s in (1, -1))
+    ahead, behind = (
+        evaluate(graph, {n: a + s * h * v[n] if n in floats else a for n, a in arrays.items()}) for s in (1, -1)
+    )
     backward, seed_samples = proof.gradient_graph(graph)
     seeds = {name: rng.normal(size=sample.shape) for name, sample in seed_samples.items()}
     gradients = evaluate(backward, {**arrays, **seeds})
     outputs = [name for name, value in graph.outputs.items() if value.type.is_float]
     pushed = sum(float((u * (ahead[name] - behind[name]) / (2 * h)).sum()) for name, u in zip(outputs, seeds.values()))
     pulled = sum(float((g * v[name.removeprefix("gradient.")]).sum()) for name, g in gradients.items())
-    size = sum(float(np.abs(u * (ahead[name] - behind[name])).sum()) / (2 * h) for name, u in zip(outputs, seeds.values()))
+    size = sum(
+        float(np.abs(u * (ahead[name] - behind[name])).sum()) / (2 * h) for name, u in zip(outputs, seeds.values())
+    )
     assert abs(pushed - pulled) <= 1e-6 * (1 + size)
 
 

@@ -1,8 +1,8 @@
 """Reverse-mode differentiation, graph to graph: the backward nodes join the nodes that they differentiate.
 
 For y = f(x) with y further used in a scalar L, and given ḡ = ∂L/∂y, the op's rule gives ∂L/∂x = (∂f/∂x)ᵀ ḡ. Walking the
-nodes backwards and adding where several readers meet gives the gradient of everything that was asked for. Rules are made
-of ops, so gradients can be differentiated again.
+nodes backwards and adding where several readers meet gives the gradient of everything that was asked for. Rules are
+made of ops, so gradients can be differentiated again.
 """
 
 from __future__ import annotations
@@ -25,18 +25,28 @@ def gradient(of: Tensor, wrt: Sequence[Tensor], seed: Tensor | None = None) -> l
         expect(tensor.builder is builder, "{} belongs to another graph", tensor.value)
         expect(tensor.value.type.is_float, "{} has no gradient: it is not a float", tensor.value)
     if seed is None:
-        expect(of.shape == (), "the gradient is of one number, and {} has more; add them up with sum or mean, or give a seed",
-               of.value)
+        expect(
+            of.shape == (),
+            "the gradient is of one number, and {} has more; add them up with sum or mean, or give a seed",
+            of.value,
+        )
         seed = builder.constant(1.0, of.dtype)
     found = vjp([of], [seed], wrt)
     for tensor, result in zip(wrt, found):
-        expect(result is not None, "{} does not depend on {}, or only through integers, comparisons or stop_gradient",
-               of.value, tensor.value)
+        expect(
+            result is not None,
+            "{} does not depend on {}, or only through integers, comparisons or stop_gradient",
+            of.value,
+            tensor.value,
+        )
     return [result for result in found if result is not None]
 
 
 def vjp(outputs: Sequence[Tensor], seeds: Sequence[Tensor], wrt: Sequence[Tensor]) -> list[Tensor | None]:
-    """The vector-Jacobian product: for each tensor of `wrt` the gradient of the sum of <seed, output>, or None for zero."""
+    """The vector-Jacobian product.
+
+    For each tensor of `wrt` the gradient of the sum of <seed, output>, or None for zero.
+    """
     builder = outputs[0].builder
     joined: dict[Value, Tensor] = {}
     for output, seed in zip(outputs, seeds, strict=True):
@@ -46,7 +56,9 @@ def vjp(outputs: Sequence[Tensor], seeds: Sequence[Tensor], wrt: Sequence[Tensor
     return [found.get(tensor.value) for tensor in wrt]
 
 
-def _sweep(builder: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Tensor], wrt: Sequence[Value]) -> dict[Value, Tensor]:
+def _sweep(
+    builder: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Tensor], wrt: Sequence[Value]
+) -> dict[Value, Tensor]:
     """Gradients of the values `wrt`, through `nodes`; a value on which no seed depends is left out."""
     depends = set(wrt)
     path = []
@@ -58,7 +70,9 @@ def _sweep(builder: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Tensor
     for node in reversed(path):
         if gradients.keys().isdisjoint(node.outputs):
             continue
-        origin = Origin("backward", node.origin.scope, node.origin.file, node.origin.line, node.origin.forward or node.name)
+        origin = Origin(
+            "backward", node.origin.scope, node.origin.file, node.origin.line, node.origin.forward or node.name
+        )
         with builder.root(), builder.origin(origin), builder.scope(f"{node.name}.grad"):
             for value, contribution in zip(node.inputs, _of_node(builder, node, gradients), strict=True):
                 if contribution is None or value not in depends:

@@ -43,7 +43,10 @@ class Builder:
 
     @classmethod
     def extending(cls, graph: Graph) -> Builder:
-        """A builder that goes on where `graph` ended. Its nodes and values are the graph's own; the graph stays as it is."""
+        """A builder that goes on where `graph` ended.
+
+        Its nodes and values are the graph's own; the graph stays as it is.
+        """
         builder = cls(graph.name)
         builder.nodes = list(graph.nodes)
         builder._inputs = list(graph.inputs)
@@ -66,17 +69,31 @@ class Builder:
         """What is learned. Its full name is the scope and `name`: "conv1.weight"."""
         return self.variable(name, shape, initializer, dtype, "parameter")
 
-    def variable(self, name: str, shape: Any, initializer: Initializer, dtype: Any = "float32",
-                 kind: str = "statistic") -> Tensor:
-        """State of any kind (see ir.Variable). In a shared scope, the second call of a name gives the first one's variable."""
+    def variable(
+        self, name: str, shape: Any, initializer: Initializer, dtype: Any = "float32", kind: str = "statistic"
+    ) -> Tensor:
+        """State of any kind (see ir.Variable).
+
+        In a shared scope, the second call of a name gives the first one's variable.
+        """
         full, type_ = self._scoped(name), Type(shape_of(shape), dtype_of(dtype))
         if self._shared and full in self._state:
             known = self._state[full]
-            expect((known.value.type, known.kind) == (type_, kind), "{} {!r} is shared and is {}; it cannot also be {}",
-                   known.kind, full, known.value.type, type_)
+            expect(
+                (known.value.type, known.kind) == (type_, kind),
+                "{} {!r} is shared and is {}; it cannot also be {}",
+                known.kind,
+                full,
+                known.value.type,
+                type_,
+            )
             return Tensor(self, known.value)
-        expect(all(isinstance(n, int) for n in type_.shape), "state {!r} has shape {}; its sizes must be known",
-               full, type_.shape)
+        expect(
+            all(isinstance(n, int) for n in type_.shape),
+            "state {!r} has shape {}; its sizes must be known",
+            full,
+            type_.shape,
+        )
         variable = Variable(Value(type_, self._interface(full)), initializer, kind)
         self._state[full] = variable
         return Tensor(self, variable.value)
@@ -92,8 +109,11 @@ class Builder:
 
     def update(self, state: Tensor, new: Tensor) -> None:
         """Say what a state becomes after the step. A later update of the same state replaces an earlier one."""
-        expect(state.value.name in self._state and self._state[state.value.name].value is state.value,
-               "{} is not state of this graph", state)
+        expect(
+            state.value.name in self._state and self._state[state.value.name].value is state.value,
+            "{} is not state of this graph",
+            state,
+        )
         expect(state.value.type == new.value.type, "state {} cannot become {}", state.value, new.value)
         self._updates[state.value] = new.value
 
@@ -139,10 +159,14 @@ class Builder:
     def scope(self, name: str, share: bool = False) -> Iterator[str]:
         """Names made inside begin with `name` and a dot.
 
-        With share=True, whoever enters the scope again gets the variables that were made the first time: this is how two
-        branches use one set of weights.
+        With share=True, whoever enters the scope again gets the variables that were made the first time: this is how
+        two branches use one set of weights.
         """
-        expect(name and not set(name) & set(" ,:=()@~"), "a scope is named with letters, digits, _ and dots, not {!r}", name)
+        expect(
+            name and not set(name) & set(" ,:=()@~"),
+            "a scope is named with letters, digits, _ and dots, not {!r}",
+            name,
+        )
         before = self._scope, self._shared, self._layers
         self._scope = f"{self._scope}.{name}" if self._scope else name
         self._shared = self._shared or share
@@ -224,17 +248,27 @@ class Builder:
         self._names.add(node.name)
 
     def _lift(self, op: Op, tensors: Sequence[Any]) -> tuple[Value, ...]:
-        if all([isinstance(t, Tensor) and t.builder is self for t in tensors]):
+        if all(isinstance(t, Tensor) and t.builder is self for t in tensors):
             return tuple([t.value for t in tensors])
         dtype = next((t.dtype for t in tensors if isinstance(t, Tensor) and t.dtype != "bool"), None)
         values = []
         for given in tensors:
             if isinstance(given, Tensor):
-                expect(given.builder is self, "{}: {} belongs to another graph, {!r}", op.name, given.value, given.builder.name)
+                expect(
+                    given.builder is self,
+                    "{}: {} belongs to another graph, {!r}",
+                    op.name,
+                    given.value,
+                    given.builder.name,
+                )
                 values.append(given.value)
             else:
-                expect(isinstance(given, (bool, int, float, np.ndarray, np.generic)), "{} takes tensors, numbers and arrays, not {!r}",
-                       op.name, given)
+                expect(
+                    isinstance(given, (bool, int, float, np.ndarray, np.generic)),
+                    "{} takes tensors, numbers and arrays, not {!r}",
+                    op.name,
+                    given,
+                )
                 values.append(self.constant(given, "bool" if isinstance(given, bool) else dtype).value)
         return tuple(values)
 
@@ -242,16 +276,27 @@ class Builder:
         """The finished graph with these outputs by name; nodes that no output and no update needs are left out."""
         named = {**(outputs or {}), **more}
         for name, tensor in named.items():
-            expect(isinstance(tensor, Tensor) and tensor.builder is self, "output {!r} is not a tensor of {!r}: {!r}", name,
-                   self.name, tensor)
+            expect(
+                isinstance(tensor, Tensor) and tensor.builder is self,
+                "output {!r} is not a tensor of {!r}: {!r}",
+                name,
+                self.name,
+                tensor,
+            )
         live = {*(t.value for t in named.values()), *self._updates.values()}
         nodes = []
         for node in reversed(self.nodes):
             if not live.isdisjoint(node.outputs):
                 nodes.append(node)
                 live.update(node.inputs)
-        return Graph(self.name, tuple(self._inputs), tuple(self._state.values()), tuple(reversed(nodes)),
-                     {name: t.value for name, t in named.items()}, self._updates).check()
+        return Graph(
+            self.name,
+            tuple(self._inputs),
+            tuple(self._state.values()),
+            tuple(reversed(nodes)),
+            {name: t.value for name, t in named.items()},
+            self._updates,
+        ).check()
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,20 +326,50 @@ class Tensor:
         outputs = self.builder.emit(op, tensors, attrs)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def __add__(self, other: Any) -> Tensor: return OPS["add"](self, other)
-    def __radd__(self, other: Any) -> Tensor: return OPS["add"](other, self)
-    def __sub__(self, other: Any) -> Tensor: return OPS["sub"](self, other)
-    def __rsub__(self, other: Any) -> Tensor: return OPS["sub"](other, self)
-    def __mul__(self, other: Any) -> Tensor: return OPS["mul"](self, other)
-    def __rmul__(self, other: Any) -> Tensor: return OPS["mul"](other, self)
-    def __truediv__(self, other: Any) -> Tensor: return OPS["div"](self, other)
-    def __rtruediv__(self, other: Any) -> Tensor: return OPS["div"](other, self)
-    def __matmul__(self, other: Any) -> Tensor: return OPS["matmul"](self, other)
-    def __neg__(self) -> Tensor: return OPS["neg"](self)
-    def __lt__(self, other: Any) -> Tensor: return OPS["less"](self, other)
-    def __le__(self, other: Any) -> Tensor: return OPS["less_equal"](self, other)
-    def __gt__(self, other: Any) -> Tensor: return OPS["less"](other, self)
-    def __ge__(self, other: Any) -> Tensor: return OPS["less_equal"](other, self)
+    # fmt: off (one formula a line)
+    def __add__(self, other: Any) -> Tensor:
+        return OPS["add"](self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return OPS["add"](other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return OPS["sub"](self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return OPS["sub"](other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return OPS["mul"](self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return OPS["mul"](other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return OPS["div"](self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return OPS["div"](other, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return OPS["matmul"](self, other)
+
+    def __neg__(self) -> Tensor:
+        return OPS["neg"](self)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return OPS["less"](self, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return OPS["less_equal"](self, other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return OPS["less"](other, self)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return OPS["less_equal"](other, self)
+
+    # fmt: on
 
     def __bool__(self) -> bool:
         raise GraphError(f"{self.value} has no truth value while the graph is built; use where(condition, x, y)")
@@ -312,6 +387,9 @@ class Tensor:
 def _users_line(scope: str) -> Origin:
     """The innermost line of the call stack that is not minigraph's own (nor contextlib's, which runs our `with`s)."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("minigraph", "contextlib"):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in (
+        "minigraph",
+        "contextlib",
+    ):
         frame = frame.f_back
     return Origin("forward", scope, frame.f_code.co_filename, frame.f_lineno)

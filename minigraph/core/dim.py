@@ -28,7 +28,11 @@ class Dim:
 
     @staticmethod
     def symbol(name: str) -> Dim:
-        expect(name.isidentifier() and name not in ("nan", "inf"), "a symbolic size is named like a variable (\"N\"), not {!r}", name)
+        expect(
+            name.isidentifier() and name not in ("nan", "inf"),
+            'a symbolic size is named like a variable ("N"), not {!r}',
+            name,
+        )
         return Dim((((name,), 1),))
 
     def __eq__(self, other: object) -> bool:
@@ -63,11 +67,19 @@ class Dim:
         return -1 * self + other
 
     def __floordiv__(self, divisor: int) -> Size:
-        """Exact where the symbols' coefficients divide: (2*H - 1) // 2 == H - 1. Otherwise the size is not a polynomial."""
+        """Exact where the symbols' coefficients divide.
+
+        (2*H - 1) // 2 == H - 1. Otherwise the size is not a polynomial.
+        """
         quotient: dict[Monomial, int] = {}
         for monomial, factor in self.terms:
-            expect(not monomial or factor % divisor == 0, "({}) // {} is not a polynomial; write the size as a multiple of {}",
-                   self, divisor, divisor)
+            expect(
+                not monomial or factor % divisor == 0,
+                "({}) // {} is not a polynomial; write the size as a multiple of {}",
+                self,
+                divisor,
+                divisor,
+            )
             quotient[monomial] = factor // divisor
         return _normal(quotient)
 
@@ -119,7 +131,13 @@ def size(given: Any) -> Size:
     try:
         return given.__index__()  # NumPy integers
     except (AttributeError, TypeError):
-        raise GraphError(f"an axis size is an int or a symbol such as \"N\", not {given!r}") from None
+        raise GraphError(f'an axis size is an int or a symbol such as "N", not {given!r}') from None
+
+
+def known(given: Size, what: str) -> int:
+    """A size that must be a number before anything runs."""
+    expect(isinstance(given, int), "{} must be known when the graph is built, not {}", what, given)
+    return given  # type: ignore[return-value]
 
 
 def shape_of(given: Any) -> Shape:
@@ -181,8 +199,13 @@ def broadcast(*shapes: Shape) -> Shape:
     result: list[Size] = []
     for axis in range(rank):
         sizes = {shape[axis - rank + len(shape)] for shape in shapes if axis - rank + len(shape) >= 0} - {1}
-        expect(len(sizes) <= 1, "shapes {} do not broadcast: axis {} has sizes {}", " and ".join(map(show, shapes)),
-               axis - rank, " and ".join(sorted(map(str, sizes))))
+        expect(
+            len(sizes) <= 1,
+            "shapes {} do not broadcast: axis {} has sizes {}",
+            " and ".join(map(show, shapes)),
+            axis - rank,
+            " and ".join(sorted(map(str, sizes))),
+        )
         result.append(sizes.pop() if sizes else 1)
     return tuple(result)
 

@@ -1,15 +1,17 @@
 """Numbers that do not round, for proving that two graphs are one function and that a gradient is right.
 
-`Modular`: integers modulo the prime 2^61 - 1, where + - * / are exact. `Rational`: fractions, where numbers also have an
-order. In both, exp, log, tanh, ... are not arithmetic: each is an *unknown function*, which gives one argument one random
-answer and promises nothing more. Two graphs that agree on random inputs of this kind agree as formulas, whatever those
-functions are, but for a chance of about degree / 2^61 (Schwartz, Zippel).
+`Modular`: integers modulo the prime 2^61 - 1, where + - * / are exact. `Rational`: fractions, where numbers also have
+an order. In both, exp, log, tanh, ... are not arithmetic: each is an *unknown function*, which gives one argument one
+random answer and promises nothing more. Two graphs that agree on random inputs of this kind agree as formulas, whatever
+those functions are, but for a chance of about degree / 2^61 (Schwartz, Zippel).
 
-Each number carries a slope: its derivative in the direction in which the inputs move. One run of the references so gives
+Each number carries a slope: its derivative in the direction in which the inputs move. One run of the references so
+    gives
 a directional derivative J v, against which a gradient rule is held: <u, J v> = <J^T u, v>.
 
 What is known of the functions besides: sqrt(a)*sqrt(a) = a, and the derivatives, which are formulas of the answers
-(exp' = exp, tanh' = 1 - tanh^2, ...). Where a proof needs a root that does not exist, it raises Redraw: draw other inputs.
+(exp' = exp, tanh' = 1 - tanh^2, ...). Where a proof needs a root that does not exist, it raises Redraw: draw other
+inputs.
 """
 
 from __future__ import annotations
@@ -256,8 +258,14 @@ def lift(array: np.ndarray, kind: type[Number], world: Unknown) -> np.ndarray:
     return lifted
 
 
-def draw(shape: tuple[int, ...], kind: type[Number], world: Unknown, low: float = -2.0, high: float = 2.0,
-         moving: bool = False) -> np.ndarray:
+def draw(
+    shape: tuple[int, ...],
+    kind: type[Number],
+    world: Unknown,
+    low: float = -2.0,
+    high: float = 2.0,
+    moving: bool = False,
+) -> np.ndarray:
     """Random exact numbers; `moving` ones have random slopes."""
     array = np.empty(shape, object)
     for index in np.ndindex(*shape):
@@ -270,5 +278,6 @@ def still(array: np.ndarray) -> np.ndarray:
     """The same numbers with slope 0."""
     result = np.empty(array.shape, object)
     for index in np.ndindex(*array.shape):
-        result[index] = array[index]._make(array[index].value, array[index].zero)
+        number: Any = array[index]
+        result[index] = type(number)(number.value, number.zero, number.world)
     return result

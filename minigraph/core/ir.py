@@ -2,7 +2,8 @@
 
 A `Graph` has inputs, state (values that live across steps), nodes, named outputs, and updates: what each state becomes
 after the step. Updates are simultaneous: every node reads the old state. Names of inputs, outputs and state are the
-interface and are unique; names of inner values are for people. Values and nodes are the same only if they are one object.
+interface and are unique; names of inner values are for people. Values and nodes are the same only if they are one
+object.
 """
 
 from __future__ import annotations
@@ -168,7 +169,9 @@ class Graph:
         """The output, input, state or inner value of that name."""
         if name in self.outputs:
             return self.outputs[name]
-        expect(name in self.values, "{!r} has no value {!r}; its outputs are {}", self.name, name, ", ".join(self.outputs))
+        expect(
+            name in self.values, "{!r} has no value {!r}; its outputs are {}", self.name, name, ", ".join(self.outputs)
+        )
         return self.values[name]
 
     @cached_property
@@ -181,8 +184,12 @@ class Graph:
         """Fresh state: each variable from its initializer and its own stream of `seed`."""
         for variable in self.state:
             expect(not dim.symbolic(variable.value.type.shape), "state {} has an unknown size", variable.value)
-        return State({v.name: v.initializer.array(seed, v.name, v.value.type.shape, v.value.type.dtype)  # type: ignore[arg-type]
-                      for v in self.state})
+        return State(
+            {
+                v.name: v.initializer.array(seed, v.name, v.value.type.shape, v.value.type.dtype)  # type: ignore[arg-type]
+                for v in self.state
+            }
+        )
 
     def check(self) -> Graph:
         """Raise GraphError unless each value is defined once, before its use, with the type that its op infers."""
@@ -199,8 +206,13 @@ class Graph:
                 expect(value in known, "{!r} reads {} before it is defined", node, value)
             attrs, types = node.op.infer(tuple(value.type for value in node.inputs), node.attrs)
             expect(attrs == node.attrs, "{!r} has attributes {}, whose canonical form is {}", node, node.attrs, attrs)
-            expect(types == tuple(value.type for value in node.outputs), "{!r} has outputs {}; its op infers {}", node,
-                   node.outputs, types)
+            expect(
+                types == tuple(value.type for value in node.outputs),
+                "{!r} has outputs {}; its op infers {}",
+                node,
+                node.outputs,
+                types,
+            )
             for value in node.outputs:
                 expect(value not in known, "{} is defined twice", value)
                 known.add(value)
@@ -229,8 +241,14 @@ class Graph:
             if not live.isdisjoint(node.outputs):
                 nodes.append(node)
                 live.update(node.inputs)
-        return Graph(self.name, tuple(v for v in self.inputs if v in live),
-                     tuple(s for s in self.state if s.value in live), tuple(reversed(nodes)), kept, moved)
+        return Graph(
+            self.name,
+            tuple(v for v in self.inputs if v in live),
+            tuple(s for s in self.state if s.value in live),
+            tuple(reversed(nodes)),
+            kept,
+            moved,
+        )
 
     def bind(self, **symbols: int) -> Graph:
         """The same graph with numbers for all of its symbols. Every node's types are inferred and checked anew."""
@@ -251,9 +269,14 @@ class Graph:
             outputs = tuple(Value(t, old.name) for t, old in zip(types, node.outputs, strict=True))
             new.update(zip(node.outputs, outputs))
             nodes.append(replace(node, inputs=inputs, outputs=outputs, attrs=attrs))
-        return Graph(self.name, tuple(new[v] for v in self.inputs),
-                     tuple(replace(s, value=new[s.value]) for s in self.state), tuple(nodes),
-                     {name: new[v] for name, v in self.outputs.items()}, {new[a]: new[b] for a, b in self.updates.items()})
+        return Graph(
+            self.name,
+            tuple(new[v] for v in self.inputs),
+            tuple(replace(s, value=new[s.value]) for s in self.state),
+            tuple(nodes),
+            {name: new[v] for name, v in self.outputs.items()},
+            {new[a]: new[b] for a, b in self.updates.items()},
+        )
 
     def to_networkx(self) -> networkx.DiGraph[Any]:
         """Nodes, inputs and variables as vertices; an edge for each value that one makes and another reads.

@@ -1,7 +1,7 @@
 """Ops: what a node computes, how its types are inferred, what it means in NumPy, how it is differentiated.
 
-An op is declared once, in one file, by making an `Op`; it is then in the registry, prints and reads back, and every test
-over the registry takes it up. Calling it on tensors builds a node.
+An op is declared once, in one file, by making an `Op`; it is then in the registry, prints and reads back, and every
+test over the registry takes it up. Calling it on tensors builds a node.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class Example:
         self.inputs, self.attrs = inputs, attrs
 
     def __repr__(self) -> str:
-        parts = [f"{s.dtype or 'float'}{list(s.shape)}" for s in self.inputs] + [f"{k}={v}" for k, v in self.attrs.items()]
+        parts = [f"{s.dtype or 'float'}{list(s.shape)}" for s in self.inputs] + [
+            f"{k}={v}" for k, v in self.attrs.items()
+        ]
         return f"Example({', '.join(parts)})"
 
 
@@ -78,15 +80,15 @@ Gradient = Callable[..., Sequence[Any]]
 class Op:
     """name: how it is called in graphs. The rest are functions:
 
-    types: (types of the inputs, *, attributes) -> Type or tuple of Types. Its positional-only parameters are the tensors
-        (`*xs`: any number), its others the attributes with their defaults. Raises GraphError for what does not fit.
-        Its docstring is the op's.
-    reference: (arrays, *, attributes) -> array or tuple of arrays: the meaning of the op, in NumPy. Must serve float16 to
-        float64 and arrays of exact numbers (dtype object), where the op is not about dtypes or bits.
-    gradient: (gradients of the outputs, inputs, outputs, *, attributes) -> for each input a tensor, or None for zero; in
-        terms of ops. The gradient of an output that nobody reads is None.
-    expand: (tensors, *, attributes) -> tensor or tuple of tensors: the same in terms of smaller ops, for composites. Where
-        `gradient` is absent, the gradient of this one serves.
+    types: (types of the inputs, *, attributes) -> Type or tuple of Types. Its positional-only parameters are the
+        tensors (`*xs`: any number), its others the attributes with their defaults. Raises GraphError for what does not
+        fit. Its docstring is the op's.
+    reference: (arrays, *, attributes) -> array or tuple of arrays: the meaning of the op, in NumPy. Must serve float16
+        to float64 and arrays of exact numbers (dtype object), where the op is not about dtypes or bits.
+    gradient: (gradients of the outputs, inputs, outputs, *, attributes) -> for each input a tensor, or None for zero;
+        in terms of ops. The gradient of an output that nobody reads is None.
+    expand: (tensors, *, attributes) -> tensor or tuple of tensors: the same in terms of smaller ops, for composites.
+        Where `gradient` is absent, the gradient of this one serves.
     canonical: (types, *, attributes) -> dict: attributes in their one form (stride 2 is stride (2, 2)).
     flops: (input types, output types, attributes) -> floating-point operations. By default one for each output number.
     expression: of pointwise ops: numbers -> number, serving arrays and `Scalar`s alike.
@@ -116,7 +118,7 @@ class Op:
         variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         count = sum(p.kind is p.POSITIONAL_ONLY for p in parameters)
         attrs = {p.name: p.default for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        set_ = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 (frozen)
+        set_ = lambda name, value: object.__setattr__(self, name, value)
         set_("tensors", -1 if variadic else count)
         set_("defaults", MappingProxyType(attrs))
         set_("__signature__", signature)
@@ -156,18 +158,27 @@ class Op:
     def __call__(self, *arguments: Any, **attrs: Any) -> Any:
         """Build a node. Tensors come first; then attributes, in the order of the signature or by name."""
         if self.tensors < 0:
-            inputs = tuple(arguments[0]) if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)) else arguments
+            inputs = (
+                tuple(arguments[0]) if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)) else arguments
+            )
         else:
             inputs, rest = arguments[: self.tensors], arguments[self.tensors :]
-            expect(len(rest) <= len(self.defaults), "{} takes at most {} arguments, got {}", self.name,
-                   self.tensors + len(self.defaults), len(arguments))
+            expect(
+                len(rest) <= len(self.defaults),
+                "{} takes at most {} arguments, got {}",
+                self.name,
+                self.tensors + len(self.defaults),
+                len(arguments),
+            )
             for name, value in zip(self.defaults, rest):
                 expect(name not in attrs, "{} got {!r} twice", self.name, name)
                 attrs[name] = value
         for argument in inputs:
             if hasattr(argument, "apply"):  # a Tensor builds a node
                 return argument.apply(self, inputs, attrs)
-        raise GraphError(f"{self.name} needs a tensor to know which graph it builds; got {', '.join(map(repr, inputs)) or 'nothing'}")
+        raise GraphError(
+            f"{self.name} needs a tensor to know which graph it builds; got {', '.join(map(repr, inputs)) or 'nothing'}"
+        )
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
@@ -212,8 +223,11 @@ def plain(value: Any) -> Any:
         return Literal(value)
     if isinstance(value, np.generic):
         return plain(value.item())
-    expect(isinstance(value, (dim.Dim, Literal)), "an attribute is a number, a string, a size, an array or a tuple of these, not {!r}",
-           value)
+    expect(
+        isinstance(value, (dim.Dim, Literal)),
+        "an attribute is a number, a string, a size, an array or a tuple of these, not {!r}",
+        value,
+    )
     return value
 
 
@@ -224,7 +238,11 @@ def same_dtype(*types: Type) -> str:
     """The one dtype of all inputs; GraphError if they differ."""
     first = types[0].dtype
     for t in types:
-        expect(t.dtype == first, "inputs have dtypes {}; convert one with cast(x, dtype)", " and ".join(u.dtype for u in types))
+        expect(
+            t.dtype == first,
+            "inputs have dtypes {}; convert one with cast(x, dtype)",
+            " and ".join(u.dtype for u in types),
+        )
     return first
 
 

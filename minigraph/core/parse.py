@@ -44,7 +44,7 @@ class _Reader:
     def read(self, line: str) -> None:
         word, _, rest = line.strip().partition(" ")
         if self.name is None:
-            expect(word == "graph", "the first line names the graph: graph \"name\"")
+            expect(word == "graph", 'the first line names the graph: graph "name"')
             self.name = str(attribute(rest))
         elif word == "input":
             self.inputs.append(self.typed(rest))
@@ -99,7 +99,9 @@ class _Reader:
 
     def graph(self) -> Graph:
         expect(self.name is not None, "the text is empty")
-        return Graph(self.name or "", tuple(self.inputs), tuple(self.state), tuple(self.nodes), self.outputs, self.updates).check()
+        return Graph(
+            self.name or "", tuple(self.inputs), tuple(self.state), tuple(self.nodes), self.outputs, self.updates
+        ).check()
 
 
 def _split(inside: str) -> Iterator[str]:
@@ -148,14 +150,15 @@ def _value(tree: ast.expr) -> Any:
 
 
 def _initializer(text: str) -> Initializer:
-    tree = ast.parse(text.strip() or "None", mode="eval").body
-    known = isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id in Initializer.known
-    expect(known, "{!r} is not an initializer; there are {}", text.strip(), ", ".join(Initializer.known))
-    assert isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name)
     try:
-        return Initializer.known[tree.func.id](**{keyword.arg or "": _value(keyword.value) for keyword in tree.keywords})
-    except (TypeError, ValueError) as error:
-        raise GraphError(f"{text.strip()!r} is not an initializer: {error}") from None
+        tree = ast.parse(text.strip(), mode="eval").body
+        if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
+            raise ValueError("it is no call")
+        if tree.func.id not in Initializer.known:
+            raise ValueError(f"there are {', '.join(Initializer.known)}")
+        return Initializer.known[tree.func.id](**{str(word.arg): _value(word.value) for word in tree.keywords})
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise GraphError(f"{text.strip()[:80]!r} is not an initializer: {error}") from None
 
 
 def _origin(text: str) -> Origin:

@@ -10,6 +10,7 @@ import numpy as np
 from minigraph.core import exact
 from minigraph.core.autodiff import vjp
 from minigraph.core.builder import Builder
+from minigraph.core.dim import known
 from minigraph.core.errors import GraphError
 from minigraph.core.evaluate import apply
 from minigraph.core.exact import Modular, NeedsOrder, Number, Rational, Redraw, Unknown
@@ -29,8 +30,10 @@ def graph_of(op: Op, example: Example, dtype: str = "float32") -> tuple[Graph, S
     builder = Builder(op.name)
     inputs = [builder.input(f"x{i}", s.shape, s.in_dtype(dtype)) for i, s in enumerate(example.inputs)]
     outputs = builder.emit(op, inputs, {k: dtype if (k, v) == ("dtype", None) else v for k, v in example.attrs.items()})
-    return (builder.build({f"y{i}": y for i, y in enumerate(outputs)}),
-            {f"x{i}": sample for i, sample in enumerate(example.inputs)})
+    return (
+        builder.build({f"y{i}": y for i, y in enumerate(outputs)}),
+        {f"x{i}": sample for i, sample in enumerate(example.inputs)},
+    )
 
 
 def gradient_graph(graph: Graph) -> tuple[Graph, Samples]:
@@ -41,16 +44,20 @@ def gradient_graph(graph: Graph) -> tuple[Graph, Samples]:
     seeds = [builder.input(f"seed{len(graph.inputs)}.{i}", y.shape, y.dtype) for i, y in enumerate(outputs)]
     found = vjp(outputs, seeds, wrt)
     named = {f"gradient.{x.name}": g for x, g in zip(wrt, found) if g is not None}
-    return builder.build(named), {seed.name: Sample(tuple(map(int, seed.shape))) for seed in seeds}
+    return builder.build(named), {
+        seed.name: Sample(tuple(known(n, "the size of an output") for n in seed.shape)) for seed in seeds
+    }
 
 
-def evaluate(graph: Graph, arrays: Mapping[str, np.ndarray], kind: type[Number], world: Unknown) -> dict[str, np.ndarray]:
+def evaluate(
+    graph: Graph, arrays: Mapping[str, np.ndarray], kind: type[Number], world: Unknown
+) -> dict[str, np.ndarray]:
     """Outputs in exact numbers. Integers and bools stay what they are."""
-    known: dict[Value, np.ndarray] = {value: arrays[value.name] for value in graph.inputs}
+    found: dict[Value, np.ndarray] = {value: arrays[value.name] for value in graph.inputs}
     for node in graph.nodes:
-        for value, array in zip(node.outputs, apply(_exact(node), [known[v] for v in node.inputs])):
-            known[value] = exact.lift(array, kind, world) if value.type.is_float else array
-    return {name: known[value] for name, value in graph.outputs.items()}
+        for value, array in zip(node.outputs, apply(_exact(node), [found[v] for v in node.inputs])):
+            found[value] = exact.lift(array, kind, world) if value.type.is_float else array
+    return {name: found[value] for name, value in graph.outputs.items()}
 
 
 def _exact(node: Node) -> Node:
@@ -67,7 +74,9 @@ def draw(graph: Graph, samples: Samples, kind: type[Number], world: Unknown, mov
         if value.type.is_float:
             arrays[value.name] = exact.draw(sample.shape, kind, world, sample.low, sample.high, moving)
         else:
-            arrays[value.name] = concrete(sample, value.type.dtype, np.random.default_rng(world.random.randrange(2**32)))
+            arrays[value.name] = concrete(
+                sample, value.type.dtype, np.random.default_rng(world.random.randrange(2**32))
+            )
     return arrays
 
 

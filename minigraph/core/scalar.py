@@ -20,19 +20,47 @@ class Scalar:
     op: str
     args: tuple[Any, ...]
 
-    def __add__(self, other: Any) -> Scalar: return _node("add", self, other)
-    def __radd__(self, other: Any) -> Scalar: return _node("add", other, self)
-    def __sub__(self, other: Any) -> Scalar: return _node("sub", self, other)
-    def __rsub__(self, other: Any) -> Scalar: return _node("sub", other, self)
-    def __mul__(self, other: Any) -> Scalar: return _node("mul", self, other)
-    def __rmul__(self, other: Any) -> Scalar: return _node("mul", other, self)
-    def __truediv__(self, other: Any) -> Scalar: return _node("div", self, other)
-    def __rtruediv__(self, other: Any) -> Scalar: return _node("div", other, self)
-    def __neg__(self) -> Scalar: return _node("neg", self)
-    def __lt__(self, other: Any) -> Scalar: return _node("less", self, other)
-    def __le__(self, other: Any) -> Scalar: return _node("less_equal", self, other)
-    def __gt__(self, other: Any) -> Scalar: return _node("less", other, self)
-    def __ge__(self, other: Any) -> Scalar: return _node("less_equal", other, self)
+    # fmt: off (one formula a line)
+    def __add__(self, other: Any) -> Scalar:
+        return _node("add", self, other)
+
+    def __radd__(self, other: Any) -> Scalar:
+        return _node("add", other, self)
+
+    def __sub__(self, other: Any) -> Scalar:
+        return _node("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Scalar:
+        return _node("sub", other, self)
+
+    def __mul__(self, other: Any) -> Scalar:
+        return _node("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Scalar:
+        return _node("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Scalar:
+        return _node("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Scalar:
+        return _node("div", other, self)
+
+    def __neg__(self) -> Scalar:
+        return _node("neg", self)
+
+    def __lt__(self, other: Any) -> Scalar:
+        return _node("less", self, other)
+
+    def __le__(self, other: Any) -> Scalar:
+        return _node("less_equal", self, other)
+
+    def __gt__(self, other: Any) -> Scalar:
+        return _node("less", other, self)
+
+    def __ge__(self, other: Any) -> Scalar:
+        return _node("less_equal", other, self)
+
+    # fmt: on
 
     def operations(self) -> int:
         """How many arithmetic operations one evaluation takes."""

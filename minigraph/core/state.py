@@ -20,9 +20,12 @@ from minigraph.core.errors import GraphError, expect
 
 
 class State(MutableMapping[str, np.ndarray]):
-    """A dict of arrays: state["conv1.weight"]. A new array must have the old one's shape; it takes the old one's dtype."""
+    """A dict of arrays: state["conv1.weight"].
 
-    def __init__(self, arrays: Mapping[str, Any] = {}):  # noqa: B006 (never changed)
+    A new array must have the old one's shape; it takes the old one's dtype.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any] = {}):
         self._arrays = {name: _frozen(array) for name, array in arrays.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -36,8 +39,13 @@ class State(MutableMapping[str, np.ndarray]):
         if name in self._arrays:
             old = self._arrays[name]
             expect(new.shape == old.shape, "state {!r} has shape {}; the new array has {}", name, old.shape, new.shape)
-            expect(np.can_cast(new.dtype, old.dtype, "same_kind"), "state {!r} is {}; the new array is {}", name, old.dtype,
-                   new.dtype)
+            expect(
+                np.can_cast(new.dtype, old.dtype, "same_kind"),
+                "state {!r} is {}; the new array is {}",
+                name,
+                old.dtype,
+                new.dtype,
+            )
             new = _frozen(new.astype(old.dtype, copy=False))
         self._arrays[name] = new
 
@@ -72,7 +80,9 @@ class State(MutableMapping[str, np.ndarray]):
         """Write all arrays to one safetensors file, whole or not at all."""
         from safetensors.numpy import save  # here: a program that never writes a file need not load it
 
-        write_whole(path, save({name: np.ascontiguousarray(a) for name, a in self._arrays.items()}, dict(metadata or {})))
+        write_whole(
+            path, save({name: np.ascontiguousarray(a) for name, a in self._arrays.items()}, dict(metadata or {}))
+        )
 
     def load(self, path: str | os.PathLike[str], strict: bool = True) -> Difference:
         """Take over from a file every array that this state has by the same name and shape.
@@ -84,11 +94,16 @@ class State(MutableMapping[str, np.ndarray]):
         missing = tuple(name for name in self._arrays if name not in arrays)
         superfluous = tuple(name for name in arrays if name not in self._arrays)
         common = [name for name in arrays if name in self._arrays]
-        other = {name: (_form(self._arrays[name]), _form(arrays[name])) for name in common
-                 if _form(self._arrays[name]) != _form(arrays[name])}
+        other = {
+            name: (_form(self._arrays[name]), _form(arrays[name]))
+            for name in common
+            if _form(self._arrays[name]) != _form(arrays[name])
+        }
         difference = Difference(missing, superfluous, other)
         if strict and difference:
-            raise GraphError(f"{os.fspath(path)} does not fit this state.\n{difference}\nload(..., strict=False) takes what fits")
+            raise GraphError(
+                f"{os.fspath(path)} does not fit this state.\n{difference}\nload(..., strict=False) takes what fits"
+            )
         self.replace({name: arrays[name] for name in common if name not in other})
         return difference
 

@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 
 def write(graph: Graph) -> str:
     names = _unique_names(graph)
-    typed = lambda value: f"{names[value]}: {value.type}"  # noqa: E731
+    typed = lambda value: f"{names[value]}: {value.type}"
     lines = [f"graph {json.dumps(graph.name)}"]
     lines += [f"input {typed(value)}" for value in graph.inputs]
-    lines += [f"{variable.kind} {typed(variable.value)} = {_initializer(variable.initializer)}" for variable in graph.state]
-    lines += [f"{', '.join(map(typed, node.outputs))} = {_call(node, names)}{_origin(node.origin)}" for node in graph.nodes]
+    lines += [
+        f"{variable.kind} {typed(variable.value)} = {_initializer(variable.initializer)}" for variable in graph.state
+    ]
+    lines += [
+        f"{', '.join(map(typed, node.outputs))} = {_call(node, names)}{_origin(node.origin)}" for node in graph.nodes
+    ]
     lines += [f"output {name} = {names[value]}" for name, value in graph.outputs.items()]
     lines += [f"update {names[old]} <- {names[new]}" for old, new in graph.updates.items()]
     return "\n".join(lines) + "\n"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-from minigraph.core.dim import product
 from minigraph.core.errors import expect
 from minigraph.core.initial import Constant, Initializer, Normal, Uniform
 
@@ -16,8 +15,8 @@ from minigraph.core.initial import Constant, Initializer, Normal, Uniform
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """(in, out) of a weight (O, I, *window)."""
     expect(len(shape) >= 2, "a weight with a fan has at least two axes (outputs, inputs), not shape {}", shape)
-    window = product(shape[2:])
-    return int(shape[1] * window), int(shape[0] * window)
+    window = math.prod(shape[2:])
+    return shape[1] * window, shape[0] * window
 
 
 def he_normal(shape: tuple[int, ...]) -> Initializer:

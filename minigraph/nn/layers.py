@@ -7,9 +7,10 @@ inside `net.scope("...", share=True)`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Union
+from typing import Any
 
 from minigraph.core.builder import Tensor
+from minigraph.core.dim import known
 from minigraph.core.errors import expect
 from minigraph.core.initial import Constant, Initializer
 from minigraph.nn.init import he_normal, ones, zeros
@@ -22,21 +23,26 @@ from minigraph.ops.random import dropout as dropout_op
 from minigraph.ops.shape import reshape, transpose
 from minigraph.ops.window import channel_axis, layout_of, per_axis
 
-Init = Union[Initializer, Callable[[tuple[int, ...]], Initializer]]
+Init = Initializer | Callable[[tuple[int, ...]], Initializer]
 
 
 def _initializer(given: Init, shape: tuple[int, ...]) -> Initializer:
     return given if isinstance(given, Initializer) else given(shape)
 
 
-def linear(x: Tensor, features: int, *, bias: bool = True, weight_init: Init = he_normal, bias_init: Init = zeros,
-           name: str | None = None) -> Tensor:
+def linear(
+    x: Tensor,
+    features: int,
+    *,
+    bias: bool = True,
+    weight_init: Init = he_normal,
+    bias_init: Init = zeros,
+    name: str | None = None,
+) -> Tensor:
     """x (..., I) times the transpose of weight (features, I), plus bias (features,): (..., features)."""
-    inputs = x.shape[-1]
-    expect(x.rank >= 2 and isinstance(inputs, int), "linear needs (batch, ..., features) with a known number of features, got {}",
-           x.value)
+    expect(x.rank >= 2, "linear needs (batch, ..., features), got {}", x.value)
     with x.builder.layer("linear", name):
-        shape = (features, int(inputs))
+        shape = (features, known(x.shape[-1], "the number of features"))
         weight = x.builder.parameter("weight", shape, _initializer(weight_init, shape), x.dtype)
         y = matmul(x, transpose(weight))
         if bias:
@@ -44,16 +50,28 @@ def linear(x: Tensor, features: int, *, bias: bool = True, weight_init: Init = h
         return y
 
 
-def _conv(x: Tensor, rank: int, channels: int, window: Any, stride: Any, padding: Any, dilation: Any, groups: int, bias: bool,
-          layout: str | None, weight_init: Init, bias_init: Init, name: str | None) -> Tensor:
+def _conv(
+    x: Tensor,
+    rank: int,
+    channels: int,
+    window: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    bias: bool,
+    layout: str | None,
+    weight_init: Init,
+    bias_init: Init,
+    name: str | None,
+) -> Tensor:
     expect(x.rank == rank + 2, "conv{}d needs {} axes, got {}", rank, rank + 2, x.value)
     layout = layout_of(x.value.type, layout)
     axis = channel_axis(layout)
-    inputs = x.shape[axis]
-    expect(isinstance(inputs, int), "conv{}d needs a known number of channels, got {}", rank, x.value)
+    inputs = known(x.shape[axis], "the number of channels")
     expect(inputs % groups == 0, "{} channels do not divide into {} groups", inputs, groups)
     with x.builder.layer("conv", name):
-        shape = (channels, int(inputs) // groups, *per_axis(window, rank, "window", 1))
+        shape = (channels, inputs // groups, *per_axis(window, rank, "window", 1))
         weight = x.builder.parameter("weight", shape, _initializer(weight_init, shape), x.dtype)
         y = conv_ops.conv(x, weight, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout)
         if bias:
@@ -62,33 +80,82 @@ def _conv(x: Tensor, rank: int, channels: int, window: Any, stride: Any, padding
         return y
 
 
-def conv1d(x: Tensor, channels: int, window: Any, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-           bias: bool = True, layout: str | None = None, weight_init: Init = he_normal, bias_init: Init = zeros,
-           name: str | None = None) -> Tensor:
+def conv1d(
+    x: Tensor,
+    channels: int,
+    window: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    bias: bool = True,
+    layout: str | None = None,
+    weight_init: Init = he_normal,
+    bias_init: Init = zeros,
+    name: str | None = None,
+) -> Tensor:
     """Convolution of x (N, C, L) to (N, channels, L'); see conv."""
     return _conv(x, 1, channels, window, stride, padding, dilation, groups, bias, layout, weight_init, bias_init, name)
 
 
-def conv2d(x: Tensor, channels: int, window: Any, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-           bias: bool = True, layout: str | None = None, weight_init: Init = he_normal, bias_init: Init = zeros,
-           name: str | None = None) -> Tensor:
-    """Convolution of x (N, C, H, W) to (N, channels, H', W'), with a weight (channels, C/groups, kh, kw) and a bias; see conv.
+def conv2d(
+    x: Tensor,
+    channels: int,
+    window: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    bias: bool = True,
+    layout: str | None = None,
+    weight_init: Init = he_normal,
+    bias_init: Init = zeros,
+    name: str | None = None,
+) -> Tensor:
+    """Convolution of x (N, C, H, W) to (N, channels, H', W'), with a weight (channels, C/groups, kh, kw) and a bias;
+    see conv.
 
     In front of a batch norm the bias does nothing but move the running mean.
     """
     return _conv(x, 2, channels, window, stride, padding, dilation, groups, bias, layout, weight_init, bias_init, name)
 
 
-def conv3d(x: Tensor, channels: int, window: Any, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-           bias: bool = True, layout: str | None = None, weight_init: Init = he_normal, bias_init: Init = zeros,
-           name: str | None = None) -> Tensor:
+def conv3d(
+    x: Tensor,
+    channels: int,
+    window: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    bias: bool = True,
+    layout: str | None = None,
+    weight_init: Init = he_normal,
+    bias_init: Init = zeros,
+    name: str | None = None,
+) -> Tensor:
     """Convolution of x (N, C, D, H, W) to (N, channels, D', H', W'); see conv."""
     return _conv(x, 3, channels, window, stride, padding, dilation, groups, bias, layout, weight_init, bias_init, name)
 
 
-def batch_norm(x: Tensor, *, axis: int = 1, eps: float = bn.EPS, momentum: float | None = 0.1, gamma: bool = True, beta: bool = True,
-               unbiased: bool = True, track: bool = True, frozen: bool = False, name: str | None = None) -> Tensor:
-    """Batch normalization of x (N, C, ...) over all axes but `axis`, with learned gamma and beta (C,); see ops/batch_norm.py.
+def batch_norm(
+    x: Tensor,
+    *,
+    axis: int = 1,
+    eps: float = bn.EPS,
+    momentum: float | None = 0.1,
+    gamma: bool = True,
+    beta: bool = True,
+    unbiased: bool = True,
+    track: bool = True,
+    frozen: bool = False,
+    name: str | None = None,
+) -> Tensor:
+    """Batch normalization of x (N, C, ...) over all axes but `axis`, with learned gamma and beta (C,); see
+    ops/batch_norm.py.
 
     momentum: the weight of a new batch in running_mean and running_var (PyTorch's convention: 0.1 is TensorFlow's 0.9).
         None gives each batch so far the same weight.
@@ -98,7 +165,9 @@ def batch_norm(x: Tensor, *, axis: int = 1, eps: float = bn.EPS, momentum: float
     frozen: normalizes with running_mean and running_var in training too, and leaves them as they are.
     """
     builder, channels = x.builder, x.shape[axis]
-    expect(isinstance(channels, int), "batch_norm needs a known number of channels along axis {}, got {}", axis, x.value)
+    expect(
+        isinstance(channels, int), "batch_norm needs a known number of channels along axis {}, got {}", axis, x.value
+    )
     expect(track or not frozen, "a frozen batch norm needs its running statistics")
     dtype = bn.statistics_dtype(x.value.type)
     with builder.layer("bn", name):
@@ -137,4 +206,3 @@ def dropout(x: Tensor, rate: float, *, name: str | None = None) -> Tensor:
     seed, step, stream = x.builder.random_stream()
     with x.builder.layer("dropout", name):
         return dropout_op(x, seed, step, rate=rate, stream=stream)
-

@@ -4,7 +4,8 @@ An optimizer is a recipe. `apply` puts its update nodes into a graph: slots (mom
 layout of their parameter, the step counter is state, schedules are computed from it. Names of slots begin with
 "optimizer.": optimizer.step, optimizer.conv1.weight.velocity.
 
-The learning rate is a number, a schedule (any function from the step, a float32 scalar that begins at 0, to a tensor), or a
+The learning rate is a number, a schedule (any function from the step, a float32 scalar that begins at 0, to a tensor),
+or a
 string: the name of an input that is given at each step.
 
 Weight decay leaves alone what has fewer than two axes: biases, and gamma and beta of norms. `decay` names others
@@ -17,7 +18,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Union
 
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.errors import expect
@@ -26,7 +26,7 @@ from minigraph.ops import broadcast
 from minigraph.ops.pointwise import cast, cos, equal, exp, less, sqrt, where
 
 Schedule = Callable[[Tensor], Tensor]
-Rate = Union[float, str, Schedule]
+Rate = float | str | Schedule
 PREFIX = "optimizer"
 
 
@@ -45,8 +45,12 @@ def exponential(rate: float, factor: float, every: int = 1) -> Schedule:
 
 def piecewise(rates: Sequence[float], boundaries: Sequence[int]) -> Schedule:
     """rates[0] before step boundaries[0], rates[1] before boundaries[1], ..., the last rate from then on."""
-    expect(len(rates) == len(boundaries) + 1 and list(boundaries) == sorted(boundaries),
-           "n rates need n - 1 boundaries in order, got {} and {}", list(rates), list(boundaries))
+    expect(
+        len(rates) == len(boundaries) + 1 and list(boundaries) == sorted(boundaries),
+        "n rates need n - 1 boundaries in order, got {} and {}",
+        list(rates),
+        list(boundaries),
+    )
 
     def schedule(step: Tensor) -> Tensor:
         value = step.builder.constant(rates[-1], step.dtype)
@@ -69,9 +73,14 @@ def cosine(rate: float, steps: int, *, final: float = 0.0) -> Schedule:
 
 
 def warmup(steps: int, then: Rate) -> Schedule:
-    """A linear rise over `steps` steps to what `then` gives at its own step 0; `then` counts from the end of the rise."""
-    expect(steps > 0 and not isinstance(then, str), "warmup takes a number of steps above 0, and a number or a schedule")
-    schedule = then if callable(then) else constant(float(then))  # type: ignore[arg-type]
+    """A linear rise over `steps` steps to what `then` gives at its own step 0.
+
+    `then` counts from the end of the rise.
+    """
+    expect(
+        steps > 0 and not isinstance(then, str), "warmup takes a number of steps above 0, and a number or a schedule"
+    )
+    schedule = then if callable(then) else constant(float(then))
 
     def risen(step: Tensor) -> Tensor:
         after = where(less(step, float(steps)), 0.0, step - float(steps))
@@ -87,8 +96,8 @@ def warmup(steps: int, then: Rate) -> Schedule:
 class Optimizer:
     """What all have: `apply`, which adds the update of each parameter. Subclasses say how one parameter moves.
 
-    A subclass defines `step(builder, parameter, gradient, rate, time)`: inside the parameter's scope it makes its slots with
-    `slot`, updates them, and returns what is taken from the parameter. `time` is the number of this step, from 1.
+    A subclass defines `step(builder, parameter, gradient, rate, time)`: inside the parameter's scope it makes its slots
+    with `slot`, updates them, and returns what is taken from the parameter. `time` is the number of this step, from 1.
     """
 
     rate: Rate
@@ -106,7 +115,10 @@ class Optimizer:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 with builder.scope(parameter.name):
                     time = cast(now + 1.0, parameter.dtype)
-                    builder.update(parameter, parameter - self.step(builder, parameter, gradient, cast(rate, parameter.dtype), time))
+                    builder.update(
+                        parameter,
+                        parameter - self.step(builder, parameter, gradient, cast(rate, parameter.dtype), time),
+                    )
 
     def _rate(self, builder: Builder, now: Tensor) -> Tensor:
         if callable(self.rate):
@@ -123,7 +135,10 @@ def slot(builder: Builder, name: str, parameter: Tensor) -> Tensor:
 
 
 def decays(parameter: Tensor, pattern: str | None) -> bool:
-    """Whether weight decay takes hold of a parameter: of those that the pattern names, else of those with two axes or more."""
+    """Whether weight decay takes hold of a parameter.
+
+    Of those that the pattern names, else of those with two axes or more.
+    """
     return parameter.rank >= 2 if pattern is None else fnmatchcase(parameter.name, pattern)
 
 
@@ -156,7 +171,10 @@ class SGD(Optimizer):
 
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
-    """s = rho * s + (1 - rho) * g^2, and w - rate * g / (sqrt(s) + eps) (Tieleman and Hinton 2012); momentum as in SGD."""
+    """s = rho * s + (1 - rho) * g^2, and w - rate * g / (sqrt(s) + eps) (Tieleman and Hinton 2012).
+
+    Momentum as in SGD.
+    """
 
     rho: float = 0.99
     eps: float = 1e-8
@@ -181,7 +199,8 @@ class RMSprop(Optimizer):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Kingma and Ba 2015: averages m of g and v of g^2, corrected for their beginning at 0; w - rate * m^ / (sqrt(v^) + eps).
+    """Kingma and Ba 2015: averages m of g and v of g^2, corrected for their beginning at 0; w - rate * m^ / (sqrt(v^) +
+    eps).
 
     weight_decay is an L2 penalty that passes through the averages; see AdamW for the decoupled one.
     """
@@ -193,7 +212,12 @@ class Adam(Optimizer):
     decay: str | None = None
 
     def __post_init__(self) -> None:
-        expect(0 < self.beta1 < 1 and 0 < self.beta2 < 1, "betas lie between 0 and 1, not {} and {}", self.beta1, self.beta2)
+        expect(
+            0 < self.beta1 < 1 and 0 < self.beta2 < 1,
+            "betas lie between 0 and 1, not {} and {}",
+            self.beta1,
+            self.beta2,
+        )
 
     def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
         if self.weight_decay and decays(parameter, self.decay):
@@ -223,10 +247,13 @@ class AdamW(Adam):
         return moved
 
 
-def accumulated(builder: Builder, optimizer: Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor], steps: int) -> None:
+def accumulated(
+    builder: Builder, optimizer: Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor], steps: int
+) -> None:
     """Apply the optimizer once in `steps` runs, to the mean of their gradients; in between nothing of it moves.
 
-    Batch norm still sees each of these smaller batches by itself: its statistics, and its noise, are those of the small batch.
+    Batch norm still sees each of these smaller batches by itself: its statistics, and its noise, are those of the small
+    batch.
     """
     with builder.root(), builder.scope(PREFIX), builder.origin(role="update", scope=PREFIX):
         part = builder.variable("part", (), Constant(0), "int64", "counter")

@@ -33,14 +33,17 @@ class Executable:
         self._bound.move_to_end(key)
         return self._bound[key]
 
-    def run(self, symbols: Mapping[str, int], arrays: Mapping[str, np.ndarray]
-            ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def run(
+        self, symbols: Mapping[str, int], arrays: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Inputs and state by name -> outputs, new state, and kept values by name. All are new arrays."""
         evaluation = self.prepare(symbols)
         graph = evaluation.graph
         given = {value: arrays[value.name] for value in (*graph.inputs, *(v.value for v in graph.state))}
         found = evaluation.run(given)
         self.peak_bytes = evaluation.peak_bytes
-        return ({name: np.array(found[value]) for name, value in graph.outputs.items()},
-                {old.name: np.array(found[new], order="C") for old, new in graph.updates.items()},
-                {name: np.array(found[graph.value(name)]) for name in self.keep})
+        return (
+            {name: np.array(found[value]) for name, value in graph.outputs.items()},
+            {old.name: np.array(found[new], order="C") for old, new in graph.updates.items()},
+            {name: np.array(found[graph.value(name)]) for name in self.keep},
+        )
