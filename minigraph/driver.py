@@ -18,6 +18,7 @@ from minigraph.backends.numpy import Executable
 from minigraph.core import dim
 from minigraph.core.autodiff import gradient
 from minigraph.core.builder import Builder, Tensor
+from minigraph.core.collector import paused
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.evaluate import apply
 from minigraph.core.ir import Graph, Node, Type, Value
@@ -30,6 +31,7 @@ BACKENDS = {"numpy": Executable}
 MADE = ("slot", "counter", "stream")  # the kinds of state that compile adds where they are missing
 
 
+@paused()
 def training_step(
     model: Graph,
     loss: str,

@@ -77,7 +77,7 @@ def conv_types(
     dtype, channels = float_dtype(x, w), x.shape[channel_axis(layout)]  # type: ignore[arg-type]
     expect(w.rank == x.rank, "x is {}; its weight needs {} axes (O, C/groups, window), not {}", x, x.rank, w)
     expect(all(isinstance(n, int) for n in w.shape), "the sizes of a weight are numbers, not {}", w)
-    outputs, inputs = w.shape[:2]
+    outputs, inputs = known(w.shape[0], "the number of outputs"), w.shape[1]
     expect(
         channels == inputs * groups,
         "x has {} channels; the weight {} takes {} x {} groups",

@@ -293,17 +293,3 @@ pad: Op = Op(
         Example(integers(3, below=9), widths=((2, 1),), value=7),
     ),
 )
-
-
-def index(x: Any, key: Any) -> Any:
-    """x[key] with ints and slices of positive step; an int removes its axis."""
-    key = key if isinstance(key, tuple) else (key,)
-    expect(len(key) <= x.rank, "{} indices for {} axes", len(key), x.rank)
-    key = (*key, *(slice(None),) * (x.rank - len(key)))
-    expect(all(isinstance(k, (int, slice, Dim)) for k in key), "tensors are indexed with ints and slices, not {}", key)
-    for k, n in zip(key, x.shape):
-        if isinstance(k, int) and isinstance(n, int):
-            expect(-n <= k < n, "index {} is outside of an axis of {}", k, n)
-    ranges = [k if isinstance(k, slice) else slice(k, None if k == -1 else k + 1) for k in key]
-    part = slice_(x, *zip(*((r.start, r.stop, r.step) for r in ranges))) if x.rank else x
-    return reshape(part, tuple(n for n, k in zip(part.shape, key) if isinstance(k, slice)))

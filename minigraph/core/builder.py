@@ -231,7 +231,7 @@ class Builder:
         inputs = self._lift(op, tensors)
         origin = self._origin or _users_line(self._scope)
         try:
-            complete, types = op.infer(tuple(value.type for value in inputs), attrs)
+            complete, types = op.infer(tuple([value.type for value in inputs]), attrs)
         except GraphError as error:
             raise GraphError(explain(op.name, self._scoped(op.name), str(error), inputs, attrs, origin)) from None
         name = self._fresh(op.name)
@@ -299,7 +299,7 @@ class Builder:
         ).check()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Tensor:
     """A value of a graph under construction. Operators build nodes; == is identity (use `equal`)."""
 
@@ -370,6 +370,22 @@ class Tensor:
         return OPS["less_equal"](other, self)
 
     # fmt: on
+
+    def __getitem__(self, key: Any) -> Tensor:
+        """x[key] with ints and slices of positive step; an int removes its axis."""
+        given = key if isinstance(key, tuple) else (key,)
+        expect(len(given) <= self.rank, "{} indices for {}", len(given), self.value)
+        full = (*given, *(slice(None),) * (self.rank - len(given)))
+        for k, n in zip(full, self.shape):
+            expect(isinstance(k, (int, slice)), "tensors are indexed with ints and slices, not {!r}", k)
+            inside = not isinstance(k, int) or not isinstance(n, int) or -n <= k < n
+            expect(inside, "index {} is outside of an axis of {} in {}", k, n, self.value)
+        ranges = [k if isinstance(k, slice) else slice(k, None if k == -1 else k + 1) for k in full]
+        start, stop, step = ([getattr(r, end) for r in ranges] for end in ("start", "stop", "step"))
+        part = OPS["slice"](self, start, stop, step)
+        if all(isinstance(k, slice) for k in full):
+            return part
+        return OPS["reshape"](part, tuple(n for n, k in zip(part.shape, full) if isinstance(k, slice)))
 
     def __bool__(self) -> bool:
         raise GraphError(f"{self.value} has no truth value while the graph is built; use where(condition, x, y)")

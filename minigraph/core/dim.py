@@ -197,15 +197,11 @@ def broadcast(*shapes: Shape) -> Shape:
         return first
     rank = max(map(len, shapes))
     result: list[Size] = []
-    for axis in range(rank):
-        sizes = {shape[axis - rank + len(shape)] for shape in shapes if axis - rank + len(shape) >= 0} - {1}
-        expect(
-            len(sizes) <= 1,
-            "shapes {} do not broadcast: axis {} has sizes {}",
-            " and ".join(map(show, shapes)),
-            axis - rank,
-            " and ".join(sorted(map(str, sizes))),
-        )
+    for axis in range(-rank, 0):
+        sizes = {shape[axis] for shape in shapes if -axis <= len(shape)} - {1}
+        if len(sizes) > 1:
+            found, given = " and ".join(sorted(map(str, sizes))), " and ".join(map(show, shapes))
+            raise GraphError(f"shapes {given} do not broadcast: axis {axis} has sizes {found}")
         result.append(sizes.pop() if sizes else 1)
     return tuple(result)
 

@@ -38,7 +38,7 @@ def dtype_of(given: Any) -> str:
     return name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Type:
     """Shape and dtype of a value. Sizes are ints, or polynomials in symbols that are known at run time."""
 
@@ -64,7 +64,7 @@ class Type:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Value:
     type: Type
     name: str
@@ -73,7 +73,7 @@ class Value:
         return f"{self.name}: {self.type}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Where a node comes from. Reports, pictures and profiles add up by it; comparisons of graphs ignore it."""
 
@@ -92,7 +92,7 @@ class Origin:
 ROLES = ("forward", "backward", "statistic", "update")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Node:
     """One application of an op. `attrs` is complete (defaults filled in), canonical and hashable."""
 
@@ -201,10 +201,15 @@ class Graph:
             known.add(value)
         for variable in self.state:
             expect(variable.kind in KINDS, "state {} is of unknown kind {!r}", variable.name, variable.kind)
+        inferred: dict[Any, tuple[Mapping[str, Any], tuple[Type, ...]]] = {}  # layers repeat
         for node in self.nodes:
             for value in node.inputs:
                 expect(value in known, "{!r} reads {} before it is defined", node, value)
-            attrs, types = node.op.infer(tuple(value.type for value in node.inputs), node.attrs)
+            inputs = tuple([value.type for value in node.inputs])
+            key = node.op, inputs, tuple(node.attrs.items())
+            if key not in inferred:
+                inferred[key] = node.op.infer(inputs, node.attrs)
+            attrs, types = inferred[key]
             expect(attrs == node.attrs, "{!r} has attributes {}, whose canonical form is {}", node, node.attrs, attrs)
             expect(
                 types == tuple(value.type for value in node.outputs),

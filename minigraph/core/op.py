@@ -238,11 +238,9 @@ def same_dtype(*types: Type) -> str:
     """The one dtype of all inputs; GraphError if they differ."""
     first = types[0].dtype
     for t in types:
-        expect(
-            t.dtype == first,
-            "inputs have dtypes {}; convert one with cast(x, dtype)",
-            " and ".join(u.dtype for u in types),
-        )
+        if t.dtype != first:
+            found = " and ".join(u.dtype for u in types)
+            raise GraphError(f"inputs have dtypes {found}; convert one with cast(x, dtype)")
     return first
 
 

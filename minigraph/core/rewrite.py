@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from minigraph.core.builder import Builder, Tensor
+from minigraph.core.collector import paused
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node, Value
 
 Replacement = Callable[[Node, Sequence[Tensor]], Sequence[Tensor] | None]
 
 
+@paused()
 def rewrite(graph: Graph, name: str, replacement: Replacement) -> Graph:
     """The graph with some nodes replaced, in one walk from inputs to outputs.
 
