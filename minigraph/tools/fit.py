@@ -1,0 +1,374 @@
+"""Training over arrays: epochs, metrics, validation, checkpoints, early stop and a progress bar.
+
+    train = compile(training_step(model, loss="loss", optimizer=Adam(1e-3)), state)
+    check = compile(inference(model, outputs=["loss", "accuracy"]), state)
+    run = fit(train, {"image": x, "label": y}, epochs=5, batch_size=64, validation=(check, {"image": xv, "label": yv}),
+              best=("val_accuracy", "max"), best_file="out/best.safetensors", checkpoint="out/checkpoint.safetensors")
+    state.load(run.best.file)
+
+Every output that is a scalar is a metric. It is taken for a mean over the samples of its batch, so a metric of an epoch
+is the mean over batches weighted by their samples, summed in float64.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from minigraph.core.errors import GraphError, expect
+from minigraph.core.ir import Graph
+from minigraph.core.state import State
+from minigraph.driver import Program
+from minigraph.tools import checkpoint as checkpoints
+from minigraph.tools.checkpoint import Progress
+from minigraph.tools.data import Augment, Batch, Batches, form
+
+FileName = str | os.PathLike[str]
+Goal = tuple[str, str]  # a metric, and "min" or "max"
+Validation = tuple[Program, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch (counted from 1) and its metric, and the file with the state after it, if one was asked for."""
+
+    epoch: int
+    metric: str
+    value: float
+    file: Path | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training did.
+
+    history: for each epoch a dict of "epoch" (from 1), the metrics of training, those of validation as "val_...", and
+        "seconds", validation included. Metrics of training are means over the epoch, while the weights moved.
+    best: the best epoch, if `best` was given and its metric was ever a number.
+    steps: how many steps the training has made in all; resumed_at: how many of them it had made when this call began.
+    """
+
+    history: list[dict[str, float]]
+    best: Best | None
+    steps: int
+    resumed_at: int
+
+
+class NotFinite(GraphError):
+    """A metric or the state became NaN or infinite, by `batch`; `samples` are the indices of its samples."""
+
+    def __init__(self, message: str, batch: Batch, samples: np.ndarray):
+        super().__init__(message)
+        self.batch, self.samples = batch, samples
+
+
+def fit(
+    program: Program,
+    data: Mapping[str, Any],
+    *,
+    epochs: int,
+    batch_size: int = 32,
+    seed: int = 0,
+    validation: Validation | None = None,
+    augment: Augment | None = None,
+    drop_last: bool = False,
+    best: Goal | None = None,
+    best_file: FileName | None = None,
+    patience: int | None = None,
+    checkpoint: FileName | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = True,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    progress: bool = True,
+) -> Run:
+    """Run a training step over the data, `epochs` times, in a new order each time. The state is that of the program.
+
+    data: arrays by the names of the program's inputs, the sample along the first axis.
+    batch_size: in samples. The last batch of an epoch may be shorter; drop_last=True leaves it out. With
+        training_step(accumulate=k), k batches make one step of the optimizer, and each batch norm still normalizes a
+        batch by itself: its statistics are those of batch_size samples. A group of k may go on into the next epoch.
+    seed: of the order and of augmentation; those of a batch follow from the seed, the epoch and its number alone.
+    validation: an inference program over the same state, and its data; evaluated after each epoch.
+    augment: (batch, generator) -> batch; it gets copies of the arrays.
+    best: a metric and "min" or "max". The state after the best epoch so far is written to best_file.
+    patience: stop after so many epochs in a row that were not the best.
+    checkpoint: a file to go on from, written at the end of each epoch, after every `checkpoint_every` batches of one,
+        and on Ctrl-C. Where it is there already, training goes on from it (resume=False begins anew): it ends with the
+        same bits as one that was never interrupted, provided that data and augmentation are the same. A checkpoint of
+        another training (other graph, sizes of data, batch_size, seed, ...) is an error. `epochs` may be larger than it
+        was: then training goes on after the end.
+    on_epoch: called with each entry of the history, when the epoch's checkpoint is written.
+    progress: a bar with metrics, samples per second and time left, if standard error is a terminal.
+
+    Raises NotFinite for a metric that is NaN or infinite: it names the batch and the first node where it appeared, and
+    the state is as it was before that batch.
+    """
+    batches = Batches.of(data, batch_size, seed, drop_last, augment)
+    batches.check_last(program.graph)
+    expect(epochs >= 0, "epochs is a number of 0 or more, not {!r}", epochs)
+    expect(
+        checkpoint_every is None or (checkpoint_every >= 1 and checkpoint is not None),
+        "checkpoint_every is a number of 1 or more, and needs checkpoint=FILE",
+    )
+    _check_validation(program, validation, batch_size)
+    _check_best(_names(program, validation), best, best_file, patience)
+    training = _Training(
+        program, batches, validation, best, _path(best_file), _path(checkpoint), checkpoint_every, progress
+    )
+    training.begin(resume)
+    resumed_at = training.steps
+    try:
+        while training.progress.epoch < epochs and not training.out_of(patience):
+            training.epoch(epochs)
+            if on_epoch is not None:
+                on_epoch(dict(training.progress.history[-1]))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(training.interrupted()) from None
+    history = training.progress.history
+    return Run([dict(entry) for entry in history], _best(history, best, training.best_file), training.steps, resumed_at)
+
+
+def evaluate(program: Program, data: Mapping[str, Any], batch_size: int = 256) -> dict[str, float]:
+    """The metrics of a program on all of the data: means over the samples. The program must not change its state."""
+    _check_inference(program)
+    batches = Batches.of(data, batch_size)
+    expect(_metrics(program.graph), "none of the outputs {} is a scalar", ", ".join(program.graph.outputs))
+    order, sums = batches.order(0), dict.fromkeys(_metrics(program.graph), 0.0)
+    for number in range(len(batches)):
+        samples = len(batches.indices(order, number))
+        outputs = program(**batches.batch(order, 0, number))
+        sums = {name: total + float(outputs[name]) * samples for name, total in sums.items()}
+    return {name: total / batches.used for name, total in sums.items()}
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One batch on its way through the program, and the state from before it."""
+
+    epoch: int
+    number: int
+    samples: np.ndarray
+    batch: Batch
+    before: State
+
+
+@dataclass
+class _Training:
+    """One call of fit: what was asked for, and how far it has come.
+
+    `safe` is the progress and the state that belongs to it. It is replaced by one assignment, so an interrupt at any
+    moment finds a pair that fits; arrays of a state never change, so holding an old one costs no copy.
+    """
+
+    program: Program
+    batches: Batches
+    validation: Validation | None
+    goal: Goal | None
+    best_file: Path | None
+    checkpoint: Path | None
+    every: int | None
+    visible: bool
+
+    def begin(self, resume: bool) -> None:
+        """Read the checkpoint, if there is one to go on from."""
+        self.metrics = _metrics(self.program.graph)
+        self.identity = self._identity()
+        self.recent: deque[_Step] = deque(maxlen=2)
+        for path in filter(None, (self.checkpoint, self.best_file)):
+            checkpoints.remove_partial(path)
+        progress = Progress()
+        if resume and self.checkpoint is not None and self.checkpoint.exists():
+            progress = checkpoints.load(self.checkpoint, self.program.state, self.identity)
+        self.safe: tuple[Progress, State] = (progress, self.program.state.copy())
+
+    @property
+    def progress(self) -> Progress:
+        return self.safe[0]
+
+    @property
+    def steps(self) -> int:
+        return self.progress.epoch * len(self.batches) + self.progress.batch
+
+    def epoch(self, epochs: int) -> None:
+        """What is left of the current epoch, its validation, and the files at its end."""
+        epoch, order = self.progress.epoch, self.batches.order(self.progress.epoch)
+        with tqdm(
+            total=self.batches.used,
+            initial=self.progress.samples,
+            desc=f"epoch {epoch + 1}/{epochs}",
+            unit=" samples",
+            disable=None if self.visible else True,
+        ) as bar:
+            for number in range(self.progress.batch, len(self.batches)):
+                samples = self.batches.indices(order, number)
+                self.step(_Step(epoch, number, samples, self.batches.batch(order, epoch, number), self.safe[1]))
+                bar.set_postfix({name: f"{value:.4f}" for name, value in self.progress.means().items()}, refresh=False)
+                bar.update(len(samples))
+                if self.every and (number + 1) % self.every == 0 and number + 1 < len(self.batches):
+                    self.save()
+        self.finish_epoch()
+
+    def step(self, step: _Step) -> None:
+        begin = time.perf_counter()
+        self.recent.append(step)
+        outputs = self.program(**step.batch)
+        found = {name: float(outputs[name]) for name in self.metrics}
+        wrong = [f"{name} is {value}" for name, value in found.items() if not math.isfinite(value)]
+        if wrong:
+            raise self._not_finite(" and ".join(wrong))
+        progress = self.progress.after(found, len(step.samples), time.perf_counter() - begin)
+        self.safe = (progress, self.program.state.copy())
+
+    def finish_epoch(self) -> None:
+        begin = time.perf_counter()
+        entry: dict[str, float] = {"epoch": self.progress.epoch + 1, **self.progress.means()}
+        if self.validation is not None:
+            program, data = self.validation
+            entry.update({f"val_{name}": value for name, value in evaluate(program, data, self.batches.size).items()})
+        entry["seconds"] = self.progress.seconds + time.perf_counter() - begin
+        history = (*self.progress.history, entry)
+        best = _best(history, self.goal, self.best_file)
+        if best is not None and best.epoch == len(history) and best.file is not None:
+            self._check_state()
+            metadata = {"epoch": str(best.epoch), best.metric: repr(best.value)}
+            checkpoints.write(best.file, self.program.state, metadata)
+        self.safe = (Progress(history), self.safe[1])  # only now: no checkpoint speaks of a best file that is not there
+        self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint, if the state is worth going on from."""
+        if self.checkpoint is not None:
+            self._check_state()
+            checkpoints.save(self.checkpoint, self.program.state, self.progress, self.identity)
+
+    def out_of(self, patience: int | None) -> bool:
+        """Whether the last `patience` epochs were all not the best."""
+        best = _best(self.progress.history, self.goal, None)
+        return patience is not None and self.progress.epoch - (best.epoch if best else 0) >= patience
+
+    def interrupted(self) -> str:
+        """Back to the end of the last whole step, and a checkpoint of it. Returns a sentence for the user."""
+        progress, state = self.safe
+        self.program.state.replace(dict(state))
+        where = f"stopped in epoch {progress.epoch + 1} after {progress.batch:,} of {len(self.batches):,} batches"
+        if self.checkpoint is None:
+            return f"{where}; without checkpoint=FILE only the state in memory has what was learned"
+        self.save()
+        return f"{where}; the same call goes on from {self.checkpoint}"
+
+    def _identity(self) -> dict[str, Any]:
+        """What must agree for a training to go on from a checkpoint. The state is compared array by array."""
+        forms = lambda data: {name: form(np.asanyarray(array)) for name, array in data.items()}
+        return {
+            "graph": _digest(self.program.graph),
+            "data": forms(self.batches.data),
+            "batch_size": self.batches.size,
+            "seed": self.batches.seed,
+            "drop_last": self.batches.drop_last,
+            "best": self.goal and list(self.goal),
+            "validation data": self.validation and forms(self.validation[1]),
+        }
+
+    def _check_state(self) -> None:
+        """Raise NotFinite for a state that the last step spoiled: its loss was still a number, its gradients not."""
+        spoiled = [name for name in self.program.graph.variables if not np.isfinite(self.program.state[name]).all()]
+        if spoiled and self.recent:
+            raise self._not_finite(f"state {', '.join(spoiled)} became NaN or infinite")
+
+    def _not_finite(self, what: str) -> NotFinite:
+        """The error for the last step, with the state put back to before the step that is to blame.
+
+        That may be the step before: gradients that are not finite spoil the parameters, and the next loss shows it.
+        """
+        for step in self.recent:
+            self.program.state.replace(dict(step.before))
+            node = self.program.first_not_finite(**step.batch)
+            if node is not None:
+                break
+        here = f"batch {step.number + 1:,} of {len(self.batches):,} in epoch {step.epoch + 1}"
+        found = f"{node}" if node is not None else "run node by node, it gives finite numbers only"
+        return NotFinite(
+            f"{what}. It began with {here}: {found}.\nThe state is as it was before that batch, which is"
+            " .batch of this error",
+            step.batch,
+            step.samples,
+        )
+
+
+def _metrics(graph: Graph) -> list[str]:
+    """The outputs that are scalars."""
+    return [name for name, value in graph.outputs.items() if value.type.shape == ()]
+
+
+def _names(program: Program, validation: Validation | None) -> list[str]:
+    """What an entry of the history has, but for the epoch and the seconds."""
+    names = _metrics(program.graph) + ([f"val_{name}" for name in _metrics(validation[0].graph)] if validation else [])
+    for name in ("epoch", "seconds"):
+        expect(name not in names, "an output cannot be called {!r}: the history has its own", name)
+    return names
+
+
+def _best(history: Sequence[Mapping[str, float]], goal: Goal | None, file: Path | None) -> Best | None:
+    """The first of the best epochs. One whose metric is NaN is none."""
+    if goal is None:
+        return None
+    metric, mode = goal
+    sign = 1 if mode == "min" else -1
+    values = [(sign * entry[metric], index) for index, entry in enumerate(history) if not math.isnan(entry[metric])]
+    if not values:
+        return None
+    entry = history[min(values)[1]]
+    return Best(int(entry["epoch"]), metric, entry[metric], file)
+
+
+def _digest(graph: Graph) -> str:
+    """A short name for what a graph computes. Which lines of which files built it does not count."""
+    lines = [line.partition("   @ ")[0] for line in str(graph).splitlines()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _check_inference(program: Program) -> None:
+    expect(
+        not program.graph.updates,
+        "{!r} changes its state at each call; an evaluation takes a program of inference(model, outputs=[...])",
+        program,
+    )
+
+
+def _check_validation(program: Program, validation: Validation | None, batch_size: int) -> None:
+    """Whether validation will work: it is better known before the first epoch than at its end."""
+    if validation is None:
+        return
+    check, data = validation
+    expect(check.state is program.state, "the validation program has another state than the training program")
+    first = {name: array[:batch_size] for name, array in Batches.of(data, batch_size).data.items()}
+    evaluate(check, first, batch_size)
+
+
+def _check_best(names: Sequence[str], best: Goal | None, best_file: FileName | None, patience: int | None) -> None:
+    expect(
+        best is not None or (best_file is None and patience is None),
+        'best_file and patience need best=(metric, "min" or "max")',
+    )
+    expect(patience is None or patience >= 1, "patience is a number of 1 or more, not {!r}", patience)
+    if best is not None:
+        expect(
+            isinstance(best, tuple) and len(best) == 2 and best[1] in ("min", "max"),
+            'best is a metric and "min" or "max", as in ("val_accuracy", "max"), not {!r}',
+            best,
+        )
+        expect(best[0] in names, "there is no metric {!r}; there are {}", best[0], ", ".join(names))
+
+
+def _path(name: FileName | None) -> Path | None:
+    return None if name is None else Path(name)
