@@ -20,7 +20,8 @@ numbers = st.fixed_dictionaries({symbol: st.integers(0, 9) for symbol in SYMBOLS
 sizes = st.recursive(
     st.one_of(st.integers(-5, 5), st.sampled_from(SYMBOLS).map(Dim.symbol)),
     lambda inner: st.tuples(st.sampled_from("+-*"), inner, inner).map(
-        lambda t: t[1] + t[2] if t[0] == "+" else t[1] - t[2] if t[0] == "-" else t[1] * t[2]),
+        lambda t: t[1] + t[2] if t[0] == "+" else t[1] - t[2] if t[0] == "-" else t[1] * t[2]
+    ),
     max_leaves=6,
 )
 
@@ -74,9 +75,18 @@ def test_divide_undoes_multiplication(a, b):
     assert dim.divide(a * b, b) == a
 
 
-@pytest.mark.parametrize(("total", "part"), [
-    ("N", 2), ("N + 1", "N"), (7, 2), (3, 0), ("N", "M"), ("2*N", "4*N"), ("N*M", "N+M"),
-])
+@pytest.mark.parametrize(
+    ("total", "part"),
+    [
+        ("N", 2),
+        ("N + 1", "N"),
+        (7, 2),
+        (3, 0),
+        ("N", "M"),
+        ("2*N", "4*N"),
+        ("N*M", "N+M"),
+    ],
+)
 def test_divide_refuses_what_does_not_divide(total, part):
     with pytest.raises(GraphError, match="cannot divide"):
         dim.divide(size(total), size(part))
@@ -91,9 +101,25 @@ def test_sizes_know_their_form():
     assert type(size(np.int32(4))) is int
 
 
-@pytest.mark.parametrize("given_size", [
-    "", "N +", "N/2", "2.5", "N**2", "f(N)", "N[0]", "True", "None", "1e3", "(" * 500, 2.5, None, True,
-])
+@pytest.mark.parametrize(
+    "given_size",
+    [
+        "",
+        "N +",
+        "N/2",
+        "2.5",
+        "N**2",
+        "f(N)",
+        "N[0]",
+        "True",
+        "None",
+        "1e3",
+        "(" * 500,
+        2.5,
+        None,
+        True,
+    ],
+)
 def test_what_is_no_size_is_refused(given_size):
     with pytest.raises(GraphError):
         size(given_size)
@@ -128,19 +154,34 @@ def test_a_symbol_broadcasts_with_itself_and_one_only():
             dim.broadcast((n,), (other,))
 
 
-@pytest.mark.parametrize(("declared", "actual", "symbols"), [
-    (("N", 3), (5, 3), {"N": 5}), (("2*N + 1",), (7,), {"N": 3}), (("N", "M", "N*M"), (2, 3, 6), {"N": 2, "M": 3}),
-    ((), (), {}), (("N",), (0,), {"N": 0}), (("N", "N + M"), (2, 5), {"N": 2, "M": 3}),
-])
+@pytest.mark.parametrize(
+    ("declared", "actual", "symbols"),
+    [
+        (("N", 3), (5, 3), {"N": 5}),
+        (("2*N + 1",), (7,), {"N": 3}),
+        (("N", "M", "N*M"), (2, 3, 6), {"N": 2, "M": 3}),
+        ((), (), {}),
+        (("N",), (0,), {"N": 0}),
+        (("N", "N + M"), (2, 5), {"N": 2, "M": 3}),
+    ],
+)
 def test_solve_learns_symbols(declared, actual, symbols):
     found: dict = {}
     assert dim.solve(dim.shape_of(declared), actual, found)
     assert found == symbols
 
 
-@pytest.mark.parametrize(("declared", "actual"), [
-    (("N", 3), (5, 4)), (("2*N",), (7,)), (("N", "N"), (2, 3)), (("N",), ()), (("N + 3",), (2,)), ((3,), (3, 1)),
-])
+@pytest.mark.parametrize(
+    ("declared", "actual"),
+    [
+        (("N", 3), (5, 4)),
+        (("2*N",), (7,)),
+        (("N", "N"), (2, 3)),
+        (("N",), ()),
+        (("N + 3",), (2,)),
+        ((3,), (3, 1)),
+    ],
+)
 def test_solve_refuses_what_does_not_fit(declared, actual):
     assert not dim.solve(dim.shape_of(declared), actual, {})
 
@@ -195,15 +236,20 @@ def test_layers_are_numbered_or_named():
     with net.scope("block"):
         layers.linear(h, 2)
     assert [p.name for p in net.parameters] == [
-        f"{layer}.{name}" for layer in ("linear1", "linear2", "head", "block.linear1") for name in ("weight", "bias")]
+        f"{layer}.{name}" for layer in ("linear1", "linear2", "head", "block.linear1") for name in ("weight", "bias")
+    ]
 
 
 def test_interface_names_are_unique():
     net = mg.Builder("net")
     net.input("x", (2,))
     net.parameter("w", (2,), mg.init.zeros)
-    for make in (lambda: net.input("x", (3,)), lambda: net.input("w", (3,)),
-                 lambda: net.parameter("x", (2,), mg.init.zeros), lambda: net.variable("w", (2,), mg.init.zeros)):
+    for make in (
+        lambda: net.input("x", (3,)),
+        lambda: net.input("w", (3,)),
+        lambda: net.parameter("x", (2,), mg.init.zeros),
+        lambda: net.variable("w", (2,), mg.init.zeros),
+    ):
         with pytest.raises(GraphError, match=r"already something called '[xw]' in 'net'"):
             make()
 
@@ -224,9 +270,24 @@ def test_an_input_that_comes_after_a_node_of_its_name_is_refused_clearly():
         net.input("relu", (2,))
 
 
-@pytest.mark.parametrize("name", [
-    "", "a b", "a,b", "a:b", "a=b", "f(x)", "a@b", "a~2", "a\nb", "a\tb", 'a"b', "a[0]", "\N{NO-BREAK SPACE}",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "a b",
+        "a,b",
+        "a:b",
+        "a=b",
+        "f(x)",
+        "a@b",
+        "a~2",
+        "a\nb",
+        "a\tb",
+        'a"b',
+        "a[0]",
+        "\N{NO-BREAK SPACE}",
+    ],
+)
 def test_names_that_the_text_form_could_not_hold_are_refused(name):
     net = mg.Builder()
     with pytest.raises(GraphError, match="names have letters, digits"):
@@ -243,8 +304,10 @@ def test_a_shared_scope_gives_the_same_variables_again():
         with net.scope("twin", share=True):
             branches.append(layers.batch_norm(layers.linear(x, 3)))
     graph = net.build(a=branches[0], b=branches[1])
-    assert [v.name for v in graph.state] == [f"twin.{name}" for name in (
-        "linear1.weight", "linear1.bias", "bn1.gamma", "bn1.beta", "bn1.running_mean", "bn1.running_var")]
+    assert [v.name for v in graph.state] == [
+        f"twin.{name}"
+        for name in ("linear1.weight", "linear1.bias", "bn1.gamma", "bn1.beta", "bn1.running_mean", "bn1.running_var")
+    ]
     # statistics of a batch norm used twice move twice, in order
     mean = graph.variables["twin.bn1.running_mean"].value
     second = graph.producer[graph.updates[mean]]
@@ -313,9 +376,16 @@ def test_backward_and_update_nodes_say_what_they_belong_to():
 def test_operators_build_ops_on_either_side():
     net = mg.Builder()
     x = net.input("x", (2, 2))
-    built = {"add": [x + 1, 1 + x, np.float64(1) + x, np.ones(2) + x], "sub": [x - 1, 1 - x], "mul": [x * 2, 2 * x],
-             "neg": [-x], "div": [x / 2, 2 / x], "matmul": [x @ x], "less": [x < 1, x > 1],
-             "less_equal": [x <= 1, x >= 1]}
+    built = {
+        "add": [x + 1, 1 + x, np.float64(1) + x, np.ones(2) + x],
+        "sub": [x - 1, 1 - x],
+        "mul": [x * 2, 2 * x],
+        "neg": [-x],
+        "div": [x / 2, 2 / x],
+        "matmul": [x @ x],
+        "less": [x < 1, x > 1],
+        "less_equal": [x <= 1, x >= 1],
+    }
     made = {node.outputs[0]: node.op.name for node in net.nodes}
     for name, tensors in built.items():
         assert [made[t.value] for t in tensors] == [name] * len(tensors)
@@ -388,15 +458,30 @@ def test_ops_say_what_they_need():
         mg.add(x, "one")
 
 
-@pytest.mark.parametrize("build", [
-    lambda x: mg.transpose(x, 3), lambda x: mg.reshape(x, None), lambda x: mg.reshape(x, 1.5), lambda x: mg.sum(x, 1.5),
-    lambda x: mg.sum(x, "0"), lambda x: mg.pad(x, 3), lambda x: mg.pad(x, ((1,), (1,))), lambda x: mg.slice(x, 1, 2),
-    lambda x: mg.slice(x, ("a", 1), (2, 2)), lambda x: mg.concat([x, x], axis="0"), lambda x: mg.cast(x, 7),
-    lambda x: mg.flatten(x, "1"), lambda x: mg.broadcast_to(x, None), lambda x: mg.softmax(x, 0.5),
-    lambda x: mg.max_pool(mg.reshape(x, (1, 1, 6)), None),
-    lambda x: mg.batch_norm(x, np.ones(3), np.zeros(3), eps="small"),
-    lambda x: mg.one_hot(mg.cast(x, "int64"), "3"), lambda x: mg.sum(x, (0, 0)), lambda x: mg.transpose(x, ("a", "b")),
-])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: mg.transpose(x, 3),
+        lambda x: mg.reshape(x, None),
+        lambda x: mg.reshape(x, 1.5),
+        lambda x: mg.sum(x, 1.5),
+        lambda x: mg.sum(x, "0"),
+        lambda x: mg.pad(x, 3),
+        lambda x: mg.pad(x, ((1,), (1,))),
+        lambda x: mg.slice(x, 1, 2),
+        lambda x: mg.slice(x, ("a", 1), (2, 2)),
+        lambda x: mg.concat([x, x], axis="0"),
+        lambda x: mg.cast(x, 7),
+        lambda x: mg.flatten(x, "1"),
+        lambda x: mg.broadcast_to(x, None),
+        lambda x: mg.softmax(x, 0.5),
+        lambda x: mg.max_pool(mg.reshape(x, (1, 1, 6)), None),
+        lambda x: mg.batch_norm(x, np.ones(3), np.zeros(3), eps="small"),
+        lambda x: mg.one_hot(mg.cast(x, "int64"), "3"),
+        lambda x: mg.sum(x, (0, 0)),
+        lambda x: mg.transpose(x, ("a", "b")),
+    ],
+)
 def test_attributes_of_a_wrong_kind_are_graph_errors(build):
     with pytest.raises(GraphError):
         build(mg.Builder().input("x", (2, 3)))
@@ -556,7 +641,8 @@ def test_to_networkx_holds_every_vertex_and_every_value():
     assert {v.name for v in networkx.ancestors(found, product)} == {"x", "linear1.weight", "linear1.transpose"}
     assert graph.inputs[0] in found
     assert found.edges[graph.variables["bn1.gamma"], graph.producer[graph.value("bn1.batch_norm.y")]]["values"] == (
-        graph.variables["bn1.gamma"].value,)
+        graph.variables["bn1.gamma"].value,
+    )
 
 
 def test_a_value_read_twice_is_carried_twice():
@@ -573,8 +659,14 @@ def test_a_value_read_twice_is_carried_twice():
 def test_nothing_in_a_graph_can_be_changed():
     graph = small()
     node = graph.nodes[0]
-    for thing, name in ((graph, "nodes"), (node, "inputs"), (node.outputs[0], "name"), (graph.state[0], "kind"),
-                        (node.origin, "role"), (node.outputs[0].type, "shape")):
+    for thing, name in (
+        (graph, "nodes"),
+        (node, "inputs"),
+        (node.outputs[0], "name"),
+        (graph.state[0], "kind"),
+        (node.origin, "role"),
+        (node.outputs[0].type, "shape"),
+    ):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(thing, name, None)
     for mapping in (graph.outputs, graph.updates, node.attrs):
