@@ -1,0 +1,85 @@
+"""What stands in boxes and on edges: types, attributes and lists of ops, short enough for a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from minigraph.core import text
+from minigraph.core.dim import show
+from minigraph.core.errors import GraphError
+from minigraph.core.ir import Graph, Node, Type
+from minigraph.core.op import REQUIRED, Literal
+from minigraph.tools.outline import is_number
+
+WIDTH = 30  # characters in a line of a box
+
+
+def type_text(type_: Type) -> str:
+    """N×32×28×28; a scalar is "scalar"; a dtype other than float32 stands behind."""
+    sizes = [f"({n})" if any(c in str(n) for c in "+-") else str(n) for n in type_.shape]
+    return ("×".join(sizes) or "scalar") + ("" if type_.dtype == "float32" else f" {type_.dtype}")
+
+
+def attributes_text(node: Node) -> str:
+    """The attributes that are not as they are by default and that the output's type does not show."""
+    types = tuple(value.type for value in node.inputs)
+    required = {name: node.attrs[name] for name, default in node.op.defaults.items() if default is REQUIRED}
+    try:
+        default, _ = node.op.infer(types, required)
+    except GraphError:  # the defaults alone do not fit these inputs
+        default = required
+    shown = {name: value for name, value in node.attrs.items()
+             if (name in required or default.get(name) != value) and value not in (node.outputs[0].type.shape, node.outputs[0].type.dtype)}
+    return ", ".join(f"{name} {_attribute(value)}" for name, value in shown.items())
+
+
+def _attribute(value: Any) -> str:
+    if isinstance(value, Literal):
+        return f"{value.array.dtype}{list(value.array.shape)}"
+    if isinstance(value, tuple):
+        flat = _flat(value)
+        return _attribute(flat[0]) if flat and len(set(flat)) == 1 else show(value)
+    return f"{value:.6g}" if isinstance(value, float) else value if isinstance(value, str) else text.attribute(value)
+
+
+def _flat(value: Any) -> list[Any]:
+    return [leaf for part in value for leaf in _flat(part)] if isinstance(value, tuple) else [value]
+
+
+def call_text(graph: Graph, node: Node) -> str:
+    """An op with its attributes, and with the numbers among its inputs: mul 0.9; sub 1 − □ where order matters."""
+    makers = [graph.producer.get(value) for value in node.inputs]
+    written = [_attribute(m.attrs["value"]) if m is not None and is_number(m) else None for m in makers]
+    parts = [node.op.name]
+    if any(w is not None for w in written):
+        first_is_tensor = written[0] is None
+        parts.append(", ".join(w for w in written if w) if first_is_tensor else ", ".join(w or "·" for w in written))
+    return " ".join(filter(None, [*parts, attributes_text(node)]))
+
+
+def ops_lines(graph: Graph, nodes: Sequence[Node]) -> list[str]:
+    """The ops of a layer, several in a line: those of the forward with attributes, the others with how often they occur.
+
+    What only rearranges one state (a weight's transpose) is left out.
+    """
+    states = {variable.value for variable in graph.state}
+    shown = [node for node in nodes if len(nodes) == 1 or not (len(node.inputs) == 1 and node.inputs[0] in states)]
+    if nodes[0].origin.role == "forward":
+        return wrapped([" ".join(filter(None, [node.op.name, attributes_text(node)])) for node in shown], " · ")
+    counts = Counter(node.op.name for node in shown)
+    return wrapped([f"{count} {name}" if count > 1 else name for name, count in counts.items()], " · ")
+
+
+def wrapped(words: Iterable[str], separator: str, lines: int = 4) -> list[str]:
+    """Words in lines of about WIDTH characters, and how many did not find room."""
+    words, found = list(words), [""]
+    for i, word in enumerate(words):
+        if found[-1] and len(found[-1]) + len(separator) + len(word) > WIDTH:
+            if len(found) == lines:
+                found[-1] += f" + {len(words) - i} more"
+                break
+            found.append("")
+        found[-1] += (separator if found[-1] else "") + word
+    return [line for line in found if line]

@@ -1,0 +1,177 @@
+"""The outline of a graph: its nodes gathered into layers, as the person who wrote the network thinks of it.
+
+A layer is a scope that owns state (conv1 with conv1.weight), or one node of its own where there is no such scope (a relu).
+To it belong, by role, the forward nodes, the statistics, the backward nodes of its forward nodes, and the updates of its
+state. Pictures and tables show layers; nobody computes with them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from minigraph.core.ir import ROLES, Graph, Node, Value, Variable
+from minigraph.ops.constant import fill
+
+
+@dataclass(eq=False)
+class Layer:
+    """name: unique in the outline. block: the scope around the layer, "" for none. nodes: by role, in the graph's order."""
+
+    name: str
+    block: str = ""
+    nodes: dict[str, list[Node]] = field(default_factory=lambda: {role: [] for role in ROLES})
+    state: list[Variable] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """The name without that of the block."""
+        return self.name[len(self.block) + 1 :] if self.block else self.name
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """All layers of a graph, in the order of their first nodes; numbers such as 0.5 are no nodes here."""
+
+    graph: Graph
+    layers: tuple[Layer, ...]
+
+    @cached_property
+    def layer_of(self) -> Mapping[Node, Layer]:
+        return {node: layer for layer in self.layers for nodes in layer.nodes.values() for node in nodes}
+
+    @cached_property
+    def owner(self) -> Mapping[Value, Layer]:
+        """The layer that a state belongs to; a state that nobody reads or updates has none."""
+        return {variable.value: layer for layer in self.layers for variable in layer.state}
+
+    @cached_property
+    def main(self) -> Mapping[Layer, Value]:
+        """What a layer hands on: the first of its forward values that is read outside of it or is an output of the graph."""
+        outputs = set(self.graph.outputs.values())
+        found = {}
+        for layer in self.layers:
+            for value in (v for node in reversed(layer.nodes["forward"]) for v in node.outputs):
+                readers = [n for n in self.graph.readers.get(value, ()) if n.origin.role == "forward"]
+                if value in outputs or any(self.layer_of.get(n) is not layer for n in readers):
+                    found[layer] = value
+                    break
+        return found
+
+
+def is_number(node: Node) -> bool:
+    """Whether a node is no more than one written number."""
+    return node.op is fill and not node.outputs[0].type.shape
+
+
+def outline(graph: Graph) -> Outline:
+    """The layers of a graph.
+
+    Forward nodes of one scope that owns state make one layer as far as they are connected, so that shared weights which are
+    used twice are two layers. A backward node goes to the layer of the node that it differentiates, a statistic to the layer
+    in whose scope it is. An update goes to the layer whose state it serves; one that serves several (a schedule, the norm of
+    all gradients) makes a layer with its like.
+    """
+    layer_of = _forward(graph)
+    by_name = {node.name: node for node in layer_of}
+    shared: dict[tuple[str, str], Layer] = {}
+    for node in graph.nodes:
+        origin = node.origin
+        if node in layer_of or is_number(node) or origin.role == "update":
+            continue
+        if origin.role == "statistic":
+            layer = _measured(graph, node, layer_of)
+        else:
+            layer = layer_of.get(by_name[origin.forward]) if origin.forward in by_name else None
+        layer_of[node] = layer or shared.setdefault((origin.role, origin.scope or origin.forward), Layer(origin.scope or node.name))
+    layer_of.update(_updates(graph, layer_of, _owners(graph, layer_of), shared))
+    layers: dict[Layer, None] = {}
+    for node in graph.nodes:
+        if node in layer_of:
+            layer_of[node].nodes[node.origin.role].append(node)
+            layers.setdefault(layer_of[node])
+    for value, layer in _owners(graph, layer_of).items():
+        layer.state.append(graph.variables[value.name])
+    _name_apart(layers)
+    return Outline(graph, tuple(layers))
+
+
+def _forward(graph: Graph) -> dict[Node, Layer]:
+    """Forward nodes: those of a scope that owns state, joined where one reads the other; the others each for itself."""
+    owning = {variable.name.rpartition(".")[0] for variable in graph.state} - {""}
+    forward = [node for node in graph.nodes if node.origin.role == "forward" and not is_number(node)]
+    root = {node: node for node in forward}
+
+    def find(node: Node) -> Node:
+        while root[node] is not node:
+            root[node] = node = root[root[node]]
+        return node
+
+    for node in forward:
+        for value in node.inputs:
+            before = graph.producer.get(value)
+            if before in root and node.origin.scope in owning and before.origin.scope == node.origin.scope:
+                root[find(node)] = find(before)
+    layers: dict[Node, Layer] = {}
+    for node in forward:
+        scope, first = node.origin.scope, find(node)
+        if first not in layers:
+            owns = scope in owning
+            layers[first] = Layer(scope if owns else node.name, scope.rpartition(".")[0] if owns else _block(node))
+    return {node: layers[find(node)] for node in forward}
+
+
+def _block(node: Node) -> str:
+    return node.origin.scope if node.name.startswith(f"{node.origin.scope}.") else ""
+
+
+def _measured(graph: Graph, node: Node, layer_of: Mapping[Node, Layer]) -> Layer | None:
+    """The layer a statistic is of: that in its scope which it reads, or which one of its readers reads."""
+    inside = [n for n in layer_of if n.origin.scope == node.origin.scope]
+    reads = [v for n in (node, *graph.readers.get(node.outputs[0], ())) if n.origin.role == "statistic" for v in n.inputs]
+    close = [n for v in reads for n in [graph.producer.get(v)] if n in layer_of and n.origin.scope == node.origin.scope]
+    return next((layer_of[n] for n in (*close, *inside)), None)  # type: ignore[index]
+
+
+def _owners(graph: Graph, layer_of: Mapping[Node, Layer]) -> dict[Value, Layer]:
+    """For each state the layer that reads it first; for one that only updates read (a slot), the layer of these."""
+    found: dict[Value, Layer] = {}
+    for variable in graph.state:
+        readers = [n for n in graph.readers.get(variable.value, ()) if n in layer_of]
+        readers.sort(key=lambda n: ROLES.index(n.origin.role))
+        maker = graph.producer.get(graph.updates.get(variable.value, variable.value))
+        if readers or maker in layer_of:
+            found[variable.value] = layer_of[readers[0] if readers else maker]  # type: ignore[index]
+    return found
+
+
+def _updates(graph: Graph, layer_of: Mapping[Node, Layer], owner: Mapping[Value, Layer],
+             shared: dict[tuple[str, str], Layer]) -> dict[Node, Layer]:
+    """Update nodes: by the state that they lead to, and where that is only a slot, by what they read."""
+    nodes = [n for n in graph.nodes if n.origin.role == "update" and not is_number(n)]
+    serves: dict[Value, set[Layer]] = {}
+    for state, new in graph.updates.items():
+        if state in owner:
+            serves.setdefault(new, set()).add(owner[state])
+    for node in reversed(nodes):
+        for value in node.inputs:
+            serves.setdefault(value, set()).update(*(serves.get(v, ()) for v in node.outputs))
+    found: dict[Node, Layer] = {}
+    for node in nodes:
+        layers = set().union(*(serves.get(v, set()) for v in node.outputs))
+        if not layers:  # it leads to a slot only
+            layers = {found[n] for v in node.inputs for n in [graph.producer.get(v)] if n in found} - set(shared.values())
+            layers = layers or {layer_of[n] for v in node.inputs for n in [graph.producer.get(v)] if n in layer_of}
+        key = ("update", node.origin.scope)
+        found[node] = layers.pop() if len(layers) == 1 else shared.setdefault(key, Layer(node.origin.scope or node.name))
+    return found
+
+
+def _name_apart(layers: Iterable[Layer]) -> None:
+    taken: Counter[str] = Counter()
+    for layer in layers:
+        taken[layer.name] += 1
+        if taken[layer.name] > 1:
+            layer.name = f"{layer.name} (use {taken[layer.name]})"
