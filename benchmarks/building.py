@@ -2,8 +2,8 @@
 
     python -m benchmarks.building
 
-ResNet-18's training step, and chains of conv, batch norm and ReLU of 2,500 to 20,000 nodes; the slope of time over nodes on
-log-log axes is 1 where the work is linear.
+ResNet-18's training step, and chains of conv, batch norm and ReLU of 2,500 to 20,000 nodes; the slope of time over
+nodes on log-log axes is 1 where the work is linear.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ cos: Op = pointwise(
 relu: Op = pointwise(
     "relu",
     "x where it is above 0, else 0; NaN stays NaN. The derivative at 0 is 0.",
-    lambda x: scalar.where(x <= 0, 0, x),
+    lambda x: scalar.maximum(x, 0),
     float_dtype,
     ONE,
     lambda g, x, y: (where(x <= 0, 0.0, g),),

@@ -84,37 +84,30 @@ def max_pool_types(
     return _pooled(x, window, stride, padding, dilation, layout)  # type: ignore[arg-type]
 
 
-def _first_largest(
-    x: np.ndarray, window: Any, stride: Any, padding: Pairs, dilation: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """x (N, C, ...) -> the largest number of each window, and its index among the window's entries.
-
-    Padding is never chosen.
-    """
+def _largest(x: np.ndarray, window: Any, stride: Any, padding: Pairs, dilation: Any) -> np.ndarray:
+    """x (N, C, ...) -> the largest number of each window. Each has a number, so what stands for padding never wins."""
+    lowest = np.iinfo(x.dtype).min if x.dtype.kind in "iu" else -np.inf
     places = positions(x.shape[2:], window, stride, padding, dilation)
-    inside = padded(np.ones((1, 1, *x.shape[2:]), bool), padding, False)
-    filled = padded(x, padding, 0)
-    best = np.zeros((*x.shape[:2], *places), x.dtype)
-    chosen = np.full(best.shape, -1, np.int32)
-    for number, (_, visited) in enumerate(offsets(window, stride, dilation, places)):
+    filled, best = padded(x, padding, lowest), np.full((*x.shape[:2], *places), lowest, x.dtype)
+    for _, visited in offsets(window, stride, dilation, places):
+        np.maximum(best, filled[visited], out=best)
+    return best
+
+
+def _chosen(x: np.ndarray, window: Any, stride: Any, padding: Pairs, dilation: Any) -> np.ndarray:
+    """For each window the index, among its entries, of the first largest number or the first NaN; never of padding."""
+    best, filled = _largest(x, window, stride, padding, dilation), padded(x, padding)
+    inside = padded(np.ones((1, 1, *x.shape[2:]), bool), padding)
+    chosen = np.zeros(best.shape, np.int16)
+    for number, (_, visited) in reversed(list(enumerate(offsets(window, stride, dilation, best.shape[2:])))):
         entry = filled[visited]
-        better = (entry > best) | ((entry != entry) & (best == best)) | (chosen < 0)
-        better &= inside[visited]
-        best = np.where(better, entry, best)
-        chosen[better] = number
-    return best, chosen
+        # the first is written last
+        np.copyto(chosen, number, where=((entry == best) | (entry != entry)) & inside[visited])
+    return chosen
 
 
 def max_pool_reference(x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, layout: str) -> np.ndarray:
-    x = channels_first(x, layout)
-    if x.dtype == object or x.dtype.kind != "f":
-        return from_channels_first(_first_largest(x, window, stride, padding, dilation)[0], layout)
-    places = positions(x.shape[2:], window, stride, padding, dilation)
-    filled = padded(x, padding, -np.inf)  # a window has at least one real number, so -inf is never a wrong answer
-    best = np.full((*x.shape[:2], *places), -np.inf, x.dtype)
-    for _, visited in offsets(window, stride, dilation, places):
-        np.maximum(best, filled[visited], out=best)
-    return from_channels_first(best, layout)
+    return from_channels_first(_largest(channels_first(x, layout), window, stride, padding, dilation), layout)
 
 
 def max_pool_gradient_rule(gs: Any, xs: Any, ys: Any, **attrs: Any) -> tuple[Any]:
@@ -157,7 +150,7 @@ def max_pool_gradient_reference(
     g: np.ndarray, x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, layout: str
 ) -> np.ndarray:
     g, x = channels_first(g, layout), channels_first(x, layout)
-    _, chosen = _first_largest(x, window, stride, padding, dilation)
+    chosen = _chosen(x, window, stride, padding, dilation)
     total = padded(np.zeros(x.shape, x.dtype), padding)
     for number, (_, visited) in enumerate(offsets(window, stride, dilation, g.shape[2:])):
         total[visited] += np.where(chosen == number, g, 0)
@@ -196,7 +189,7 @@ def max_pool_select_reference(
     h: np.ndarray, x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, layout: str
 ) -> np.ndarray:
     h, x = channels_first(h, layout), channels_first(x, layout)
-    _, chosen = _first_largest(x, window, stride, padding, dilation)
+    chosen = _chosen(x, window, stride, padding, dilation)
     source, picked = padded(h, padding), np.zeros(chosen.shape, h.dtype)
     for number, (_, visited) in enumerate(offsets(window, stride, dilation, chosen.shape[2:])):
         picked = np.where(chosen == number, source[visited], picked)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.core.dim import Dim, Shape, Size, divide, product, shape_of, show, size
+from minigraph.core.dim import Shape, Size, divide, product, shape_of, show, size
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, axis_of, integers, real, same_dtype

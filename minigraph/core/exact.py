@@ -125,7 +125,9 @@ class Number:
     __hash__ = None  # type: ignore[assignment]
 
     def _ordered(self, other: Any) -> tuple[Any, Any]:
-        return self.value, self.lift(other).value
+        """Both values, to be compared; an infinity stays a float."""
+        infinite = isinstance(other, float) and math.isinf(other)
+        return self.value, other if infinite else self.lift(other).value
 
     def __lt__(self, other: Any) -> bool:
         a, b = self._ordered(other)

@@ -111,6 +111,11 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     return _node("where", condition, x, y) if isinstance(condition, Scalar) else np.where(condition, x, y)
 
 
+def maximum(x: Any, y: Any) -> Any:
+    """The larger one; NaN if either is."""
+    return _node("max", x, y) if isinstance(x, Scalar) or isinstance(y, Scalar) else np.maximum(x, y)
+
+
 def equal(x: Any, y: Any) -> Any:
     return _node("equal", x, y) if isinstance(x, Scalar) or isinstance(y, Scalar) else np.equal(x, y)
 
