@@ -8,8 +8,8 @@ from minigraph import GraphError, layers
 from minigraph.core import op
 from minigraph.core.autodiff import vjp
 
-# Central differences with step h are off by h^2/6 times the third derivative, and by eps |f| / h of rounding: at h = 1e-5,
-# with functions and third derivatives up to 1000, that is below 2e-8 each. A wrong rule is off by about 1.
+# Central differences with step h are off by h^2/6 times the third derivative, and by eps |f| / h of rounding: at
+# h = 1e-5, with functions and third derivatives up to 1000, below 2e-8 each. A wrong rule is off by about 1.
 STEP, TOLERANCE = 1e-5, 1e-7
 
 
