@@ -1,6 +1,6 @@
 # make demo    train a small network on handwritten digits and print what it learns
 # make test    run the tests; ARGS goes to pytest: make test ARGS="-k fold -x"
-# make check   lint and type-check
+# make check   lint, format and types
 # make clean   remove everything that these made
 #
 # Each installs what it needs into .venv first. PYTHON chooses the interpreter that .venv is made from.
@@ -19,6 +19,7 @@ test: $(VENV)/installed-dev
 
 check: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
 # A stale build/ would put deleted modules into the next wheel.

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
-if find_spec("minigraph.ops") is None or find_spec("minigraph.passes") is None:
-    # ops/ and passes/ stand beside this folder and become minigraph.ops and minigraph.passes only by an installation.
-    raise ImportError(
-        "minigraph is not installed, only its source folder was found: type `pip install -e .` in the folder that holds"
-        " pyproject.toml."
-    )
+for _room in ("ops", "passes"):
+    # They stand beside this folder and become minigraph.ops and minigraph.passes only by an installation: of this
+    # folder, not of another copy, whose ops would then run here.
+    _here, _spec = Path(__file__).resolve().parent, find_spec(f"minigraph.{_room}")
+    _found = Path(_spec.origin).resolve().parent if _spec is not None and _spec.origin else None
+    if _found not in (_here / _room, _here.parent / _room):
+        _what = f"another copy is, whose {_room} is {_found}" if _found else "only its source folder was found"
+        raise ImportError(
+            f"minigraph is not installed from {_here.parent}, {_what}: type `pip install -e .` in the folder that holds"
+            " pyproject.toml."
+        )
 
 __version__ = "0.1.0"
 
