@@ -1,9 +1,9 @@
 """What each op must compute, said by others: by ONNX's reference evaluator, and by loops over single numbers.
 
 `ONNX` holds, for each op that has a counterpart there, a function that writes ONNX nodes. `LOOPS` computes from the
-definition, one number after the other in float64: the ops that have no counterpart, and those for which the evaluator is
-not always right (it pools wrongly along one axis, takes log(softmax) where that is log(0), and fails for a loss of no
-images). Both take attributes as a user writes them (padding="same", stride=2), so that their reading is tested too.
+definition, one number after the other in float64: the ops that have no counterpart, and those for which the evaluator
+is not always right (it pools wrongly along one axis, takes log(softmax) where that is log(0), and fails for a loss of
+no images). Both take attributes as a user writes them (padding="same", stride=2), so that their reading is tested too.
 """
 
 from __future__ import annotations
@@ -320,7 +320,7 @@ def max_pool(x: np.ndarray, **attrs: Any) -> np.ndarray:
 def avg_pool(x: np.ndarray, count_include_pad: bool = False, layout: str | None = None, **attrs: Any) -> np.ndarray:
     x = first(x, layout)
     places = list(visits(x.shape[2:], **attrs))
-    y = np.zeros((*x.shape[:2], *(n + 1 for n in places[-1][0])))
+    y: Any = np.zeros((*x.shape[:2], *(n + 1 for n in places[-1][0])))
     size = prod(each(attrs["window"], x.ndim - 2))
     for place, entries in places:
         for _, at in entries:
@@ -331,7 +331,7 @@ def avg_pool(x: np.ndarray, count_include_pad: bool = False, layout: str | None 
 def max_pool_select(h: np.ndarray, x: np.ndarray, layout: str | None = None, **attrs: Any) -> np.ndarray:
     h, x = first(h, layout), first(x, layout)
     places = list(visits(x.shape[2:], **attrs))
-    y = np.zeros((*x.shape[:2], *(n + 1 for n in places[-1][0])))
+    y: Any = np.zeros((*x.shape[:2], *(n + 1 for n in places[-1][0])))
     for n, c in np.ndindex(*x.shape[:2]):
         for place, entries in places:
             y[(n, c, *place)] = h[n, c][largest(x[n, c], entries)]
@@ -340,7 +340,7 @@ def max_pool_select(h: np.ndarray, x: np.ndarray, layout: str | None = None, **a
 
 def max_pool_gradient(g: np.ndarray, x: np.ndarray, layout: str | None = None, **attrs: Any) -> np.ndarray:
     g, x = first(g, layout), first(x, layout)
-    dx = np.zeros(x.shape)
+    dx: Any = np.zeros(x.shape)
     for n, c in np.ndindex(*x.shape[:2]):
         for place, entries in visits(x.shape[2:], **attrs):
             dx[n, c][largest(x[n, c], entries)] += g[(n, c, *place)]
@@ -350,7 +350,7 @@ def max_pool_gradient(g: np.ndarray, x: np.ndarray, layout: str | None = None, *
 def avg_pool_gradient(g: np.ndarray, extents: Any, count_include_pad: bool = False, layout: str | None = None,
                       **attrs: Any) -> np.ndarray:
     g = first(g, layout)
-    dx = np.zeros((*g.shape[:2], *extents))
+    dx: Any = np.zeros((*g.shape[:2], *extents))
     size = prod(each(attrs["window"], len(extents)))
     for place, entries in visits(tuple(extents), **attrs):
         for _, at in entries:
