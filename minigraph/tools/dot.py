@@ -1,24 +1,24 @@
 """A graph as DOT text, the language of Graphviz.
 
 The page has a column for each role. The forward runs down; the backward stands beside it and runs up, so that a layer, its
-statistics, its gradient and its update form a row. A value that would cross the page, above all a saved activation that the
-backward reads, is a small note with its name. State is a cylinder. Numbers such as 0.9 are written into the node that
-reads them.
+statistics, its gradient and its update form a row. Blocks and repeats have a frame in the forward column and one beside it.
+(Frames across all columns would be one, but inside of them Graphviz gives up the order of a row.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import groupby
 
 import graphviz
 
-from minigraph.core.ir import ROLES, Graph, Node, Type, Value, Variable
-from minigraph.tools.labels import call_text, ops_lines, type_text, wrapped
-from minigraph.tools.outline import Layer, Outline, is_number, outline
+from minigraph.core.ir import Graph, Node
+from minigraph.tools.labels import call_lines, ops_lines, type_text, wrapped
+from minigraph.tools.outline import Layer, is_number, outline
 from minigraph.tools.repeats import Repeat, repeats
+from minigraph.tools.sketch import CYLINDERS, Sketch
 
 
 @dataclass(frozen=True)
@@ -28,275 +28,203 @@ class Look:
     word: str  # behind a layer's name: colours are not the only sign
 
 
-# Blue, orange, green and purple of Okabe and Ito, which the colour-blind tell apart; the fills are light enough for print.
-LOOKS = {"forward": Look("#DCEBF7", "#0072B2", ""), "backward": Look("#FCE4D4", "#C24E00", "gradient"),
-         "statistic": Look("#F5E6F0", "#A8588A", "statistics"), "update": Look("#D9F0E6", "#00795A", "update")}
-COLUMNS = ("forward", "statistic", "backward", "update")
-STATE, INPUT, NOTE, BLOCK = "#F3F1E7", "#FFFFFF", "#FFFBE0", "#8A8A8A"
+# Blue, purple, orange and green of Okabe and Ito, which the colour-blind tell apart; the fills are light enough for print.
+LOOKS = {"forward": Look("#DCEBF7", "#0072B2", ""), "statistic": Look("#F5E6F0", "#A8588A", "statistics"),
+         "backward": Look("#FCE4D4", "#C24E00", "gradient"), "update": Look("#D9F0E6", "#00795A", "update")}
+SIDES = (("forward", "statistic"), ("backward", "update"))
 FONT = "Helvetica,Arial,sans-serif"
-SLOTS = ("slot", "counter", "stream")
+GRAPH = {"rankdir": "TB", "newrank": "true", "nodesep": "0.22", "ranksep": "0.28", "fontname": FONT, "fontsize": "11", "labelloc": "t",
+         "labeljust": "l", "margin": "0.15", "bgcolor": "white"}
+NODE = {"fontname": FONT, "fontsize": "10", "shape": "box", "style": "rounded,filled", "height": "0.3", "margin": "0.11,0.05"}
+EDGE = {"fontname": FONT, "fontsize": "8", "fontcolor": "#444444", "arrowsize": "0.55", "color": "#77735F"}
+INPUT = {"fillcolor": "white", "color": "#222222", "class": "minigraph-port"}
+OUTPUT = {"fillcolor": "#222222", "color": "#222222", "fontcolor": "white", "class": "minigraph-port"}
+NOTE = {"shape": "note", "style": "filled", "fillcolor": "#FFFBE0", "color": "#B0A060", "fontsize": "8", "height": "0.2", "margin": "0.06,0.03"}
+STATE = {"shape": "cylinder", "style": "filled", "fillcolor": "#F3F1E7", "color": "#77735F", "fontsize": "8", "margin": "0.08,0.08"}
+FRAME = {"style": "rounded", "color": "#8A8A8A", "labeljust": "l", "fontsize": "10", "margin": "9", "penwidth": "0.8"}
+REPEAT = {**FRAME, "style": "rounded,dashed", "penwidth": "1.6"}
+INVISIBLE = {"style": "invis"}
 
 
 def dot(graph: Graph, collapse: bool = True, expand: Sequence[str] = ()) -> str:
     """The picture's DOT text; collapse and expand are as for `draw`."""
     whole = outline(graph)
     expanded = frozenset(layer for layer in whole.layers if any(fnmatchcase(layer.name, pattern) for pattern in expand))
-    return _Page(whole, expanded, repeats(whole, expanded) if collapse else []).source()
+    sketch = Sketch(whole, expanded, repeats(whole, expanded) if collapse else ())
+    nodes = sum(not is_number(node) for node in graph.nodes)
+    page = graphviz.Digraph("minigraph", graph_attr={**GRAPH, "label": _label(f"{graph.name}: {nodes} nodes, {len(graph.state)} states") + "\\l"},
+                            node_attr=NODE, edge_attr=EDGE)
+    _headings(page, sketch)
+    for i, value in enumerate(graph.inputs):
+        if any(start == f"input{i}" for start, _ in sketch.edges):
+            page.node(f"input{i}", _label(value.name), group="forward", tooltip=_label(f"input {value}"), **INPUT)
+    for _, group in groupby(sketch.layers, key=lambda layer: sketch.run_of.get(layer, (layer.block, 0))[0]):
+        _boxes(page, sketch, list(group))
+    for i, (name, value) in enumerate(graph.outputs.items()):
+        page.node(f"output{i}", _label(name), tooltip=_label(f"output {name} = {value}"), **OUTPUT)
+    for layer in sketch.layers:
+        _row(page, sketch, layer)
+    _edges(page, sketch)
+    return page.source
 
 
-class _Page:
-    """One picture in the making: what is drawn where, and the edges between, which are collected before they are written."""
+def _headings(page: graphviz.Digraph, sketch: Sketch) -> None:
+    """The roles that occur, as coloured words over their columns."""
+    first = {role: next((layer.nodes[role][0] for layer in sketch.layers if layer.nodes[role]), None) for role in LOOKS}
+    found = {role: node for role, node in first.items() if node is not None}
+    if len(found) < 2:
+        return
+    with page.subgraph(graph_attr={"rank": "source"}) as row:
+        for role in found:
+            row.node(f"heading_{role}", "statistics" if role == "statistic" else role, fillcolor=LOOKS[role].line, color=LOOKS[role].line,
+                     fontcolor="white", style="filled", group=role, height="0.22")
+        for left, right in zip(found, list(found)[1:]):
+            row.edge(f"heading_{left}", f"heading_{right}", **INVISIBLE)
+    for role in (role for role in found if role != "statistic"):  # a fourth edge makes Graphviz give up the order of the first row
+        node = found[role]
+        if sketch.outline.layer_of[node] in sketch.expanded:
+            continue
+        above = [start for start, end in sketch.edges if end == sketch.place[node] and start.startswith("input")]
+        page.edge(f"heading_{role}", above[0] if above else sketch.place[node], **INVISIBLE)
 
-    def __init__(self, whole: Outline, expanded: frozenset[Layer], repeated: Sequence[Repeat]):
-        self.graph, self.outline, self.expanded, self.repeated = whole.graph, whole, expanded, repeated
-        self.shown_as: dict[Layer, Layer] = {}  # each layer of a repeat: the one of its first run
-        self.run_of: dict[Layer, tuple[int, int]] = {}  # the repeat it is in, and the run
-        for number, repeat in enumerate(repeated):
-            for i in range(repeat.start, repeat.stop):
-                run, offset = divmod(i - repeat.start, repeat.length)
-                self.shown_as[whole.layers[i]] = whole.layers[repeat.start + offset]
-                self.run_of[whole.layers[i]] = number, run
-        self.layers = [layer for layer in whole.layers if self.shown_as.get(layer, layer) is layer]
-        self.number = {layer: i for i, layer in enumerate(self.layers)}
-        self.place = {node: self._place(node, layer) for node, layer in whole.layer_of.items()}
-        self.edges: dict[tuple[str, str], dict[str, None]] = {}  # (from, to): the labels
-        self.kinds: dict[tuple[str, str], str] = {}  # (from, to): role, or "row" for an edge inside of a row
-        self.notes: dict[str, dict[str, None]] = {}  # place: the names of what it reads from far away
-        for node, layer in whole.layer_of.items():
-            for value in node.inputs:
-                self._read(node, layer, value)
 
-    def _place(self, node: Node, layer: Layer) -> str:
-        """The name in DOT of what stands for a node: a layer's box, or the node's own."""
-        shown = self.shown_as.get(layer, layer)
-        base = f"{node.origin.role}{self.number[shown]}"
-        return f"{base}_{layer.nodes[node.origin.role].index(node)}" if shown in self.expanded else base
-
-    # edges and notes
-
-    def _read(self, node: Node, layer: Layer, value: Value) -> None:
-        """Draw that a node reads a value: as an edge, as a name in the note of its box, or not at all."""
-        here, role, shown = self.place[node], node.origin.role, self.shown_as.get(layer, layer)
-        first_run = shown is layer
-        maker = self.graph.producer.get(value)
-        if maker is not None:
-            if is_number(maker):
-                return
-            other = self.outline.layer_of[maker]
-            self._read_node(node, layer, value, maker, other)
-        elif value.name in self.graph.variables:
-            if self.outline.owner.get(value) is not layer:
-                if first_run:
-                    self._note(here, layer, value)
-            elif self.graph.variables[value.name].kind in SLOTS or role in ("forward", "statistic"):
-                self._edge(self._state_place(self.graph.variables[value.name], shown), here, None, "row")
-        elif role == "forward" or (role == "update" and not layer.nodes["forward"]):
-            self._edge(f"input{self.graph.inputs.index(value)}", here, value.type, "forward")
-        elif first_run:
-            self._note(here, layer, value)
-
-    def _read_node(self, node: Node, layer: Layer, value: Value, maker: Node, other: Layer) -> None:
-        here, there = self.place[node], self.place[maker]
-        role, its = node.origin.role, maker.origin.role
-        mine, theirs = self.run_of.get(layer), self.run_of.get(other)
-        if mine and theirs and mine[0] == theirs[0] and mine[1] != theirs[1] and role == its:
-            return  # from one run of a repeat to the next
-        if layer is other and (role == its or (its, role) in (("forward", "statistic"), ("backward", "update"))):
-            if here != there:
-                self._edge(there, here, value.type if role == its else None, role if role == its else "row")
-        elif layer is not other and role == its and role in ("forward", "backward"):
-            self._edge(there, here, value.type, role)
-        elif role == "statistic" and any(value in n.inputs for n in layer.nodes["forward"]):
-            return  # the layer reads it anyway
-        elif self.shown_as.get(layer, layer) is layer:
-            self._note(here, layer, value)
-
-    def _edge(self, start: str, end: str, type_: Type | None, kind: str) -> None:
-        self.kinds[start, end] = kind
-        labels = self.edges.setdefault((start, end), {})
-        if type_ is not None:
-            labels[type_text(type_)] = None
-
-    def _note(self, here: str, layer: Layer, value: Value) -> None:
-        self.notes.setdefault(here, {})[self._name(value, layer)] = None
-
-    def _name(self, value: Value, seen_from: Layer) -> str:
-        """What a value is called in a note: its layer, where that hands on only this one; without the block they share."""
-        maker = self.graph.producer.get(value)
-        layer = self.outline.layer_of.get(maker) if maker is not None else self.outline.owner.get(value)
-        name = value.name
-        if layer is not None and maker is not None and maker.origin.role == "forward":
-            name = layer.name if self.outline.main.get(layer) is value else f"{layer.name}.{value.name.rpartition('.')[2]}"
-        if layer is not None and seen_from.block and layer.block == seen_from.block:
-            name = name.removeprefix(f"{layer.block}.")
-        return name
-
-    def _state_place(self, variable: Variable, layer: Layer) -> str:
-        if variable.kind == "statistic" and layer.nodes["statistic"]:
-            return f"running{self.number[layer]}"
-        return f"{'slots' if variable.kind in SLOTS and layer.nodes['update'] else 'state'}{self.number[layer]}"
-
-    # writing
-
-    def source(self) -> str:
-        page = graphviz.Digraph("minigraph", graph_attr={
-            "rankdir": "TB", "nodesep": "0.22", "ranksep": "0.28", "fontname": FONT, "fontsize": "11", "label": self._title(),
-            "labelloc": "t", "labeljust": "l", "margin": "0.15", "bgcolor": "white", "class": "minigraph", "newrank": "true",
-        }, node_attr={"fontname": FONT, "fontsize": "10", "shape": "box", "style": "rounded,filled", "height": "0.3", "margin": "0.11,0.05"},
-            edge_attr={"fontname": FONT, "fontsize": "8", "fontcolor": "#444444", "arrowsize": "0.55", "color": "#555555"})
-        self._headings(page)
-        for i, value in enumerate(self.graph.inputs):
-            if any(start == f"input{i}" for start, _ in self.edges):
-                page.node(f"input{i}", _label(value.name), fillcolor=INPUT, color="#222222", shape="box", group="forward",
-                          tooltip=_label(f"input {value}"), **{"class": "minigraph-port"})
-        for _, group in groupby(self.layers, key=self._frame):
-            self._block(page, list(group))
-        self._outputs(page)
-        self._edges(page)
-        return page.source
-
-    def _title(self) -> str:
-        nodes = sum(not is_number(node) for node in self.graph.nodes)
-        return _label(f"{self.graph.name}: {nodes} nodes, {len(self.graph.state)} states") + "\\l"
-
-    def _headings(self, page: graphviz.Digraph) -> None:
-        """The roles that occur, as coloured words over their columns."""
-        roles = [role for role in COLUMNS if any(layer.nodes[role] for layer in self.layers)]
-        if len(roles) < 2:
-            return
-        with page.subgraph(graph_attr={"rank": "min"}) as row:
-            for role in roles:
-                row.node(f"heading_{role}", role if role != "statistic" else "statistics", fillcolor=LOOKS[role].line,
-                         color=LOOKS[role].line, fontcolor="white", style="filled", group=role, height="0.22")
-            for left, right in zip(roles, roles[1:]):
-                row.edge(f"heading_{left}", f"heading_{right}", style="invis")
-        for role in roles:
-            first = next(layer for layer in self.layers if layer.nodes[role])
-            page.edge(f"heading_{role}", self.place[first.nodes[role][0]], style="invis", weight="30")
-
-    def _frame(self, layer: Layer) -> tuple[object, ...]:
-        """What layers have in common that stand in one frame: a repeat, or a block."""
-        return ("repeat", self.run_of[layer][0]) if layer in self.run_of else ("block", layer.block)
-
-    def _block(self, page: graphviz.Digraph, layers: Sequence[Layer]) -> None:
-        first = layers[0]
-        if first in self.run_of:
-            title = self._repeat_title(self.repeated[self.run_of[first][0]])
-        elif first.block:
-            title = first.block
-        else:
+def _boxes(page: graphviz.Digraph, sketch: Sketch, layers: Sequence[Layer]) -> None:
+    """The boxes of layers that share a frame, or have none."""
+    run, first = sketch.run_of.get(layers[0]), layers[0]
+    for side, roles in enumerate(SIDES):
+        if not (run or first.block) or not any(layer.nodes[role] for layer in layers for role in roles):
             for layer in layers:
-                self._row(page, layer)
-            return
-        with page.subgraph(name=f"cluster_{self.number[first]}", graph_attr={
-                "label": _label(title), "style": "rounded,dashed" if first in self.run_of else "rounded", "color": BLOCK, "labeljust": "l",
-                "fontsize": "10", "penwidth": "1.6" if first in self.run_of else "0.8", "margin": "9", "class": "minigraph-block"}) as frame:
+                _side(page, sketch, layer, roles)
+            continue
+        title = _repeat_title(sketch, sketch.repeats[run[0]]) if run else first.block
+        with page.subgraph(name=f"cluster_{side}_{sketch.number[first]}", graph_attr={**(REPEAT if run else FRAME), "label": _label(title)}) as frame:
             for layer in layers:
-                self._row(frame, layer)
+                _side(frame, sketch, layer, roles)
 
-    def _repeat_title(self, repeat: Repeat) -> str:
-        runs = [self.outline.layers[repeat.start + i * repeat.length : repeat.start + (i + 1) * repeat.length] for i in range(repeat.times)]
-        blocks = ["+".join(dict.fromkeys(layer.block for layer in run)) for run in runs]
-        names = blocks if all(blocks) else [run[0].name if len(run) == 1 else f"{run[0].name} to {run[-1].name}" for run in runs]
-        return f"{repeat.times} ×   {names[0]}, … , {names[-1]}" if repeat.times > 2 else f"2 ×   {names[0]}, {names[1]}"
 
-    def _row(self, page: graphviz.Digraph, layer: Layer) -> None:
-        """A layer's boxes with their state and notes, side by side; or, expanded, a frame for each role."""
-        order: list[str] = []
-        with page.subgraph(graph_attr={} if layer in self.expanded else {"rank": "same"}) as row:
-            self._state(row, layer, f"state{self.number[layer]}", order)
-            for role in COLUMNS:
-                nodes = layer.nodes[role]
-                if not nodes:
-                    continue
-                if layer in self.expanded:
-                    self._nodes(row, layer, role, nodes)
-                else:
-                    self._draw_note(row, self.place[nodes[0]], order)
-                    self._layer_box(row, layer, role, nodes)
-                    order.append(self.place[nodes[0]])
-                if role == "statistic":
-                    self._state(row, layer, f"running{self.number[layer]}", order)
-            self._state(row, layer, f"slots{self.number[layer]}", order)
-            for left, right in zip(order, order[1:]):
-                if (left, right) not in self.edges and (right, left) not in self.edges:
-                    row.edge(left, right, style="invis")
+def _repeat_title(sketch: Sketch, repeat: Repeat) -> str:
+    names = []
+    for run in range(repeat.times):
+        layers = sketch.outline.layers[repeat.start + run * repeat.length : repeat.start + (run + 1) * repeat.length]
+        blocks = list(dict.fromkeys(layer.block for layer in layers))
+        ends = blocks if all(blocks) else [layer.name for layer in layers]
+        names.append(ends[0] if len(ends) == 1 else f"({ends[0]} to {ends[-1]})")
+    return f"{repeat.times} ×  {', '.join(names)}" if repeat.times < 4 else f"{repeat.times} ×  {names[0]}, {names[1]}, … , {names[-1]}"
 
-    def _layer_box(self, page: graphviz.Digraph, layer: Layer, role: str, nodes: Sequence[Node]) -> None:
-        look, title = LOOKS[role], layer.title
-        lines = ops_lines(self.graph, nodes)
-        if role == "forward" and len(nodes) == 1 and title.rstrip("0123456789") == nodes[0].op.name:
-            lines = [line.removeprefix(nodes[0].op.name).strip() for line in lines]  # relu2 needs no "relu" below
-        if role not in layer.nodes or (look.word and title != role and not (role == "update" and not layer.nodes["forward"])):
-            title = f"{title} {look.word}"
-        written = [name.removeprefix(f"{layer.name}.") for name in self._written(nodes)]
-        if written and role != "statistic":
-            lines += wrapped(written, ", ", 3)
-            lines[-len(wrapped(written, ", ", 3))] = "→ " + lines[-len(wrapped(written, ", ", 3))]
-        page.node(self.place[nodes[0]], _label(title, *filter(None, lines)), fillcolor=look.fill, color=look.line, group=role,
-                  tooltip=_label(*_details(nodes)), **{"class": "minigraph-layer"})
 
-    def _written(self, nodes: Iterable[Node]) -> list[str]:
-        made = {value for node in nodes for value in node.outputs}
-        return [old.name for old, new in self.graph.updates.items() if new in made and self.graph.variables[old.name].kind not in SLOTS]
+def _side(page: graphviz.Digraph, sketch: Sketch, layer: Layer, roles: Iterable[str]) -> None:
+    """A layer's boxes for these roles, with their notes and cylinders."""
+    number = sketch.number[layer]
+    for role in roles:
+        nodes = layer.nodes[role]
+        if layer in sketch.expanded:
+            _nodes(page, sketch, layer, role)
+        elif nodes:
+            _box(page, sketch, layer, role)
+        kinds = {"forward": "state", "statistic": "running", "update": "slots"}
+        if role in kinds:
+            _cylinder(page, sketch, layer, f"{kinds[role]}{number}")
 
-    def _nodes(self, page: graphviz.Digraph, layer: Layer, role: str, nodes: Sequence[Node]) -> None:
-        look = LOOKS[role]
-        frame = {"label": _label(f"{layer.title} {look.word}"), "color": look.line, "style": "rounded", "fontsize": "9", "margin": "6",
-                 "fontcolor": look.line, "labeljust": "l"}
-        with page.subgraph(name=f"cluster_{role}{self.number[layer]}" if len(nodes) > 1 else None, graph_attr=frame if len(nodes) > 1 else {}) as inside:
-            for node in nodes:
-                place = self.place[node]
-                self._draw_note(inside, place, [])
-                written = [f"→ {name}" for name in self._written([node])]
-                inside.node(place, _label(call_text(self.graph, node), *written), fillcolor=look.fill, color=look.line,
-                            tooltip=_label(*_details([node])))
 
-    def _draw_note(self, page: graphviz.Digraph, place: str, order: list[str]) -> None:
-        if place in self.notes:
-            names = list(self.notes[place])
-            lines = [*names[:4], f"and {len(names) - 4} more"] if len(names) > 5 else names
-            page.node(f"note_{place}", _label(*lines), shape="note", style="filled", fillcolor=NOTE, color="#B0A060", fontsize="8",
-                      height="0.2", margin="0.06,0.03", tooltip=_label("reads", *names))
-            self._edge(f"note_{place}", place, None, "note")
+def _box(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> None:
+    """A layer as one box: its name, its ops, the state that it moves."""
+    look, nodes, title = LOOKS[role], layer.nodes[role], layer.title
+    place = sketch.place[nodes[0]]
+    lines = ops_lines(sketch.graph, nodes)
+    if len(nodes) == 1 and title.rstrip("0123456789") == nodes[0].op.name:
+        lines = [line.removeprefix(nodes[0].op.name).strip() for line in lines]  # relu2 needs no "relu" below
+    if look.word and layer.nodes["forward"]:
+        title += f" {look.word}"
+    if role == "update":
+        lines += [f"reads {line}" for line in wrapped(sketch.notes.get(place, ()), ", ", 1)]
+        written = [name.removeprefix(f"{layer.name}.") for name in _written(sketch.graph, nodes)]
+        lines += [f"→ {line}" for line in wrapped(written, ", ", 1)]
+    else:
+        _note(page, sketch, place)
+    page.node(place, _label(title, *lines), fillcolor=look.fill, color=look.line, tooltip=_label(*_details(nodes)),
+              **{"class": "minigraph-layer", **({"group": role} if layer in sketch.spine else {})})
+
+
+def _nodes(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> None:
+    """An expanded layer: each of its nodes, with a frame around them where there are several."""
+    look, nodes = LOOKS[role], layer.nodes[role]
+    frame = {"label": _label(f"{layer.title} {look.word}"), "color": look.line, "fontcolor": look.line, "style": "rounded", "fontsize": "9",
+             "margin": "6", "labeljust": "l"}
+    several = len(nodes) > 1
+    with page.subgraph(name=f"cluster_{role}{sketch.number[layer]}" if several else None, graph_attr=frame if several else {}) as inside:
+        for node in nodes:
+            _note(inside, sketch, sketch.place[node])
+            written = [f"→ {name}" for name in _written(sketch.graph, [node])]
+            title = [] if several or layer.title.rstrip("0123456789") == node.op.name else [layer.title]
+            inside.node(sketch.place[node], _label(*title, *call_lines(sketch.graph, node), *written), fillcolor=look.fill, color=look.line,
+                        tooltip=_label(*_details([node])))
+
+
+def _written(graph: Graph, nodes: Iterable[Node]) -> list[str]:
+    """The parameters and statistics that these nodes move."""
+    made = {value for node in nodes for value in node.outputs}
+    return [old.name for old, new in graph.updates.items() if new in made and graph.variables[old.name].kind in ("parameter", "statistic")]
+
+
+def _note(page: graphviz.Digraph, sketch: Sketch, place: str) -> None:
+    if place in sketch.notes:
+        names = list(sketch.notes[place])
+        lines = [*names[:4], f"and {len(names) - 4} more"] if len(names) > 5 else names
+        page.node(f"note_{place}", _label(*lines), tooltip=_label("reads", *names), **NOTE)
+        page.edge(f"note_{place}", place, style="dotted", arrowsize="0.4", color="#8A7A30", weight="20")
+
+
+def _cylinder(page: graphviz.Digraph, sketch: Sketch, layer: Layer, place: str) -> None:
+    variables = [v for v in layer.state if sketch.cylinder(v, layer) == place]
+    if variables:
+        names = [v.name.removeprefix("optimizer.").removeprefix(f"{layer.name}.") for v in variables]
+        typed = [f"{name}  {type_text(v.value.type)}" for name, v in zip(names, variables)]
+        page.node(place, _label(*(wrapped(names, ", ") if place.startswith("slots") else typed)),
+                  tooltip=_label(*(f"{v.kind} {v.value}" for v in variables)), **STATE)
+
+
+def _row(page: graphviz.Digraph, sketch: Sketch, layer: Layer) -> None:
+    """Bring what belongs to a layer side by side, in order."""
+    number, order = sketch.number[layer], []
+    if layer in sketch.expanded:
+        return
+    state = {kind for kind in CYLINDERS if any(sketch.cylinder(v, layer) == f"{kind}{number}" for v in layer.state)}
+    if "state" in state:
+        order.append(f"state{number}")
+    for role, kind in (("forward", ""), ("statistic", "running"), ("backward", ""), ("update", "slots")):
+        place = f"{role}{number}"
+        if place in sketch.notes and role != "update":
             order.append(f"note_{place}")
+        if layer.nodes[role]:
+            order.append(place)
+            order += [f"output{i}" for i, beside in enumerate(sketch.outputs.values()) if beside == place]
+        if kind in state:
+            order.append(f"{kind}{number}")
+    with page.subgraph(graph_attr={"rank": "same"}) as row:
+        for left, right in zip(order, order[1:]):
+            if (left, right) not in sketch.edges and (right, left) not in sketch.edges and left != f"note_{right}":
+                row.edge(left, right, **INVISIBLE)
+        for place in order:
+            row.node(place)
+    before = [f"update{sketch.number[other]}" for other in sketch.layers if other.nodes["update"] and other not in sketch.expanded]
+    if not layer.nodes["forward"] and len(before) > 1 and before[-1] == f"update{number}":
+        page.edge(before[-2], before[-1], **INVISIBLE)  # what serves all layers stands below them
 
-    def _state(self, page: graphviz.Digraph, layer: Layer, place: str, order: list[str]) -> None:
-        variables = [v for v in layer.state if self._state_place(v, layer) == place]
-        if not variables or not any(start == place for start, _ in self.edges):
-            return
-        short = [v.name.removeprefix("optimizer.").removeprefix(f"{layer.name}.") for v in variables]
-        if place.startswith("slots"):
-            lines = wrapped(short, ", ")
+
+def _edges(page: graphviz.Digraph, sketch: Sketch) -> None:
+    step = {sketch.place[node]: i for i, layer in enumerate(sketch.spine) for nodes in layer.nodes.values() for node in nodes}
+    for (start, end), edge in sketch.edges.items():
+        label = "".join(f"\u00a0{_label(line)}\\l" for line in edge.labels)
+        weight = "8" if start in step and end in step and abs(step[start] - step[end]) == 1 else "2"
+        if edge.kind == "backward":  # up the page: Graphviz ranks the edge the other way round
+            page.edge(end, start, label, dir="back", color=LOOKS["backward"].line, weight=weight)
+        elif start.startswith(("running", "slots")):  # these stand to the right of what reads them
+            page.edge(end, start, dir="back", arrowsize="0.4")
+        elif edge.kind == "row":
+            line = "update" if end.startswith("update") else "forward" if end.startswith("output") else None
+            page.edge(start, end, arrowsize="0.4", **({"color": LOOKS[line].line} if line else {}))
         else:
-            lines = [f"{name}  {type_text(v.value.type)}" for name, v in zip(short, variables)]
-        page.node(place, _label(*lines), shape="cylinder", style="filled", fillcolor=STATE, color="#77735F", fontsize="8", height="0.3",
-                  margin="0.08,0.08", tooltip=_label(*(f"{v.kind} {v.value}" for v in variables)))
-        order.append(place)
-
-    def _outputs(self, page: graphviz.Digraph) -> None:
-        for i, (name, value) in enumerate(self.graph.outputs.items()):
-            page.node(f"output{i}", _label(name), fillcolor="#222222", color="#222222", fontcolor="white",
-                      tooltip=_label(f"output {name} = {value}"), **{"class": "minigraph-port"})
-            maker = self.graph.producer.get(value)
-            if maker in self.place:
-                self._edge(self.place[maker], f"output{i}", value.type, maker.origin.role if maker.origin.role == "backward" else "forward")  # type: ignore[index, union-attr]
-
-    def _edges(self, page: graphviz.Digraph) -> None:
-        for (start, end), labels in self.edges.items():
-            kind = self.kinds[start, end]
-            label = "".join(f"\u00a0{_label(line)}\\l" for line in labels)
-            if kind == "backward":  # up the page: Graphviz ranks the edge the other way round
-                page.edge(end, start, label, dir="back", color=LOOKS["backward"].line, weight="2")
-            elif kind == "note":
-                page.edge(start, end, style="dotted", arrowsize="0.4", color="#8A7A30", weight="20")
-            elif start.startswith(("slots", "running")):  # these stand to the right
-                page.edge(end, start, dir="back", color="#77735F", arrowsize="0.4")
-            elif kind == "row":
-                color = LOOKS["update"].line if end.startswith("update") else "#77735F"
-                page.edge(start, end, color=color, arrowsize="0.4")
-            else:
-                page.edge(start, end, label, color=LOOKS[kind].line if kind in ROLES else "#555555", weight="4")
+            page.edge(start, end, label, color=LOOKS[edge.kind].line, weight=weight)
 
 
 def _details(nodes: Iterable[Node]) -> list[str]:

@@ -48,15 +48,12 @@ def _flat(value: Any) -> list[Any]:
     return [leaf for part in value for leaf in _flat(part)] if isinstance(value, tuple) else [value]
 
 
-def call_text(graph: Graph, node: Node) -> str:
-    """An op with its attributes, and with the numbers among its inputs: mul 0.9; sub 1 − □ where order matters."""
+def call_lines(graph: Graph, node: Node) -> list[str]:
+    """An op with the numbers among its inputs ("mul 0.9"; "div 1, ·" where the tensor is the second), and its attributes."""
     makers = [graph.producer.get(value) for value in node.inputs]
     written = [_attribute(m.attrs["value"]) if m is not None and is_number(m) else None for m in makers]
-    parts = [node.op.name]
-    if any(w is not None for w in written):
-        first_is_tensor = written[0] is None
-        parts.append(", ".join(w for w in written if w) if first_is_tensor else ", ".join(w or "·" for w in written))
-    return " ".join(filter(None, [*parts, attributes_text(node)]))
+    numbers = [w or "·" for w in written] if written and written[0] else [w for w in written if w]
+    return [" ".join([node.op.name, ", ".join(numbers)]).strip(), *wrapped(attributes_text(node).split(", "), ", ")]
 
 
 def ops_lines(graph: Graph, nodes: Sequence[Node]) -> list[str]:
@@ -69,7 +66,7 @@ def ops_lines(graph: Graph, nodes: Sequence[Node]) -> list[str]:
     if nodes[0].origin.role == "forward":
         return wrapped([" ".join(filter(None, [node.op.name, attributes_text(node)])) for node in shown], " · ")
     counts = Counter(node.op.name for node in shown)
-    return wrapped([f"{count} {name}" if count > 1 else name for name, count in counts.items()], " · ")
+    return wrapped([f"{count} {name}" if count > 1 else name for name, count in counts.items()], " · ", 3)
 
 
 def wrapped(words: Iterable[str], separator: str, lines: int = 4) -> list[str]:

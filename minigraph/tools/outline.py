@@ -1,6 +1,6 @@
 """The outline of a graph: its nodes gathered into layers, as the person who wrote the network thinks of it.
 
-A layer is a scope that owns state (conv1 with conv1.weight), or one node of its own where there is no such scope (a relu).
+A layer is a scope that owns state (conv1 with conv1.weight) or has one node (dropout1), or one node of its own where there is no such scope (a relu).
 To it belong, by role, the forward nodes, the statistics, the backward nodes of its forward nodes, and the updates of its
 state. Pictures and tables show layers; nobody computes with them.
 """
@@ -69,7 +69,7 @@ def is_number(node: Node) -> bool:
 def outline(graph: Graph) -> Outline:
     """The layers of a graph.
 
-    Forward nodes of one scope that owns state make one layer as far as they are connected, so that shared weights which are
+    Forward nodes of one scope that is a layer make one as far as they are connected, so that shared weights which are
     used twice are two layers. A backward node goes to the layer of the node that it differentiates, a statistic to the layer
     in whose scope it is. An update goes to the layer whose state it serves; one that serves several (a schedule, the norm of
     all gradients) makes a layer with its like.
@@ -99,9 +99,11 @@ def outline(graph: Graph) -> Outline:
 
 
 def _forward(graph: Graph) -> dict[Node, Layer]:
-    """Forward nodes: those of a scope that owns state, joined where one reads the other; the others each for itself."""
-    owning = {variable.name.rpartition(".")[0] for variable in graph.state} - {""}
+    """Forward nodes: those of a scope that is a layer, joined where one reads the other; the others each for itself."""
     forward = [node for node in graph.nodes if node.origin.role == "forward" and not is_number(node)]
+    count = Counter(node.origin.scope for node in forward)
+    owning = {variable.name.rpartition(".")[0] for variable in graph.state} | {s for s in count if count[s] == 1}
+    owning -= {"", *(s.rpartition(".")[0] for s in count)}
     root = {node: node for node in forward}
 
     def find(node: Node) -> Node:

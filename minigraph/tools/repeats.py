@@ -50,7 +50,7 @@ def repeats(outline: Outline, alone: Set[Layer] = frozenset()) -> list[Repeat]:
                and all(last < r.stop for last in last_reader[r.start : r.stop - r.length])]
         if not fit:
             return []
-        best = max(fit, key=lambda r: (r.saved, -r.length, -r.start))
+        best = max(fit, key=lambda r: (r.saved, -r.length, bool(layers[r.start].state), -r.start))
         return [*between(low, best.start), best, *between(best.stop, high)]
 
     return between(0, len(layers))
