@@ -320,18 +320,18 @@ def max_pool(x: np.ndarray, **attrs: Any) -> np.ndarray:
 def avg_pool(x: np.ndarray, count_include_pad: bool = False, layout: str | None = None, **attrs: Any) -> np.ndarray:
     x = first(x, layout)
     places = list(visits(x.shape[2:], **attrs))
-    y: Any = np.zeros((*x.shape[:2], *(n + 1 for n in places[-1][0])))
+    y = np.zeros((*x.shape[:2], *(n + 1 for n in places[-1][0])))
     size = prod(each(attrs["window"], x.ndim - 2))
-    for place, entries in places:
-        for _, at in entries:
-            y[(..., *place)] += x[(..., *at)] / (size if count_include_pad else len(entries))
+    for n, c in np.ndindex(*x.shape[:2]):
+        for place, entries in places:
+            y[(n, c, *place)] = sum(x[(n, c, *at)] for _, at in entries) / (size if count_include_pad else len(entries))
     return back(y, layout)
 
 
 def max_pool_select(h: np.ndarray, x: np.ndarray, layout: str | None = None, **attrs: Any) -> np.ndarray:
     h, x = first(h, layout), first(x, layout)
     places = list(visits(x.shape[2:], **attrs))
-    y: Any = np.zeros((*x.shape[:2], *(n + 1 for n in places[-1][0])))
+    y = np.zeros((*x.shape[:2], *(n + 1 for n in places[-1][0])))
     for n, c in np.ndindex(*x.shape[:2]):
         for place, entries in places:
             y[(n, c, *place)] = h[n, c][largest(x[n, c], entries)]
@@ -340,7 +340,7 @@ def max_pool_select(h: np.ndarray, x: np.ndarray, layout: str | None = None, **a
 
 def max_pool_gradient(g: np.ndarray, x: np.ndarray, layout: str | None = None, **attrs: Any) -> np.ndarray:
     g, x = first(g, layout), first(x, layout)
-    dx: Any = np.zeros(x.shape)
+    dx = np.zeros(x.shape)
     for n, c in np.ndindex(*x.shape[:2]):
         for place, entries in visits(x.shape[2:], **attrs):
             dx[n, c][largest(x[n, c], entries)] += g[(n, c, *place)]
@@ -350,11 +350,12 @@ def max_pool_gradient(g: np.ndarray, x: np.ndarray, layout: str | None = None, *
 def avg_pool_gradient(g: np.ndarray, extents: Any, count_include_pad: bool = False, layout: str | None = None,
                       **attrs: Any) -> np.ndarray:
     g = first(g, layout)
-    dx: Any = np.zeros((*g.shape[:2], *extents))
+    dx = np.zeros((*g.shape[:2], *extents))
     size = prod(each(attrs["window"], len(extents)))
-    for place, entries in visits(tuple(extents), **attrs):
-        for _, at in entries:
-            dx[(..., *at)] += g[(..., *place)] / (size if count_include_pad else len(entries))
+    for n, c in np.ndindex(*g.shape[:2]):
+        for place, entries in visits(tuple(extents), **attrs):
+            for _, at in entries:
+                dx[(n, c, *at)] += g[(n, c, *place)] / (size if count_include_pad else len(entries))
     return back(dx, layout)
 
 
