@@ -162,13 +162,14 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     program, check = small.programs()
     fit(program, check, tmp_path, epochs=1)
     before = program.state.copy()
-    for options, sentence in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"batch_size": 10}, "batch_size: 8 there, 10 here"),
         ({"seed": 6}, "seed: 5 there, 6 here"),
         ({"drop_last": True}, "drop_last: False there, True here"),
         ({"best": ("val_accuracy", "max")}, "best: .*val_loss.* there, .*val_accuracy.* here"),
         ({"validation": (check, {k: v[:50] for k, v in small.data().items()})}, r"validation data x: .*100, 6.*50, 6"),
-    ]:
+    ]
+    for options, sentence in cases:
         with pytest.raises(mg.GraphError, match=f"checkpoint of another training(.|\n)*{sentence}(.|\n)*resume=False"):
             fit(program, check, tmp_path, **options)
     data = {name: array[:80] for name, array in small.data().items()}
