@@ -202,9 +202,7 @@ class Program:
             arrays[name] = _array(value, inputs[name])
             before = dict(symbols)
             if not dim.solve(value.type.shape, arrays[name].shape, symbols):
-                known = ", ".join(
-                    f"{k} = {n}" for k, n in before.items() if any(k in _symbols(s) for s in value.type.shape)
-                )
+                known = ", ".join(f"{k} = {n}" for k, n in before.items() if k in dim.symbols_of(value.type.shape))
                 raise GraphError(
                     f"input {name!r} is {value.type}{' with ' + known if known else ''}; got shape {arrays[name].shape}"
                 )
@@ -216,10 +214,6 @@ class Program:
 
     def __repr__(self) -> str:
         return f"<Program {self.graph.name!r} on {self.backend}>"
-
-
-def _symbols(size: dim.Size) -> set[str]:
-    return size.symbols() if isinstance(size, dim.Dim) else set()
 
 
 def _array(value: Value, given: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,11 @@ def fill_canonical(*, value: Any, shape: Any, dtype: Any) -> dict[str, Any]:
         number = kind(value)
     except (TypeError, ValueError, OverflowError):
         raise GraphError(f"{value!r} is not a number of dtype {dtype}") from None
-    expect(kind is not int or number == value, "{!r} is not a number of dtype {}", value, dtype)
+    if kind is int:
+        limits = np.iinfo(dtype)
+        expect(number == value and limits.min <= number <= limits.max, "{!r} is not a number of dtype {}", value, dtype)
+    elif kind is float and math.isfinite(number):
+        expect(abs(number) <= np.finfo(dtype).max, "{!r} is too large for {}", value, dtype)
     return {"value": number, "shape": shape_of(shape), "dtype": dtype}
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from minigraph.ops.half import in_float32
 from minigraph.ops.window import (
     arranged,
     channel_axis,
@@ -108,13 +109,10 @@ def _columns(
         yield part, np.ascontiguousarray(view[part]).reshape(part.stop - start, groups, rows, places)
 
 
+@in_float32
 def conv_reference(
     x: np.ndarray, w: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: int, layout: str
 ) -> np.ndarray:
-    if x.dtype == np.float16:  # summed in float32
-        return conv_reference(
-            x.astype(np.float32), w.astype(np.float32), stride, padding, dilation, groups, layout
-        ).astype(np.float16)
     x = channels_first(x, layout)
     places = positions(x.shape[2:], w.shape[2:], stride, padding, dilation)
     matrices = w.reshape(groups, w.shape[0] // groups, math.prod(w.shape[1:]))
@@ -185,14 +183,10 @@ def conv_input_gradient_canonical(g: Type, w: Type, extents: Any, **attrs: Any) 
     return {"extents": extents, **_geometry(g, w.shape[2:], extents=extents, **attrs)}
 
 
+@in_float32
 def conv_input_gradient_reference(
     g: np.ndarray, w: np.ndarray, extents: Any, stride: Any, padding: Any, dilation: Any, groups: int, layout: str
 ) -> np.ndarray:
-    if g.dtype == np.float16:
-        g, w = g.astype(np.float32), w.astype(np.float32)
-        return conv_input_gradient_reference(g, w, extents, stride, padding, dilation, groups, layout).astype(
-            np.float16
-        )
     g, window = channels_first(g, layout), w.shape[2:]
     channels, places = w.shape[1] * groups, g.shape[2:]
     matrices = w.reshape(groups, w.shape[0] // groups, math.prod(w.shape[1:])).swapaxes(1, 2)
@@ -257,14 +251,10 @@ def conv_weight_gradient_canonical(x: Type, g: Type, window: Any, **attrs: Any) 
     return {"window": window, **_geometry(x, window, **attrs)}
 
 
+@in_float32
 def conv_weight_gradient_reference(
     x: np.ndarray, g: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, groups: int, layout: str
 ) -> np.ndarray:
-    if x.dtype == np.float16:
-        x, g = x.astype(np.float32), g.astype(np.float32)
-        return conv_weight_gradient_reference(x, g, window, stride, padding, dilation, groups, layout).astype(
-            np.float16
-        )
     x, g = channels_first(x, layout), np.ascontiguousarray(channels_first(g, layout))
     outputs, inputs = g.shape[1], x.shape[1] // groups
     w = np.zeros((groups, outputs // groups, inputs * math.prod(window)), x.dtype)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from minigraph.ops import broadcast
+from minigraph.ops.half import in_float32
 from minigraph.ops.pointwise import cast, equal, exp, log, where
 from minigraph.ops.reduce import argmax, max, mean
 
@@ -29,6 +30,7 @@ def axis_canonical(x: Type, axis: Any) -> dict[str, Any]:
     return {"axis": axis_of(axis, x.rank)}
 
 
+@in_float32
 def softmax_reference(x: np.ndarray, axis: int) -> np.ndarray:
     e = scalar.exp(x - x.max(axis, keepdims=True))
     return e / e.sum(axis, keepdims=True)
@@ -56,6 +58,7 @@ def log_softmax_types(x: Type, /, axis: int = -1) -> Type:
     return softmax_types(x, axis)
 
 
+@in_float32
 def log_softmax_reference(x: np.ndarray, axis: int) -> np.ndarray:
     shifted = x - x.max(axis, keepdims=True)
     return shifted - scalar.log(scalar.exp(shifted).sum(axis, keepdims=True))
@@ -143,10 +146,11 @@ def cross_entropy_canonical(logits: Type, labels: Type, axis: Any, reduction: An
     return {"axis": axis_of(axis, logits.rank), "reduction": reduction}
 
 
+@in_float32
 def cross_entropy_reference(logits: np.ndarray, labels: np.ndarray, axis: int, reduction: str) -> np.ndarray:
     check_labels(labels, logits.shape[axis])
     picked = np.take_along_axis(
-        log_softmax_reference(logits, axis), np.expand_dims(labels, axis).astype(np.int64), axis
+        log_softmax_reference(logits, axis=axis), np.expand_dims(labels, axis).astype(np.int64), axis
     )
     each = -np.squeeze(picked, axis)
     if reduction == "none":

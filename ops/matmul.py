@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from minigraph.ops.broadcast import sum_to
+from minigraph.ops.half import in_float32
 from minigraph.ops.shape import transpose
 
 from minigraph.core.builder import Tensor
@@ -26,16 +27,10 @@ def swap(x: Tensor) -> Tensor:
     return transpose(x, (*range(x.rank - 2), x.rank - 1, x.rank - 2))
 
 
-def matmul_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    if x.dtype == np.float16:  # summed in float32, as everywhere
-        return np.matmul(x.astype(np.float32), y.astype(np.float32)).astype(np.float16)
-    return np.matmul(x, y)
-
-
 matmul = Op(
     "matmul",
     matmul_types,
-    matmul_reference,
+    in_float32(np.matmul),
     lambda gs, xs, ys: (sum_to(gs[0] @ swap(xs[1]), xs[0].shape), sum_to(swap(xs[0]) @ gs[0], xs[1].shape)),
     flops=lambda inputs, outputs, attrs: 2 * outputs[0].size * inputs[0].shape[-1],
     examples=(

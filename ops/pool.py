@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 import numpy as np
+from minigraph.ops.half import in_float32
 from minigraph.ops.reduce import mean
 from minigraph.ops.window import (
     Pairs,
@@ -249,13 +250,10 @@ def _counts(
     return total
 
 
+@in_float32
 def avg_pool_reference(
     x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, count_include_pad: bool, layout: str
 ) -> np.ndarray:
-    if x.dtype == np.float16:
-        return avg_pool_reference(
-            x.astype(np.float32), window, stride, padding, dilation, count_include_pad, layout
-        ).astype(x.dtype)
     x = channels_first(x, layout)
     places = positions(x.shape[2:], window, stride, padding, dilation)
     source, total = padded(x, padding), np.zeros((*x.shape[:2], *places), x.dtype)
@@ -307,6 +305,7 @@ def avg_pool_gradient_canonical(g: Type, *, extents: Any, **attrs: Any) -> dict[
     return {"extents": extents, **avg_pool_canonical(x, **attrs)}
 
 
+@in_float32
 def avg_pool_gradient_reference(
     g: np.ndarray,
     window: Any,
@@ -317,11 +316,6 @@ def avg_pool_gradient_reference(
     count_include_pad: bool,
     layout: str,
 ) -> np.ndarray:
-    if g.dtype == np.float16:
-        wide = g.astype(np.float32)
-        return avg_pool_gradient_reference(
-            wide, window, extents, stride, padding, dilation, count_include_pad, layout
-        ).astype(g.dtype)
     g = channels_first(g, layout)
     places = g.shape[2:]
     share = g / _counts(extents, places, window, stride, padding, dilation, count_include_pad).astype(g.dtype)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from minigraph.ops import broadcast
-from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, reduced, spread, sum_reference
+from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, reduced, spread
 from minigraph.ops.constant import count_along
+from minigraph.ops.half import in_float32
 from minigraph.ops.pointwise import cast, equal
 
 from minigraph.core.builder import Tensor
@@ -32,14 +33,20 @@ def mean_types(x: Type, /, axes: Any = None, keepdims: bool = False) -> Type:
     return Type(reduced(x, axes, keepdims), x.dtype)
 
 
-def mean_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> np.ndarray:
-    wide = x.astype(np.float32) if x.dtype == np.float16 else x
-    total, number = sum_reference(wide, axes, keepdims), math.prod(x.shape[axis] for axis in axes)
-    return np.asarray(total / number).astype(x.dtype, copy=False)
+@in_float32
+def mean_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> Any:
+    return np.asarray(x.sum(axes, keepdims=keepdims)) / math.prod(x.shape[axis] for axis in axes)
+
+
+def shared_out(total: Tensor, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """total / (how many numbers x has along the axes). In float32 where x is float16, which ends at 65504."""
+    wide = "float32" if x.dtype == "float16" else x.dtype
+    return cast(cast(total, wide) / count_along(x, axes, wide), x.dtype)
 
 
 def mean_expand(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
-    return broadcast.sum(x, axes, keepdims) / count_along(x, axes, x.dtype)
+    wide = cast(x, "float32") if x.dtype == "float16" else x
+    return cast(broadcast.sum(wide, axes, keepdims) / count_along(x, axes, wide.dtype), x.dtype)
 
 
 mean = Op(
@@ -49,7 +56,7 @@ mean = Op(
     expand=mean_expand,
     canonical=axes_canonical,
     flops=reading_flops,
-    gradient=lambda gs, xs, ys, axes, keepdims: (spread(gs[0] / count_along(xs[0], axes, xs[0].dtype), xs[0], axes),),
+    gradient=lambda gs, xs, ys, axes, keepdims: (spread(shared_out(gs[0], xs[0], axes), xs[0], axes),),
     examples=(*REDUCTIONS, Example(real(0, 3), axes=1)),
 )
 

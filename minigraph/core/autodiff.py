@@ -74,11 +74,18 @@ def _sweep(
             "backward", node.origin.scope, node.origin.file, node.origin.line, node.origin.forward or node.name
         )
         with builder.root(), builder.origin(origin), builder.scope(f"{node.name}.grad"):
-            for value, contribution in zip(node.inputs, _of_node(builder, node, gradients), strict=True):
+            contributions = _of_node(builder, node, gradients)
+            if len(contributions) != len(node.inputs):
+                n, m = len(contributions), len(node.inputs)
+                raise GraphError(
+                    describe(node, f"the gradient rule of {node.op.name} gives {n} gradients for {m} inputs")
+                )
+            for value, contribution in zip(node.inputs, contributions):
                 if contribution is None or value not in depends:
                     continue
-                if contribution.value.type != value.type:
-                    raise GraphError(describe(node, f"its gradient for {value} has type {contribution.value.type}"))
+                found = contribution.value.type if isinstance(contribution, Tensor) else repr(contribution)
+                if found != value.type:
+                    raise GraphError(describe(node, f"its gradient for {value} is {found}"))
                 gradients[value] = gradients[value] + contribution if value in gradients else contribution
     return gradients
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.core.dim import Shape, shape_of
+from minigraph.core.dim import Shape, shape_of, symbols_of
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.initial import Constant, Initializer, RandomSeed
-from minigraph.core.ir import Graph, Node, Origin, Type, Value, Variable, dtype_of, explain
+from minigraph.core.ir import Graph, Node, Origin, Type, Value, Variable, dtype_of, explain, needed
 from minigraph.core.op import OPS, Op
 
 
@@ -37,6 +38,8 @@ class Builder:
         self._counts: Counter[str] = Counter()  # of nodes, by full name
         self._scope = ""
         self._layers: dict[str, Counter[str]] = {"": Counter()}  # numbered layers, by the scope they are in
+        self._symbols: set[str] = set()
+        self._taken: set[str] = set()  # scopes of the graph that this one extends
         self._shared = False
         self._origin: Origin | None = None
         self._streams = 0
@@ -51,9 +54,12 @@ class Builder:
         builder.nodes = list(graph.nodes)
         builder._inputs = list(graph.inputs)
         builder._state = dict(graph.variables)
+        builder._symbols = set(graph.symbols)
         builder._outputs = dict(graph.outputs)
         builder._updates = dict(graph.updates)
         builder._names = {*graph.values, *(node.name for node in graph.nodes)}
+        for name in builder._names:
+            builder._taken.update(name[:i] for i, letter in enumerate(name) if letter == ".")
         builder._streams = 1 + max((n.attrs["stream"] for n in graph.nodes if "stream" in n.attrs), default=-1)
         return builder
 
@@ -61,7 +67,8 @@ class Builder:
 
     def input(self, name: str, shape: Any, dtype: Any = "float32") -> Tensor:
         """What is given anew at each step. Sizes known only then are symbols: ("N", 1, 28, 28)."""
-        value = Value(Type(shape_of(shape), dtype_of(dtype)), self._interface(name))
+        value = Value(_type(name, shape, dtype), self._interface(name))
+        self._symbols |= symbols_of(value.type.shape)
         self._inputs.append(value)
         return Tensor(self, value)
 
@@ -76,7 +83,8 @@ class Builder:
 
         In a shared scope, the second call of a name gives the first one's variable.
         """
-        full, type_ = self._scoped(name), Type(shape_of(shape), dtype_of(dtype))
+        full = self._scoped(name)
+        type_ = _type(full, shape, dtype)
         if self._shared and full in self._state:
             known = self._state[full]
             expect(
@@ -103,9 +111,16 @@ class Builder:
         array = np.asarray(given)
         if dtype is None:
             dtype = array.dtype if hasattr(given, "dtype") or array.dtype.kind != "f" else "float32"
+        dtype = dtype_of(dtype)
         if array.ndim == 0:
-            return self.emit(OPS["fill"], (), {"value": array.item(), "dtype": dtype_of(dtype)})[0]
-        return self.emit(OPS["constant"], (), {"value": array.astype(dtype_of(dtype))})[0]
+            return self.emit(OPS["fill"], (), {"value": array.item(), "dtype": dtype})[0]
+        expect(
+            np.can_cast(array.dtype, dtype, "same_kind"),
+            "an array of {} does not become a constant of {}",
+            array.dtype,
+            dtype,
+        )
+        return self.emit(OPS["constant"], (), {"value": array.astype(dtype)})[0]
 
     def update(self, state: Tensor, new: Tensor) -> None:
         """Say what a state becomes after the step. A later update of the same state replaces an earlier one."""
@@ -162,11 +177,7 @@ class Builder:
         With share=True, whoever enters the scope again gets the variables that were made the first time: this is how
         two branches use one set of weights.
         """
-        expect(
-            name and not set(name) & set(" ,:=()@~"),
-            "a scope is named with letters, digits, _ and dots, not {!r}",
-            name,
-        )
+        expect(_is_name(name), "a scope is named with letters, digits and any of _ . - /, not {!r}", name)
         before = self._scope, self._shared, self._layers
         self._scope = f"{self._scope}.{name}" if self._scope else name
         self._shared = self._shared or share
@@ -181,8 +192,9 @@ class Builder:
         """The scope of a layer: its given name, or its kind with a number (conv1, conv2)."""
         if name is None:
             counter = self._layers.setdefault(self._scope, Counter())
-            counter[kind] += 1
-            name = f"{kind}{counter[kind]}"
+            while name is None or (self._scoped(name) in self._taken and not self._shared):
+                counter[kind] += 1
+                name = f"{kind}{counter[kind]}"
         return self.scope(name)
 
     @contextlib.contextmanager
@@ -209,7 +221,7 @@ class Builder:
         return f"{self._scope}.{name}" if self._scope else name
 
     def _interface(self, name: str) -> str:
-        expect(name and not set(name) & set(" ,:=()@~"), "names have letters, digits, _ and dots, not {!r}", name)
+        expect(_is_name(name), "names have letters, digits and any of _ . - /, not {!r}", name)
         expect(name not in self._names, "there is already something called {!r} in {!r}", name, self.name)
         self._names.add(name)
         return name
@@ -232,6 +244,9 @@ class Builder:
         origin = self._origin or _users_line(self._scope)
         try:
             complete, types = op.infer(tuple([value.type for value in inputs]), attrs)
+            for t in types:
+                strange = symbols_of(t.shape) - self._symbols
+                expect(not strange, "no input tells how large {} is", ", ".join(strange))
         except GraphError as error:
             raise GraphError(explain(op.name, self._scoped(op.name), str(error), inputs, attrs, origin)) from None
         name = self._fresh(op.name)
@@ -283,17 +298,12 @@ class Builder:
                 self.name,
                 tensor,
             )
-        live = {*(t.value for t in named.values()), *self._updates.values()}
-        nodes = []
-        for node in reversed(self.nodes):
-            if not live.isdisjoint(node.outputs):
-                nodes.append(node)
-                live.update(node.inputs)
+        nodes, _ = needed(self.nodes, (*(t.value for t in named.values()), *self._updates.values()))
         return Graph(
             self.name,
             tuple(self._inputs),
             tuple(self._state.values()),
-            tuple(reversed(nodes)),
+            nodes,
             {name: t.value for name, t in named.items()},
             self._updates,
         ).check()
@@ -398,6 +408,17 @@ class Tensor:
 
     def __repr__(self) -> str:
         return f"<Tensor {self.value!r}>"
+
+
+def _is_name(given: object) -> bool:
+    """Whether the text form can hold it as a name."""
+    return isinstance(given, str) and re.fullmatch(r"[\w./-]+", given) is not None
+
+
+def _type(name: str, shape: Any, dtype: Any) -> Type:
+    type_ = Type(shape_of(shape), dtype_of(dtype))
+    expect(all(not isinstance(n, int) or n >= 0 for n in type_.shape), "{!r} has a negative size: {}", name, type_)
+    return type_
 
 
 def _users_line(scope: str) -> Origin:

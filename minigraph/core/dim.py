@@ -10,6 +10,8 @@ import ast
 from collections.abc import Iterable, Mapping
 from typing import Any, Union
 
+import numpy as np
+
 from minigraph.core.errors import GraphError, expect
 
 Size = Union[int, "Dim"]
@@ -129,6 +131,8 @@ def size(given: Any) -> Size:
     if isinstance(given, str):
         return _parse(given)
     try:
+        if isinstance(given, (bool, np.bool_)):
+            raise TypeError
         return given.__index__()  # NumPy integers
     except (AttributeError, TypeError):
         raise GraphError(f'an axis size is an int or a symbol such as "N", not {given!r}') from None
@@ -142,9 +146,9 @@ def known(given: Size, what: str) -> int:
 
 def shape_of(given: Any) -> Shape:
     """A shape from what a user writes: a sequence of sizes, or one size."""
-    if isinstance(given, (int, str, Dim)):
-        return (size(given),)
-    return tuple(size(n) for n in given)
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        return tuple(size(n) for n in given)
+    return (size(given),)
 
 
 def _parse(text: str) -> Size:
@@ -176,6 +180,8 @@ def product(sizes: Iterable[Size]) -> Size:
 def divide(total: Size, part: Size) -> Size:
     """total / part where that is exact: 196*N over N is 196. Raises GraphError where it is not."""
     if isinstance(part, Dim):
+        if total == 0:
+            return 0
         expect(len(part.terms) == 1, "cannot divide {} by {}", total, part)
         (divisor, factor), quotient = part.terms[0], {}
         for monomial, coefficient in _terms(total):
@@ -211,6 +217,17 @@ def bind(value: Any, symbols: Mapping[str, int]) -> Any:
     if isinstance(value, Dim):
         return value.bind(symbols)
     return tuple(bind(v, symbols) for v in value) if type(value) is tuple else value
+
+
+def places(value: Any, symbols: Mapping[str, int]) -> Any:
+    """As bind, for attributes: a place before the beginning (N - 3 where N is 2) is the beginning, as in Python."""
+    if isinstance(value, Dim):
+        return max(0, value.bind(symbols))
+    return tuple(places(v, symbols) for v in value) if type(value) is tuple else value
+
+
+def symbols_of(shape: Shape) -> set[str]:
+    return {symbol for n in shape if isinstance(n, Dim) for symbol in n.symbols()}
 
 
 def symbolic(value: Any) -> bool:

@@ -8,7 +8,7 @@ object.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -33,7 +33,10 @@ DTYPES = frozenset((*FLOATS, *INTEGERS, "bool"))
 
 def dtype_of(given: Any) -> str:
     """The name of a dtype, from a name, a NumPy dtype or a NumPy scalar type."""
-    name = given if isinstance(given, str) else np.dtype(given).name
+    try:
+        name = given if isinstance(given, str) else np.dtype(given).name
+    except TypeError:
+        name = ""
     expect(name in DTYPES, "dtype {!r} is not one of {}", given, ", ".join(sorted(DTYPES)))
     return name
 
@@ -176,9 +179,8 @@ class Graph:
 
     @cached_property
     def symbols(self) -> frozenset[str]:
-        """The symbols in the sizes of inputs and state."""
-        sizes = [n for v in (*self.inputs, *(s.value for s in self.state)) for n in v.type.shape]
-        return frozenset(s for n in sizes if isinstance(n, dim.Dim) for s in n.symbols())
+        """The symbols in the sizes of inputs."""
+        return frozenset().union(*(dim.symbols_of(value.type.shape) for value in self.inputs))
 
     def init(self, seed: int = 0) -> State:
         """Fresh state: each variable from its initializer and its own stream of `seed`."""
@@ -221,6 +223,8 @@ class Graph:
             for value in node.outputs:
                 expect(value not in known, "{} is defined twice", value)
                 known.add(value)
+                strange = dim.symbols_of(value.type.shape) - self.symbols
+                expect(not strange, "no input tells how large {} is, in {}", strange, value)
         for name, value in self.outputs.items():
             expect(value in known, "output {!r} is not defined", name)
         states = {variable.value for variable in self.state}
@@ -240,17 +244,12 @@ class Graph:
             expect(name in self.outputs, "there is no output {!r}; there are {}", name, ", ".join(self.outputs))
         kept = {name: self.outputs[name] for name in names}
         moved = self.updates if updates else {}
-        live = {*kept.values(), *moved, *moved.values()}
-        nodes = []
-        for node in reversed(self.nodes):
-            if not live.isdisjoint(node.outputs):
-                nodes.append(node)
-                live.update(node.inputs)
+        nodes, live = needed(self.nodes, (*kept.values(), *moved, *moved.values()))
         return Graph(
             self.name,
             tuple(v for v in self.inputs if v in live),
             tuple(s for s in self.state if s.value in live),
-            tuple(reversed(nodes)),
+            nodes,
             kept,
             moved,
         )
@@ -266,7 +265,7 @@ class Graph:
         for node in self.nodes:
             inputs = tuple(new[value] for value in node.inputs)
             try:
-                bound = {key: dim.bind(value, symbols) for key, value in node.attrs.items()}
+                bound = {key: dim.places(value, symbols) for key, value in node.attrs.items()}
                 attrs, types = node.op.infer(tuple(value.type for value in inputs), bound)
             except GraphError as error:
                 sizes = ", ".join(f"{name} = {n}" for name, n in sorted(symbols.items()))
@@ -305,6 +304,16 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"<Graph {self.name!r}: {len(self.inputs)} inputs, {len(self.state)} states, {len(self.nodes)} nodes>"
+
+
+def needed(nodes: Sequence[Node], roots: Iterable[Value]) -> tuple[tuple[Node, ...], set[Value]]:
+    """The nodes that the roots depend on, in order, and all values that these read or define."""
+    live, kept = set(roots), []
+    for node in reversed(nodes):
+        if not live.isdisjoint(node.outputs):
+            kept.append(node)
+            live.update(node.inputs)
+    return tuple(reversed(kept)), live
 
 
 def describe(node: Node, message: str, inputs: Iterable[Value] | None = None) -> str:

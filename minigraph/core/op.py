@@ -134,11 +134,21 @@ class Op:
             expect(value is not REQUIRED, "needs the attribute {!r}", name)
         for name in given:
             expect(name in attrs, "has no attribute {!r}; it has {}", name, ", ".join(attrs) or "none")
-        if self.canonical is not None:
-            attrs = self.canonical(*types, **attrs)
-        attrs = {name: plain(value) for name, value in attrs.items()}
-        result = self.types(*types, **attrs)
-        return MappingProxyType(attrs), (result if isinstance(result, tuple) else (result,))
+        try:
+            if self.canonical is not None:
+                attrs = self.canonical(*types, **attrs)
+            attrs = {name: plain(value) for name, value in attrs.items()}
+            result = self.types(*types, **attrs)
+        except GraphError:
+            raise
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise GraphError(f"cannot take these attributes: {error}") from error
+        outputs = result if isinstance(result, tuple) else (result,)
+        for output in outputs:
+            for n in output.shape:
+                if type(n) is int and n < 0:
+                    raise GraphError(f"would have a negative size: {output}")
+        return MappingProxyType(attrs), outputs
 
     def run(self, arrays: Sequence[np.ndarray], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
         """The reference on arrays, its results as a tuple."""
