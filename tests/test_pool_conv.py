@@ -189,13 +189,20 @@ def test_layouts_are_the_same_numbers(geometry: Geometry, seed: int) -> None:
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_derivatives_of_any_order_of_convolution(layout: str) -> None:
-    """conv(x, w) is linear in x and in w, so f = sum(conv(x, w)^2) is a form of degree 2 in each, and Euler's rule
-    holds exactly: <x, df/dx> = 2f and, once more, <x, d<v, df/dx>/dx> = <v, df/dx>.""" rng = np.random.default_rng(0)
-    shape = (2, 4, 5, 5) if layout == "NCHW" else (2, 5, 5, 4) net = mg.Builder() x, v = net.input("x", shape,
-    "float64"), net.input("v", shape, "float64") w = net.input("w", (6, 2, 3, 2), "float64") y = mg.conv(x, w, stride=2,
-    padding=((1, 0), (0, 2)), groups=2, layout=layout) f = mg.sum(y * y) dx, dw = mg.gradient(f, [x, w]) along =
-    mg.sum(dx * v) dxx, dxw = mg.gradient(along, [x, w]) graph = net.build(f=f, xdx=mg.sum(x * dx), wdw=mg.sum(w * dw),
-    along=along, xdxx=mg.sum(x * dxx),
+    """conv(x, w) is linear in x and in w, so f = sum(conv(x, w)^2) is a form of degree 2 in each. Euler's rule then
+    holds exactly: <x, df/dx> = 2f and, once more, <x, d<v, df/dx>/dx> = <v, df/dx>.
+    """
+    rng = np.random.default_rng(0)
+    shape = (2, 4, 5, 5) if layout == "NCHW" else (2, 5, 5, 4)
+    net = mg.Builder()
+    x, v = net.input("x", shape, "float64"), net.input("v", shape, "float64")
+    w = net.input("w", (6, 2, 3, 2), "float64")
+    y = mg.conv(x, w, stride=2, padding=((1, 0), (0, 2)), groups=2, layout=layout)
+    f = mg.sum(y * y)
+    dx, dw = mg.gradient(f, [x, w])
+    along = mg.sum(dx * v)
+    dxx, dxw = mg.gradient(along, [x, w])
+    graph = net.build(f=f, xdx=mg.sum(x * dx), wdw=mg.sum(w * dw), along=along, xdxx=mg.sum(x * dxx),
                       wdxw=mg.sum(w * dxw))
     found = mg.compile(graph, mg.State())(x=whole(rng, shape), v=whole(rng, shape), w=whole(rng, (6, 2, 3, 2)))
     assert found["f"] != 0
