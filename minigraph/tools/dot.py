@@ -1,16 +1,15 @@
 """A graph as DOT text, the language of Graphviz.
 
-The page has a column for each role. The forward runs down; the backward stands beside it and runs up, so that a layer, its
-statistics, its gradient and its update form a row. Blocks and repeats have a frame in the forward column and one beside it.
-(Frames across all columns would be one, but inside of them Graphviz gives up the order of a row.)
+The page has a column for each role. The forward runs down; the backward stands beside it and runs up, so that a layer,
+its statistics, its gradient and its update form a row. Blocks and repeats have a frame in the forward column and one
+beside it. (Frames across all columns would be one, but inside of them Graphviz gives up the order of a row.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import graphviz
 
@@ -19,31 +18,9 @@ from minigraph.tools.labels import call_lines, ops_lines, type_text, wrapped
 from minigraph.tools.outline import Layer, is_number, outline
 from minigraph.tools.repeats import Repeat, repeats
 from minigraph.tools.sketch import CYLINDERS, Sketch
+from minigraph.tools.style import EDGE, FRAME, GRAPH, INPUT, INVISIBLE, LOOKS, NODE, NOTE, OUTPUT, REPEAT, STATE
 
-
-@dataclass(frozen=True)
-class Look:
-    fill: str
-    line: str
-    word: str  # behind a layer's name: colours are not the only sign
-
-
-# Blue, purple, orange and green of Okabe and Ito, which the colour-blind tell apart; the fills are light enough for print.
-LOOKS = {"forward": Look("#DCEBF7", "#0072B2", ""), "statistic": Look("#F5E6F0", "#A8588A", "statistics"),
-         "backward": Look("#FCE4D4", "#C24E00", "gradient"), "update": Look("#D9F0E6", "#00795A", "update")}
-SIDES = (("forward", "statistic"), ("backward", "update"))
-FONT = "Helvetica,Arial,sans-serif"
-GRAPH = {"rankdir": "TB", "newrank": "true", "nodesep": "0.22", "ranksep": "0.28", "fontname": FONT, "fontsize": "11", "labelloc": "t",
-         "labeljust": "l", "margin": "0.15", "bgcolor": "white"}
-NODE = {"fontname": FONT, "fontsize": "10", "shape": "box", "style": "rounded,filled", "height": "0.3", "margin": "0.11,0.05"}
-EDGE = {"fontname": FONT, "fontsize": "8", "fontcolor": "#444444", "arrowsize": "0.55", "color": "#77735F"}
-INPUT = {"fillcolor": "white", "color": "#222222", "class": "minigraph-port"}
-OUTPUT = {"fillcolor": "#222222", "color": "#222222", "fontcolor": "white", "class": "minigraph-port"}
-NOTE = {"shape": "note", "style": "filled", "fillcolor": "#FFFBE0", "color": "#B0A060", "fontsize": "8", "height": "0.2", "margin": "0.06,0.03"}
-STATE = {"shape": "cylinder", "style": "filled", "fillcolor": "#F3F1E7", "color": "#77735F", "fontsize": "8", "margin": "0.08,0.08"}
-FRAME = {"style": "rounded", "color": "#8A8A8A", "labeljust": "l", "fontsize": "10", "margin": "9", "penwidth": "0.8"}
-REPEAT = {**FRAME, "style": "rounded,dashed", "penwidth": "1.6"}
-INVISIBLE = {"style": "invis"}
+SIDES = (("forward", "statistic"), ("backward", "update"))  # the columns left and right of the middle
 
 
 def dot(graph: Graph, collapse: bool = True, expand: Sequence[str] = ()) -> str:
@@ -52,8 +29,12 @@ def dot(graph: Graph, collapse: bool = True, expand: Sequence[str] = ()) -> str:
     expanded = frozenset(layer for layer in whole.layers if any(fnmatchcase(layer.name, pattern) for pattern in expand))
     sketch = Sketch(whole, expanded, repeats(whole, expanded) if collapse else ())
     nodes = sum(not is_number(node) for node in graph.nodes)
-    page = graphviz.Digraph("minigraph", graph_attr={**GRAPH, "label": _label(f"{graph.name}: {nodes} nodes, {len(graph.state)} states") + "\\l"},
-                            node_attr=NODE, edge_attr=EDGE)
+    page = graphviz.Digraph(
+        "minigraph",
+        graph_attr={**GRAPH, "label": _label(f"{graph.name}: {nodes} nodes, {len(graph.state)} states") + "\\l"},
+        node_attr=NODE,
+        edge_attr=EDGE,
+    )
     _headings(page, sketch)
     for i, value in enumerate(graph.inputs):
         if any(start == f"input{i}" for start, _ in sketch.edges):
@@ -76,13 +57,21 @@ def _headings(page: graphviz.Digraph, sketch: Sketch) -> None:
         return
     with page.subgraph(graph_attr={"rank": "source"}) as row:
         for role in found:
-            row.node(f"heading_{role}", "statistics" if role == "statistic" else role, fillcolor=LOOKS[role].line, color=LOOKS[role].line,
-                     fontcolor="white", style="filled", group=role, height="0.22")
-        for left, right in zip(found, list(found)[1:]):
+            row.node(
+                f"heading_{role}",
+                "statistics" if role == "statistic" else role,
+                fillcolor=LOOKS[role].line,
+                color=LOOKS[role].line,
+                fontcolor="white",
+                style="filled",
+                group=role,
+                height="0.22",
+            )
+        for left, right in pairwise(found):
             row.edge(f"heading_{left}", f"heading_{right}", **INVISIBLE)
-    for role in (role for role in found if role != "statistic"):  # a fourth edge makes Graphviz give up the order of the first row
-        node = found[role]
-        if sketch.outline.layer_of[node] in sketch.expanded:
+    for role, node in found.items():
+        # With an edge to the statistics as well, Graphviz gives up the order of the first row.
+        if role == "statistic" or sketch.outline.layer_of[node] in sketch.expanded:
             continue
         above = [start for start, end in sketch.edges if end == sketch.place[node] and start.startswith("input")]
         page.edge(f"heading_{role}", above[0] if above else sketch.place[node], **INVISIBLE)
@@ -97,7 +86,10 @@ def _boxes(page: graphviz.Digraph, sketch: Sketch, layers: Sequence[Layer]) -> N
                 _side(page, sketch, layer, roles)
             continue
         title = _repeat_title(sketch, sketch.repeats[run[0]]) if run else first.block
-        with page.subgraph(name=f"cluster_{side}_{sketch.number[first]}", graph_attr={**(REPEAT if run else FRAME), "label": _label(title)}) as frame:
+        with page.subgraph(
+            name=f"cluster_{side}_{sketch.number[first]}",
+            graph_attr={**(REPEAT if run else FRAME), "label": _label(title)},
+        ) as frame:
             for layer in layers:
                 _side(frame, sketch, layer, roles)
 
@@ -109,7 +101,11 @@ def _repeat_title(sketch: Sketch, repeat: Repeat) -> str:
         blocks = list(dict.fromkeys(layer.block for layer in layers))
         ends = blocks if all(blocks) else [layer.name for layer in layers]
         names.append(ends[0] if len(ends) == 1 else f"({ends[0]} to {ends[-1]})")
-    return f"{repeat.times} ×  {', '.join(names)}" if repeat.times < 4 else f"{repeat.times} ×  {names[0]}, {names[1]}, … , {names[-1]}"
+    return (
+        f"{repeat.times} ×  {', '.join(names)}"
+        if repeat.times < 4
+        else f"{repeat.times} ×  {names[0]}, {names[1]}, … , {names[-1]}"
+    )
 
 
 def _side(page: graphviz.Digraph, sketch: Sketch, layer: Layer, roles: Iterable[str]) -> None:
@@ -141,29 +137,53 @@ def _box(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> Non
         lines += [f"→ {line}" for line in wrapped(written, ", ", 1)]
     else:
         _note(page, sketch, place)
-    page.node(place, _label(title, *lines), fillcolor=look.fill, color=look.line, tooltip=_label(*_details(nodes)),
-              **{"class": "minigraph-layer", **({"group": role} if layer in sketch.spine else {})})
+    page.node(
+        place,
+        _label(title, *lines),
+        fillcolor=look.fill,
+        color=look.line,
+        tooltip=_label(*_details(nodes)),
+        **{"class": "minigraph-layer", **({"group": role} if layer in sketch.spine else {})},
+    )
 
 
 def _nodes(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> None:
     """An expanded layer: each of its nodes, with a frame around them where there are several."""
     look, nodes = LOOKS[role], layer.nodes[role]
-    frame = {"label": _label(f"{layer.title} {look.word}"), "color": look.line, "fontcolor": look.line, "style": "rounded", "fontsize": "9",
-             "margin": "6", "labeljust": "l"}
+    frame = {
+        "label": _label(f"{layer.title} {look.word}"),
+        "color": look.line,
+        "fontcolor": look.line,
+        "style": "rounded",
+        "fontsize": "9",
+        "margin": "6",
+        "labeljust": "l",
+    }
     several = len(nodes) > 1
-    with page.subgraph(name=f"cluster_{role}{sketch.number[layer]}" if several else None, graph_attr=frame if several else {}) as inside:
+    with page.subgraph(
+        name=f"cluster_{role}{sketch.number[layer]}" if several else None, graph_attr=frame if several else {}
+    ) as inside:
         for node in nodes:
             _note(inside, sketch, sketch.place[node])
             written = [f"→ {name}" for name in _written(sketch.graph, [node])]
             title = [] if several or layer.title.rstrip("0123456789") == node.op.name else [layer.title]
-            inside.node(sketch.place[node], _label(*title, *call_lines(sketch.graph, node), *written), fillcolor=look.fill, color=look.line,
-                        tooltip=_label(*_details([node])))
+            inside.node(
+                sketch.place[node],
+                _label(*title, *call_lines(sketch.graph, node), *written),
+                fillcolor=look.fill,
+                color=look.line,
+                tooltip=_label(*_details([node])),
+            )
 
 
 def _written(graph: Graph, nodes: Iterable[Node]) -> list[str]:
     """The parameters and statistics that these nodes move."""
     made = {value for node in nodes for value in node.outputs}
-    return [old.name for old, new in graph.updates.items() if new in made and graph.variables[old.name].kind in ("parameter", "statistic")]
+    return [
+        old.name
+        for old, new in graph.updates.items()
+        if new in made and graph.variables[old.name].kind in ("parameter", "statistic")
+    ]
 
 
 def _note(page: graphviz.Digraph, sketch: Sketch, place: str) -> None:
@@ -179,8 +199,12 @@ def _cylinder(page: graphviz.Digraph, sketch: Sketch, layer: Layer, place: str) 
     if variables:
         names = [v.name.removeprefix("optimizer.").removeprefix(f"{layer.name}.") for v in variables]
         typed = [f"{name}  {type_text(v.value.type)}" for name, v in zip(names, variables)]
-        page.node(place, _label(*(wrapped(names, ", ") if place.startswith("slots") else typed)),
-                  tooltip=_label(*(f"{v.kind} {v.value}" for v in variables)), **STATE)
+        page.node(
+            place,
+            _label(*(wrapped(names, ", ") if place.startswith("slots") else typed)),
+            tooltip=_label(*(f"{v.kind} {v.value}" for v in variables)),
+            **STATE,
+        )
 
 
 def _row(page: graphviz.Digraph, sketch: Sketch, layer: Layer) -> None:
@@ -201,18 +225,27 @@ def _row(page: graphviz.Digraph, sketch: Sketch, layer: Layer) -> None:
         if kind in state:
             order.append(f"{kind}{number}")
     with page.subgraph(graph_attr={"rank": "same"}) as row:
-        for left, right in zip(order, order[1:]):
+        for left, right in pairwise(order):
             if (left, right) not in sketch.edges and (right, left) not in sketch.edges and left != f"note_{right}":
                 row.edge(left, right, **INVISIBLE)
         for place in order:
             row.node(place)
-    before = [f"update{sketch.number[other]}" for other in sketch.layers if other.nodes["update"] and other not in sketch.expanded]
+    before = [
+        f"update{sketch.number[other]}"
+        for other in sketch.layers
+        if other.nodes["update"] and other not in sketch.expanded
+    ]
     if not layer.nodes["forward"] and len(before) > 1 and before[-1] == f"update{number}":
         page.edge(before[-2], before[-1], **INVISIBLE)  # what serves all layers stands below them
 
 
 def _edges(page: graphviz.Digraph, sketch: Sketch) -> None:
-    step = {sketch.place[node]: i for i, layer in enumerate(sketch.spine) for nodes in layer.nodes.values() for node in nodes}
+    step = {
+        sketch.place[node]: i
+        for i, layer in enumerate(sketch.spine)
+        for nodes in layer.nodes.values()
+        for node in nodes
+    }
     for (start, end), edge in sketch.edges.items():
         label = "".join(f"\u00a0{_label(line)}\\l" for line in edge.labels)
         weight = "8" if start in step and end in step and abs(step[start] - step[end]) == 1 else "2"
@@ -229,8 +262,11 @@ def _edges(page: graphviz.Digraph, sketch: Sketch) -> None:
 
 def _details(nodes: Iterable[Node]) -> list[str]:
     """What is said when the pointer rests on a box."""
-    return [f"{', '.join(map(repr, node.outputs))} = {node.op.name}({', '.join(v.name for v in node.inputs)})"
-            + (f"   {node.origin.where()}" if node.origin.file else "") for node in nodes]
+    return [
+        f"{', '.join(map(repr, node.outputs))} = {node.op.name}({', '.join(v.name for v in node.inputs)})"
+        + (f"   {node.origin.where()}" if node.origin.file else "")
+        for node in nodes
+    ]
 
 
 def _label(*lines: str) -> str:

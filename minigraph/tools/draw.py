@@ -1,8 +1,9 @@
 """Pictures of graphs: `draw` writes one to a file, `svg` gives it to a notebook.
 
 Two things make a picture of a large network readable. A layer is one box: conv1 with its bias, bn1 whatever its op was
-lowered to. And layers that repeat, such as the blocks of a ResNet, are drawn once, in a dashed frame that says how often.
-Repeated are runs of layers that follow each other and are equal in all but names: ops, attributes, types, connections.
+lowered to. And layers that repeat, such as the blocks of a ResNet, are drawn once, in a dashed frame that says how
+often. Repeated are runs of layers that follow each other and are equal in all but names: ops, attributes, types,
+connections.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Union
 
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph
@@ -19,22 +19,29 @@ from minigraph.core.state import write_whole
 from minigraph.tools.dot import dot
 from minigraph.tools.render import FORMATS, INSTALL, can_render, render
 
-Patterns = Union[str, Sequence[str]]
-
 # Graphviz writes every line of a box in one font; in SVG the first line can stand out as the title that it is.
-_STYLE = ('<style>.minigraph-layer text:first-of-type, .minigraph-port text { font-weight: bold }'
-          ' .minigraph-layer text:not(:first-of-type) { font-size: 9px; fill: #333333 }</style>')
+_STYLE = (
+    "<style>.minigraph-layer text:first-of-type, .minigraph-port text { font-weight: bold }"
+    " .minigraph-layer text:not(:first-of-type) { font-size: 9px; fill: #333333 }</style>"
+)
 
 
-def draw(graph: Graph, path: str | os.PathLike[str], *, collapse: bool = True, expand: Patterns = (), timeout: float = 60.0) -> Path:
+def draw(
+    graph: Graph,
+    path: str | os.PathLike[str],
+    *,
+    collapse: bool = True,
+    expand: str | Sequence[str] = (),
+    timeout: float = 60.0,
+) -> Path:
     """Write a picture of the graph to `path`: .svg, .png or .pdf, or .dot for its text in the language of Graphviz.
 
     collapse: draw layers that repeat once. False draws each.
     expand: patterns over names of layers ("conv1", "layer2.*", "*"): their nodes are drawn one by one.
     timeout: seconds after which Graphviz is stopped, with a GraphError.
 
-    Returns the path written. Where the installed Graphviz cannot write that format, it is the best one that it can (the wheel
-    of the extra `viz` writes SVG only), else .dot, beside `path`; a warning says so, and what to install.
+    Returns the path written. Where the installed Graphviz cannot write that format, it is the best one that it can (the
+    wheel of the extra `viz` writes SVG only), else .dot, beside `path`; a warning says so, and what to install.
     """
     path = Path(path)
     format = path.suffix.removeprefix(".").lower()

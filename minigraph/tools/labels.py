@@ -30,8 +30,12 @@ def attributes_text(node: Node) -> str:
         default, _ = node.op.infer(types, required)
     except GraphError:  # the defaults alone do not fit these inputs
         default = required
-    shown = {name: value for name, value in node.attrs.items()
-             if (name in required or default.get(name) != value) and value not in (node.outputs[0].type.shape, node.outputs[0].type.dtype)}
+    shown = {
+        name: value
+        for name, value in node.attrs.items()
+        if (name in required or default.get(name) != value)
+        and value not in (node.outputs[0].type.shape, node.outputs[0].type.dtype)
+    }
     return ", ".join(f"{name} {_attribute(value)}" for name, value in shown.items())
 
 
@@ -49,21 +53,23 @@ def _flat(value: Any) -> list[Any]:
 
 
 def call_lines(graph: Graph, node: Node) -> list[str]:
-    """An op with the numbers among its inputs ("mul 0.9"; "div 1, ·" where the tensor is the second), and its attributes."""
+    """An op with the numbers among its inputs ("mul 0.9"; "div 1, ·" where the tensor is the second), and its
+    attributes.
+    """
     makers = [graph.producer.get(value) for value in node.inputs]
     written = [_attribute(m.attrs["value"]) if m is not None and is_number(m) else None for m in makers]
     numbers = [w or "·" for w in written] if written and written[0] else [w for w in written if w]
     return [" ".join([node.op.name, ", ".join(numbers)]).strip(), *wrapped(attributes_text(node).split(", "), ", ")]
 
 
-def ops_lines(graph: Graph, nodes: Sequence[Node]) -> list[str]:
-    """The ops of a layer, several in a line: those of the forward with attributes, the others with how often they occur.
+def ops_lines(graph: Graph, nodes: Sequence[Node], attributes: bool | None = None) -> list[str]:
+    """The ops of a layer, several in a line: with their attributes, or only each with how often it occurs.
 
-    What only rearranges one state (a weight's transpose) is left out.
+    By default the forward has attributes. What only rearranges one state (a weight's transpose) is left out.
     """
     states = {variable.value for variable in graph.state}
     shown = [node for node in nodes if len(nodes) == 1 or not (len(node.inputs) == 1 and node.inputs[0] in states)]
-    if nodes[0].origin.role == "forward":
+    if nodes[0].origin.role == "forward" if attributes is None else attributes:
         return wrapped([" ".join(filter(None, [node.op.name, attributes_text(node)])) for node in shown], " · ")
     counts = Counter(node.op.name for node in shown)
     return wrapped([f"{count} {name}" if count > 1 else name for name, count in counts.items()], " · ", 3)

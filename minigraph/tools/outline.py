@@ -1,8 +1,8 @@
 """The outline of a graph: its nodes gathered into layers, as the person who wrote the network thinks of it.
 
-A layer is a scope that owns state (conv1 with conv1.weight) or has one node (dropout1), or one node of its own where there is no such scope (a relu).
-To it belong, by role, the forward nodes, the statistics, the backward nodes of its forward nodes, and the updates of its
-state. Pictures and tables show layers; nobody computes with them.
+A layer is a scope that owns state (conv1 with conv1.weight) or has one node (dropout1), or one node of its own where
+there is no such scope (a relu). To it belong, by role, the forward nodes, the statistics, the backward nodes of its
+forward nodes, and the updates of its state. Pictures and tables show layers; nobody computes with them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from minigraph.ops.constant import fill
 
 @dataclass(eq=False)
 class Layer:
-    """name: unique in the outline. block: the scope around the layer, "" for none. nodes: by role, in the graph's order."""
+    """name: unique in the outline. block: the scope around the layer, "" for none. nodes: by role, in the graph's
+    order.
+    """
 
     name: str
     block: str = ""
@@ -49,7 +51,9 @@ class Outline:
 
     @cached_property
     def main(self) -> Mapping[Layer, Value]:
-        """What a layer hands on: the first of its forward values that is read outside of it or is an output of the graph."""
+        """What a layer hands on: the first of its forward values that is read outside of it or is an output of the
+        graph.
+        """
         outputs = set(self.graph.outputs.values())
         found = {}
         for layer in self.layers:
@@ -70,9 +74,9 @@ def outline(graph: Graph) -> Outline:
     """The layers of a graph.
 
     Forward nodes of one scope that is a layer make one as far as they are connected, so that shared weights which are
-    used twice are two layers. A backward node goes to the layer of the node that it differentiates, a statistic to the layer
-    in whose scope it is. An update goes to the layer whose state it serves; one that serves several (a schedule, the norm of
-    all gradients) makes a layer with its like.
+    used twice are two layers. A backward node goes to the layer of the node that it differentiates, a statistic to the
+    layer in whose scope it is. An update goes to the layer whose state it serves; one that serves several (a schedule,
+    the norm of all gradients) makes a layer with its like.
     """
     layer_of = _forward(graph)
     by_name = {node.name: node for node in layer_of}
@@ -85,7 +89,9 @@ def outline(graph: Graph) -> Outline:
             layer = _measured(graph, node, layer_of)
         else:
             layer = layer_of.get(by_name[origin.forward]) if origin.forward in by_name else None
-        layer_of[node] = layer or shared.setdefault((origin.role, origin.scope or origin.forward), Layer(origin.scope or node.name))
+        layer_of[node] = layer or shared.setdefault(
+            (origin.role, origin.scope or origin.forward), Layer(origin.scope or node.name)
+        )
     layer_of.update(_updates(graph, layer_of, _owners(graph, layer_of), shared))
     layers: dict[Layer, None] = {}
     for node in graph.nodes:
@@ -132,9 +138,15 @@ def _block(node: Node) -> str:
 def _measured(graph: Graph, node: Node, layer_of: Mapping[Node, Layer]) -> Layer | None:
     """The layer a statistic is of: that in its scope which it reads, or which one of its readers reads."""
     inside = [n for n in layer_of if n.origin.scope == node.origin.scope]
-    reads = [v for n in (node, *graph.readers.get(node.outputs[0], ())) if n.origin.role == "statistic" for v in n.inputs]
-    close = [n for v in reads for n in [graph.producer.get(v)] if n in layer_of and n.origin.scope == node.origin.scope]
-    return next((layer_of[n] for n in (*close, *inside)), None)  # type: ignore[index]
+    averages = [n for n in graph.readers.get(node.outputs[0], ()) if n.origin.role == "statistic"]
+    reads = [maker for n in (node, *averages) for maker in _makers(graph, n)]
+    close = [n for n in reads if n in layer_of and n.origin.scope == node.origin.scope]
+    return next((layer_of[n] for n in (*close, *inside)), None)
+
+
+def _makers(graph: Graph, node: Node) -> list[Node]:
+    """The nodes that a node reads."""
+    return [graph.producer[value] for value in node.inputs if value in graph.producer]
 
 
 def _owners(graph: Graph, layer_of: Mapping[Node, Layer]) -> dict[Value, Layer]:
@@ -149,8 +161,9 @@ def _owners(graph: Graph, layer_of: Mapping[Node, Layer]) -> dict[Value, Layer]:
     return found
 
 
-def _updates(graph: Graph, layer_of: Mapping[Node, Layer], owner: Mapping[Value, Layer],
-             shared: dict[tuple[str, str], Layer]) -> dict[Node, Layer]:
+def _updates(
+    graph: Graph, layer_of: Mapping[Node, Layer], owner: Mapping[Value, Layer], shared: dict[tuple[str, str], Layer]
+) -> dict[Node, Layer]:
     """Update nodes: by the state that they lead to, and where that is only a slot, by what they read."""
     nodes = [n for n in graph.nodes if n.origin.role == "update" and not is_number(n)]
     serves: dict[Value, set[Layer]] = {}
@@ -164,10 +177,12 @@ def _updates(graph: Graph, layer_of: Mapping[Node, Layer], owner: Mapping[Value,
     for node in nodes:
         layers = set().union(*(serves.get(v, set()) for v in node.outputs))
         if not layers:  # it leads to a slot only
-            layers = {found[n] for v in node.inputs for n in [graph.producer.get(v)] if n in found} - set(shared.values())
-            layers = layers or {layer_of[n] for v in node.inputs for n in [graph.producer.get(v)] if n in layer_of}
+            layers = {found[n] for n in _makers(graph, node) if n in found} - set(shared.values())
+            layers = layers or {layer_of[n] for n in _makers(graph, node) if n in layer_of}
         key = ("update", node.origin.scope)
-        found[node] = layers.pop() if len(layers) == 1 else shared.setdefault(key, Layer(node.origin.scope or node.name))
+        found[node] = (
+            layers.pop() if len(layers) == 1 else shared.setdefault(key, Layer(node.origin.scope or node.name))
+        )
     return found
 
 

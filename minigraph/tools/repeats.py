@@ -1,8 +1,8 @@
 """Repetition in an outline: runs of layers that follow each other again and again, such as the blocks of a ResNet.
 
-Two runs are the same if their layers have the same nodes in every role (ops, attributes, types) and each reads from equally
-far back. A run begins and ends where scopes do, and nothing behind a repeat reads any but its last run: what is drawn once
-then stands for all.
+Two runs are the same if their layers have the same nodes in every role (ops, attributes, types) and each reads from
+equally far back. A run begins and ends where scopes do, and nothing behind a repeat reads any but its last run: what is
+drawn once then stands for all.
 """
 
 from __future__ import annotations
@@ -41,13 +41,21 @@ def repeats(outline: Outline, alone: Set[Layer] = frozenset()) -> list[Repeat]:
     begins = [not layer.block or i == 0 or layer.block != layers[i - 1].block for i, layer in enumerate(layers)]
     whole = [*begins, True]  # where a run may begin or end: between blocks
     numbers: dict[Hashable, int] = {}
-    signatures = [numbers.setdefault((i,) if layer in alone else (_signature(outline, layer, position), begins[i]), len(numbers))
-                  for i, layer in enumerate(layers)]
+    signatures = [
+        numbers.setdefault((i,) if layer in alone else (_signature(outline, layer, position), begins[i]), len(numbers))
+        for i, layer in enumerate(layers)
+    ]
     last_reader = _last_readers(outline, position)
 
     def between(low: int, high: int) -> list[Repeat]:
-        fit = [r for r in _candidates(signatures, low, high) if r.saved > 1 and whole[r.start] and whole[r.stop]
-               and all(last < r.stop for last in last_reader[r.start : r.stop - r.length])]
+        fit = [
+            r
+            for r in _candidates(signatures, low, high)
+            if r.saved > 1
+            and whole[r.start]
+            and whole[r.stop]
+            and all(last < r.stop for last in last_reader[r.start : r.stop - r.length])
+        ]
         if not fit:
             return []
         best = max(fit, key=lambda r: (r.saved, -r.length, bool(layers[r.start].state), -r.start))
@@ -82,10 +90,18 @@ def _signature(outline: Outline, layer: Layer, position: Mapping[Layer, int]) ->
             return "state" if value.name in graph.variables else value.name
         return here - position[outline.layer_of[node]] if node in outline.layer_of else tuple(node.attrs.items())
 
-    nodes = tuple((role, node.op.name, tuple(node.attrs.items()), tuple(v.type for v in node.outputs),
-                   tuple((v.type, source(v) if role == "forward" else None) for v in node.inputs),
-                   not outputs.isdisjoint(node.outputs))
-                  for role, group in layer.nodes.items() for node in group)
+    nodes = tuple(
+        (
+            role,
+            node.op.name,
+            tuple(node.attrs.items()),
+            tuple(v.type for v in node.outputs),
+            tuple((v.type, source(v) if role == "forward" else None) for v in node.inputs),
+            not outputs.isdisjoint(node.outputs),
+        )
+        for role, group in layer.nodes.items()
+        for node in group
+    )
     return nodes, tuple((variable.kind, variable.value.type) for variable in layer.state)
 
 
@@ -94,9 +110,7 @@ def _last_readers(outline: Outline, position: Mapping[Layer, int]) -> list[int]:
     last = list(range(len(position)))
     for layer, here in position.items():
         for node in layer.nodes["forward"]:
-            for value in node.inputs:
-                maker = outline.graph.producer.get(value)
-                if maker in outline.layer_of:
-                    before = position[outline.layer_of[maker]]
-                    last[before] = max(last[before], here)
+            makers = [outline.graph.producer[value] for value in node.inputs if value in outline.graph.producer]
+            for before in (position[outline.layer_of[maker]] for maker in makers if maker in outline.layer_of):
+                last[before] = max(last[before], here)
     return last

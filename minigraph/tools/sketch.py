@@ -1,8 +1,8 @@
 """What a picture of a graph shows, before any language for pictures: places, and the edges and notes between them.
 
-A place is a layer's box for one role, one node of an expanded layer, a cylinder with state, an input or an output. A value
-that is read along the forward or along the backward is an edge between places. One that crosses over, above all a saved
-activation that the backward reads, is a name in a note beside the place that reads it.
+A place is a layer's box for one role, one node of an expanded layer, a cylinder with state, an input or an output. A
+value that is read along the forward or along the backward is an edge between places. One that crosses over, above all a
+saved activation that the backward reads, is a name in a note beside the place that reads it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Edge:
 
 
 class Sketch:
-    """layers: those that are drawn, of a repeat the first run. spine: those of the longest path. place: of each node. edges: by the places from and to.
-    notes: for a place the names that its note holds."""
+    """layers: those that are drawn, of a repeat the first run. spine: those of the longest path. place: of each node.
+    edges: by the places from and to. notes: for a place the names that its note holds."""
 
     def __init__(self, outline: Outline, expanded: Iterable[Layer] = (), repeats: Sequence[Repeat] = ()):
         self.graph: Graph = outline.graph
@@ -44,8 +44,12 @@ class Sketch:
                 self._shown[outline.layers[i]] = outline.layers[repeat.start + offset]
         self.layers = [layer for layer in outline.layers if self._shown[layer] is layer]
         self.number = {layer: i for i, layer in enumerate(self.layers)}
-        self.place = {node: self._place(node, layer, i) for layer in outline.layers for nodes in layer.nodes.values()
-                      for i, node in enumerate(nodes)}
+        self.place = {
+            node: self._place(node, layer, i)
+            for layer in outline.layers
+            for nodes in layer.nodes.values()
+            for i, node in enumerate(nodes)
+        }
         self.edges: dict[tuple[str, str], Edge] = {}
         self.notes: dict[str, dict[str, None]] = {}
         self._before: dict[Layer, set[Layer]] = {}  # which layers a layer's forward reads
@@ -61,14 +65,17 @@ class Sketch:
         """The layers along the longest path of the forward, which a picture draws straight."""
         longest: dict[Layer, tuple[int, Layer | None]] = {}
         for layer in self.layers:
-            length, before = max(((longest[b][0], b) for b in self._before.get(layer, ()) if b in longest), key=lambda found: found[0],
-                                 default=(0, None))
+            length, before = max(
+                ((longest[b][0], b) for b in self._before.get(layer, ()) if b in longest),
+                key=lambda found: found[0],
+                default=(0, None),
+            )
             longest[layer] = length + 1, before
-        layer: Layer | None = max(longest, key=lambda end: longest[end][0], default=None)
+        end = max(longest, key=lambda layer: longest[layer][0], default=None)
         path = []
-        while layer is not None:
-            path.append(layer)
-            layer = longest[layer][1]
+        while end is not None:
+            path.append(end)
+            end = longest[end][1]
         return tuple(reversed(path))
 
     def _place(self, node: Node, layer: Layer, i: int) -> str:
@@ -124,17 +131,22 @@ class Sketch:
             self.notes.setdefault(self.place[node], {})[self._name(value, layer)] = None
 
     def _name(self, value: Value, seen_from: Layer) -> str:
-        """What a value is called in a note: as its layer, where that hands on only this one; without the block they share."""
+        """What a value is called in a note: as its layer, where that hands on only this one; without the block they
+        share.
+        """
         maker, name = self.graph.producer.get(value), value.name
         layer = self.outline.layer_of[maker] if maker is not None else self.outline.owner.get(value)
         if layer is None:
             return name
         if maker is not None and maker.origin.role == "forward":
-            name = layer.name if self.outline.main.get(layer) is value else f"{layer.name}.{value.name.rpartition('.')[2]}"
+            main = self.outline.main.get(layer) is value
+            name = layer.name if main else f"{layer.name}.{value.name.rpartition('.')[2]}"
         return name.removeprefix(f"{layer.block}.") if layer.block and layer.block == seen_from.block else name
 
     def _output(self, i: int, name: str) -> str | None:
-        """The place that an output is beside: that of a layer whose value other layers read as well. None: it stands below."""
+        """The place that an output is beside: that of a layer whose value other layers read as well. None: it stands
+        below.
+        """
         value = self.graph.outputs[name]
         maker, place = self.graph.producer.get(value), f"output{i}"
         if maker is None:
@@ -147,7 +159,10 @@ class Sketch:
         if is_number(maker):
             return None
         layer = self.outline.layer_of[maker]
-        beside = layer not in self.expanded and maker.origin.role == "forward" and any(
-            start == self.place[maker] and edge.kind == "forward" for (start, _), edge in self.edges.items())
+        beside = (
+            layer not in self.expanded
+            and maker.origin.role == "forward"
+            and any(start == self.place[maker] and edge.kind == "forward" for (start, _), edge in self.edges.items())
+        )
         self._edge(self.place[maker], place, "row" if beside else maker.origin.role, value.type)
         return self.place[maker] if beside else None
