@@ -2,20 +2,17 @@
 
     python examples/train_fashion_mnist.py --download
 
-The data are four files, of 60,000 training and 10,000 test images (Xiao, Rasul and Vollgraf 2017, MIT license). They
-are taken from the folder that --data names, or else from Debian's package dataset-fashion-mnist where it is installed;
---download fetches them into the folder first. 5,000 of the training images choose among the epochs; the test images
-are read once, at the end. Leaves the best weights, curves and a picture of the graph in out/fashion_mnist.
+The data are taken from the folder that --data names, or else from Debian's package dataset-fashion-mnist where it is
+installed; --download fetches them first. 5,000 of the 60,000 training images choose among the epochs; the 10,000 test
+images are read once, at the end. Leaves the best weights, curves and a picture of the graph in out/fashion_mnist.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import urllib.request
 from pathlib import Path
 
 import numpy as np
+from fashion_mnist import DEBIAN, download, find, read  # type: ignore[import-not-found]
 from training import (  # type: ignore[import-not-found]  # the file beside this one
     arguments,
     friendly,
@@ -26,17 +23,6 @@ from training import (  # type: ignore[import-not-found]  # the file beside this
 
 import minigraph as mg
 from minigraph import layers
-
-ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-
-# name -> SHA-256 of the content, unpacked: packages pack the same content anew, so their .gz files differ
-FILES = {
-    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-}
 
 
 def network() -> mg.Graph:
@@ -50,49 +36,6 @@ def network() -> mg.Graph:
         h = mg.max_pool(h, 2)
     logits = layers.linear(mg.flatten(h), 10)
     return net.build(logits=logits, loss=mg.cross_entropy(logits, label), accuracy=mg.accuracy(logits, label))
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """A file in the IDX format: two zero bytes, a type (8 is uint8), the number of axes, the sizes, the numbers."""
-    packed = path.with_name(path.name + ".gz")
-    content = gzip.decompress(packed.read_bytes()) if packed.exists() else path.read_bytes()
-    rank = content[3]
-    shape = np.frombuffer(content, ">u4", rank, offset=4)
-    if content[:3] != b"\0\0\x08" or len(content) != 4 + 4 * rank + shape.prod():
-        raise mg.GraphError(f"{packed if packed.exists() else path} is not an IDX file of bytes, or not whole")
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
-
-
-def find(folder: Path) -> None:
-    """Raise GraphError unless the folder has all four files, packed or not."""
-    missing = [n for n in FILES if not (folder / n).exists() and not (folder / f"{n}.gz").exists()]
-    if missing:
-        raise mg.GraphError(
-            f"{folder} lacks {', '.join(missing)} (also as .gz). --download fetches them, --data names a folder that"
-            " has them, and on Debian and Ubuntu there is the package dataset-fashion-mnist"
-        )
-
-
-def download(folder: Path) -> None:
-    """Fetch what is not in the folder yet. A file whose content is not what it should be is not kept."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, digest in FILES.items():
-        if not (folder / f"{name}.gz").exists():
-            print(f"fetching {ADDRESS}/{name}.gz", flush=True)
-            with urllib.request.urlopen(f"{ADDRESS}/{name}.gz", timeout=60) as answer:
-                packed = answer.read()
-            found = hashlib.sha256(gzip.decompress(packed)).hexdigest()
-            if found != digest:
-                raise mg.GraphError(
-                    f"{name} from {ADDRESS} has the SHA-256 {found}, not {digest}: it was changed, or cut off"
-                )
-            (folder / f"{name}.gz").write_bytes(packed)
-
-
-def read(folder: Path, part: str) -> dict[str, np.ndarray]:
-    """Images (N, 1, 28, 28) and labels (N,) of a part, "train" or "t10k"."""
-    images, labels = read_idx(folder / f"{part}-images-idx3-ubyte"), read_idx(folder / f"{part}-labels-idx1-ubyte")
-    return {"image": images[:, np.newaxis], "label": labels.astype(np.int64)}
 
 
 def main() -> None:
