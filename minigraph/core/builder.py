@@ -291,6 +291,7 @@ class Builder:
         """The finished graph with these outputs by name; nodes that no output and no update needs are left out."""
         named = {**(outputs or {}), **more}
         for name, tensor in named.items():
+            expect(_is_name(name), "outputs have letters, digits and any of _ . - / in their names, not {!r}", name)
             expect(
                 isinstance(tensor, Tensor) and tensor.builder is self,
                 "output {!r} is not a tensor of {!r}: {!r}",

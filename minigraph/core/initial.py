@@ -11,6 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from minigraph.core.errors import expect
+
 
 class Initializer:
     """Subclass as a frozen dataclass and define `sample`; the class's name is its name in a printed graph."""
@@ -33,6 +35,9 @@ class Initializer:
 class Constant(Initializer):
     value: float | int | bool
 
+    def __post_init__(self) -> None:
+        expect(isinstance(self.value, (int, float)), "a constant is a number, not {!r}", self.value)
+
     def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return np.full(shape, self.value)
 
@@ -42,6 +47,10 @@ class Normal(Initializer):
     std: float
     mean: float = 0.0
 
+    def __post_init__(self) -> None:
+        numbers = isinstance(self.std, (int, float)) and isinstance(self.mean, (int, float))
+        expect(numbers and self.std >= 0, "std is 0 or more and mean a number, not {!r} and {!r}", self.std, self.mean)
+
     def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return rng.normal(self.mean, self.std, shape)
 
@@ -50,6 +59,10 @@ class Normal(Initializer):
 class Uniform(Initializer):
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        numbers = isinstance(self.low, (int, float)) and isinstance(self.high, (int, float))
+        expect(numbers and self.low <= self.high, "low is at most high, not {!r} and {!r}", self.low, self.high)
 
     def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return rng.uniform(self.low, self.high, shape)

@@ -202,6 +202,8 @@ class Graph:
             names.add(value.name)
             known.add(value)
         for variable in self.state:
+            shape = variable.value.type.shape
+            expect(not dim.symbolic(shape), "the sizes of state {} are numbers, not {}", variable.name, shape)
             expect(variable.kind in KINDS, "state {} is of unknown kind {!r}", variable.name, variable.kind)
         inferred: dict[Any, tuple[Mapping[str, Any], tuple[Type, ...]]] = {}  # layers repeat
         for node in self.nodes:

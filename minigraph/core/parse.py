@@ -9,23 +9,28 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.core.dim import Dim, shape_of
+from minigraph.core.dim import Dim, shape_of, symbolic
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.initial import Initializer
-from minigraph.core.ir import KINDS, Graph, Node, Origin, Type, Value, Variable, dtype_of
+from minigraph.core.ir import KINDS, ROLES, Graph, Node, Origin, Type, Value, Variable, dtype_of
 from minigraph.core.op import OPS, Literal
 
-TYPED = r"\s*([^\s:,()=]+): (\w+)\[([^\]]*)\]"
+STRING = r'"(?:[^"\\]|\\.)*"'
+TYPED = r"([^\s:,()=\"]+): (\w+)\[([^\]\"]*)\]"
+LINE = re.compile(rf'((?:[^"@]|{STRING})*?)(?:\s+@ (.*))?')
+NODE = re.compile(rf"({TYPED}(?:, {TYPED})*) = (\w+)\((.*)\)")
+TOKEN = re.compile(rf'{STRING}|[()\[\],]|[^"()\[\],]+')
+ORIGIN = re.compile(rf"(\w+) (\S+)(?: ({STRING}):([0-9]+))?(?: of (\S+))?(?: rule (\S+)(?: (\S+))?)?")
 
 
 def parse(text: str) -> Graph:
     """The graph that `str(graph)` has written. Raises GraphError with the number of the line that is wrong."""
     reader = _Reader()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            reader.read(line)
+            reader.read(line.strip())
         except GraphError as error:
             raise GraphError(f"line {number}: {error}\n  {line.strip()[:200]}") from None
     return reader.graph()
@@ -42,56 +47,64 @@ class _Reader:
         self.updates: dict[Value, Value] = {}
 
     def read(self, line: str) -> None:
-        word, _, rest = line.strip().partition(" ")
+        word, _, rest = line.partition(" ")
         if self.name is None:
-            expect(word == "graph", 'the first line names the graph: graph "name"')
-            self.name = str(attribute(rest))
+            name = attribute(rest) if word == "graph" else None
+            expect(isinstance(name, str), 'the first line names the graph: graph "name"')
+            self.name = name
         elif word == "input":
             self.inputs.append(self.typed(rest))
         elif word in KINDS:
             declaration, _, initializer = rest.partition(" = ")
-            self.state.append(Variable(self.typed(declaration), _initializer(initializer), word))
+            value = self.typed(declaration)
+            expect(not symbolic(value.type.shape), "the sizes of a state are numbers, not {}", value.type)
+            self.state.append(Variable(value, _initializer(initializer), word))
         elif word == "output":
             name, _, value = rest.partition(" = ")
             expect(name not in self.outputs, "there are two outputs {!r}", name)
             self.outputs[name] = self.known(value)
         elif word == "update":
-            old, _, new = rest.partition(" <- ")
-            self.updates[self.known(old)] = self.known(new)
+            self.update(*map(self.known, rest.split(" <- ", 1) if " <- " in rest else (rest, "")))
         else:
             self.node(line)
 
+    def update(self, old: Value, new: Value) -> None:
+        expect(any(variable.value is old for variable in self.state), "{} is not state", old)
+        expect(old not in self.updates, "{} is updated twice", old)
+        expect(old.type == new.type, "{} cannot become {}", old, new)
+        self.updates[old] = new
+
     def node(self, line: str) -> None:
-        body, _, origin = line.partition("   @ ")
-        match = re.fullmatch(r"(.*?\]) = (\w+)\((.*)\)\s*", body)
-        expect(match, "this is neither an input, a state, a node, an output nor an update")
-        assert match is not None
-        declared, op_name, inside = match.groups()
+        parts = LINE.fullmatch(line)
+        match = NODE.fullmatch(parts.group(1)) if parts else None
+        if parts is None or match is None:
+            raise GraphError("this is neither an input, a state, a node, an output nor an update")
+        declared, op_name, inside = match.group(1), match.group(match.lastindex - 1), match.group(match.lastindex)
         expect(op_name in OPS, "there is no op {!r}", op_name)
         op, inputs, attrs = OPS[op_name], [], {}
         for argument in _split(inside):
             key, equals, value = argument.partition("=")
-            if equals:
+            if equals and not key.startswith('"'):
+                expect(key not in attrs, "the attribute {!r} is given twice", key)
                 attrs[key] = attribute(value)
             else:
                 inputs.append(self.known(argument))
         complete, types = op.infer(tuple(value.type for value in inputs), attrs)
-        outputs = tuple(self.typed(part) for part in re.findall(TYPED, declared))
+        outputs = tuple(self.typed(part.group()) for part in re.finditer(TYPED, declared))
         expect(tuple(value.type for value in outputs) == types, "the op infers {}", ", ".join(map(str, types)))
         name = outputs[0].name if len(outputs) == 1 else outputs[0].name.removesuffix(f".{op.outputs[0]}")
-        self.nodes.append(Node(op, tuple(inputs), outputs, complete, name, _origin(origin)))
+        self.nodes.append(Node(op, tuple(inputs), outputs, complete, name, _origin(parts.group(2))))
 
-    def typed(self, declaration: Any) -> Value:
-        if isinstance(declaration, str):
-            match = re.fullmatch(TYPED + r"\s*", declaration)
-            expect(match, "a value is declared as name: dtype[sizes], not {!r}", declaration)
-            assert match is not None
-            declaration = match.groups()
-        name, dtype, sizes = declaration
+    def typed(self, declaration: str) -> Value:
+        match = re.fullmatch(TYPED, declaration)
+        if match is None:
+            raise GraphError(f"a value is declared as name: dtype[sizes], not {declaration!r}")
+        name, dtype, sizes = match.groups()
         expect(name not in self.values, "{!r} is defined twice", name)
-        value = Value(Type(shape_of(part.strip() for part in sizes.split(",") if part.strip()), dtype_of(dtype)), name)
-        self.values[name] = value
-        return value
+        type_ = Type(shape_of(part.strip() for part in sizes.split(",")) if sizes.strip() else (), dtype_of(dtype))
+        expect(all(not isinstance(n, int) or n >= 0 for n in type_.shape), "{!r} has a negative size: {}", name, type_)
+        self.values[name] = Value(type_, name)
+        return self.values[name]
 
     def known(self, name: str) -> Value:
         expect(name.strip() in self.values, "{!r} is not defined before this line", name.strip())
@@ -106,17 +119,14 @@ class _Reader:
 
 def _split(inside: str) -> Iterator[str]:
     """Arguments: the parts between commas that are in no bracket and no string."""
-    depth, quoted, part = 0, False, ""
-    for before, character in zip(" " + inside, inside):
-        if character == '"' and before != "\\":
-            quoted = not quoted
-        if not quoted:
-            depth += (character in "([") - (character in ")]")
-        if character == "," and depth == 0 and not quoted:
+    depth, part = 0, ""
+    for token in TOKEN.findall(inside):
+        depth += (token in ("(", "[")) - (token in (")", "]"))
+        if token == "," and depth == 0:
             yield part.strip()
             part = ""
         else:
-            part += character
+            part += token
     if part.strip():
         yield part.strip()
 
@@ -125,7 +135,7 @@ def attribute(text: str) -> Any:
     """The value of an attribute as `text.attribute` writes it."""
     try:
         return _value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError):
         raise GraphError(f"{text.strip()[:80]!r} is not the value of an attribute") from None
 
 
@@ -157,23 +167,24 @@ def _initializer(text: str) -> Initializer:
         if tree.func.id not in Initializer.known:
             raise ValueError(f"there are {', '.join(Initializer.known)}")
         return Initializer.known[tree.func.id](**{str(word.arg): _value(word.value) for word in tree.keywords})
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
         raise GraphError(f"{text.strip()[:80]!r} is not an initializer: {error}") from None
 
 
-def _origin(text: str) -> Origin:
-    if not text.strip():
+def _origin(text: str | None) -> Origin:
+    if text is None:
         return Origin()
-    role, scope, *words = text.split()
-    found: dict[str, Any] = {"role": role, "scope": "" if scope == "-" else scope}
-    while words:
-        word = words.pop(0)
-        if word == "of":
-            found["forward"] = words.pop(0)
-        elif word == "rule":
-            found["rule"], found["sources"] = words.pop(0), tuple(words.pop(0).split(",")) if words else ()
-        else:
-            file, _, line = word.rpartition(":")
-            expect(line.isdigit(), "{!r} is not file:line", word)
-            found.update(file=file, line=int(line))
-    return Origin(**found)
+    match = ORIGIN.fullmatch(text.strip())
+    if match is None:
+        raise GraphError(f'an origin is: role scope "file":line of node rule name sources, not {text.strip()!r}')
+    role, scope, file, line, forward, rule, sources = match.groups()
+    expect(role in ROLES, "the role of a node is one of {}, not {!r}", ", ".join(ROLES), role)
+    return Origin(
+        role,
+        "" if scope == "-" else scope,
+        attribute(file) if file else "",
+        int(line or 0),
+        forward or "",
+        rule or "",
+        tuple(sources.split(",")) if sources else (),
+    )

@@ -26,7 +26,7 @@ class State(MutableMapping[str, np.ndarray]):
     """
 
     def __init__(self, arrays: Mapping[str, Any] = {}):
-        self._arrays = {name: _frozen(array) for name, array in arrays.items()}
+        self._arrays = {name: _frozen(name, array) for name, array in arrays.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
         try:
@@ -35,18 +35,15 @@ class State(MutableMapping[str, np.ndarray]):
             raise KeyError(f"no state {name!r}; there are {', '.join(self._arrays) or 'none'}") from None
 
     def __setitem__(self, name: str, array: Any) -> None:
-        new = _frozen(array)
+        new = _array(name, array)
         if name in self._arrays:
             old = self._arrays[name]
-            expect(new.shape == old.shape, "state {!r} has shape {}; the new array has {}", name, old.shape, new.shape)
-            expect(
-                np.can_cast(new.dtype, old.dtype, "same_kind"),
-                "state {!r} is {}; the new array is {}",
-                name,
-                old.dtype,
-                new.dtype,
-            )
-            new = _frozen(new.astype(old.dtype, copy=False))
+            fits = np.can_cast(new.dtype, old.dtype, "same_kind")
+            expect(fits, "state {!r} is {}; the new array is {}", name, old.dtype, new.dtype)
+            same = new.shape == old.shape
+            expect(same, "state {!r} has shape {}; the new array has {}", name, old.shape, new.shape)
+            new = new.astype(old.dtype)
+        new = _frozen(name, new)
         self._arrays[name] = new
 
     def __delitem__(self, name: str) -> None:
@@ -80,9 +77,7 @@ class State(MutableMapping[str, np.ndarray]):
         """Write all arrays to one safetensors file, whole or not at all."""
         from safetensors.numpy import save  # here: a program that never writes a file need not load it
 
-        write_whole(
-            path, save({name: np.ascontiguousarray(a) for name, a in self._arrays.items()}, dict(metadata or {}))
-        )
+        write_whole(path, save(dict(self._arrays), dict(metadata or {})))
 
     def load(self, path: str | os.PathLike[str], strict: bool = True) -> Difference:
         """Take over from a file every array that this state has by the same name and shape.
@@ -141,6 +136,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     """All arrays and the metadata of a safetensors file; GraphError if it is not one, or not whole."""
     from safetensors import SafetensorError, safe_open
 
+    expect(not Path(path).is_dir(), "{} is a folder", os.fspath(path))
     expect(Path(path).is_file(), "there is no file {}", os.fspath(path))
     try:
         with safe_open(os.fspath(path), "np") as file:
@@ -165,11 +161,20 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
         raise
 
 
-def _frozen(array: Any) -> np.ndarray:
-    array = np.asarray(array)
-    if array.flags.writeable or not array.flags.c_contiguous:
-        array = np.array(array, order="C")
-        array.flags.writeable = False
+def _array(name: str, given: Any) -> np.ndarray:
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise GraphError(f"state {name!r} is no array: {error}") from None
+
+
+def _frozen(name: str, given: Any) -> np.ndarray:
+    """A copy that nobody can write to, in order; GraphError for what a file could not hold."""
+    array = np.array(_array(name, given), order="C")
+    numbers = array.dtype.kind in "biuf" and array.dtype.itemsize <= 8
+    expect(numbers, "state {!r} is made of numbers, not {}", name, array.dtype)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    array.flags.writeable = False
     return array
 
 

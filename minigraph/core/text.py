@@ -3,8 +3,8 @@
     graph "mlp"
     input image: float32[N, 784]
     parameter linear1.weight: float32[10, 784] = Uniform(low=-0.1, high=0.1)
-    linear1.transpose: float32[784, 10] = transpose(linear1.weight, axes=(1, 0))   @ forward linear1 net.py:7
-    linear1.matmul: float32[N, 10] = matmul(image, linear1.transpose)   @ forward linear1 net.py:7
+    linear1.transpose: float32[784, 10] = transpose(linear1.weight, axes=(1, 0))   @ forward linear1 "net.py":7
+    linear1.matmul: float32[N, 10] = matmul(image, linear1.transpose)   @ forward linear1 "net.py":7
     output logits = linear1.matmul
 
 A line for each input, variable and node, in order; then the outputs, and `update state <- value`. Behind `@` stands the
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def write(graph: Graph) -> str:
     names = _unique_names(graph)
     typed = lambda value: f"{names[value]}: {value.type}"
-    lines = [f"graph {json.dumps(graph.name)}"]
+    lines = [f"graph {_quoted(graph.name)}"]
     lines += [f"input {typed(value)}" for value in graph.inputs]
     lines += [
         f"{variable.kind} {typed(variable.value)} = {_initializer(variable.initializer)}" for variable in graph.state
@@ -46,8 +46,12 @@ def attribute(value: Any) -> str:
     if isinstance(value, tuple):
         return "(" + ", ".join(map(attribute, value)) + ("," if len(value) == 1 else "") + ")"
     if isinstance(value, str):
-        return json.dumps(value)
+        return _quoted(value)
     return str(value) if isinstance(value, Dim) else repr(value)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _unique_names(graph: Graph) -> dict[Value, str]:
@@ -79,7 +83,7 @@ def _initializer(initializer: Initializer) -> str:
 def _origin(origin: Origin) -> str:
     words = [origin.role, origin.scope or "-"]
     if origin.file:
-        words.append(f"{os.path.basename(origin.file)}:{origin.line}")
+        words.append(f"{_quoted(os.path.basename(origin.file))}:{origin.line}")
     if origin.forward:
         words.append(f"of {origin.forward}")
     if origin.rule:
