@@ -1,5 +1,7 @@
 """Random networks over the ops: built, printed, read back, differentiated, trained for a step, frozen, run."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,8 +11,13 @@ import minigraph as mg
 from minigraph import layers
 
 CLASSES = 3
-ACTIVATIONS = {"tanh": mg.tanh, "sigmoid": mg.sigmoid, "sin": mg.sin, "swish": lambda x: x * mg.sigmoid(x)}
-KINKED = {"relu": mg.relu, "largest": lambda x: mg.where(x < 0.1, x * 0.3, x)}
+ACTIVATIONS: dict[str, Callable] = {
+    "tanh": mg.tanh,
+    "sigmoid": mg.sigmoid,
+    "sin": mg.sin,
+    "swish": lambda x: x * mg.sigmoid(x),
+}
+KINKED: dict[str, Callable] = {"relu": mg.relu, "largest": lambda x: mg.where(x < 0.1, x * 0.3, x)}
 
 
 class Draft:

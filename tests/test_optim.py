@@ -18,12 +18,11 @@ TOLERANCE = 2e-6
 def model(dtype="float64"):
     """loss = sum of w * x + w^2 * y for parameters of several ranks; x and y are given anew at each step."""
     net = mg.Builder()
-    loss = None
+    loss = net.constant(0.0, dtype)
     for name, shape in SHAPES.items():
         w = net.parameter(name, shape, mg.init.normal(1.0), dtype)
         x, y = net.input(f"x.{name}", shape, dtype), net.input(f"y.{name}", shape, dtype)
-        part = mg.sum(w * x + w * w * y)
-        loss = part if loss is None else loss + part
+        loss = loss + mg.sum(w * x + w * w * y)
     return net.build(loss=loss)
 
 
@@ -257,7 +256,7 @@ def test_wrong_arguments_are_refused(make):
         lambda: optim.Adam(0.1, eps=-1.0),
         lambda: optim.SGD(0.1, weight_decay=-1.0),
         lambda: optim.SGD(float("nan")),
-        lambda: optim.SGD(None),
+        lambda: optim.SGD([0.1]),  # type: ignore[arg-type]
     ],
 )
 def test_nonsense_numbers_are_refused(make):

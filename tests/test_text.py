@@ -222,7 +222,7 @@ ARRAYS = [np.array([1.5, -0.0, np.nan, np.inf, -np.inf], dtype) for dtype in ("f
     np.array([2**63 - 1, -(2**63)]),
     np.array([2**64 - 1], "uint64"),
     np.array([1 / 3, 5e-324, 1.7976931348623157e308]),
-    np.float32([1 / 3, 1e-45]),
+    np.array([1 / 3, 1e-45], "float32"),
     np.zeros((2, 0, 1)),
 ]
 
