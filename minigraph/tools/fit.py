@@ -179,17 +179,19 @@ class _Training:
     every: int | None
     visible: bool
 
-    def begin(self, resume: bool) -> None:
-        """Read the checkpoint, if there is one to go on from."""
+    def __post_init__(self) -> None:
         self.metrics = _metrics(self.program.graph)
         self.identity = self._identity()
+        self.safe: tuple[Progress, State] = (Progress(), self.program.state.copy())
         self.recent: deque[_Step] = deque(maxlen=2)
+
+    def begin(self, resume: bool) -> None:
+        """Read the checkpoint, if there is one to go on from."""
         for path in filter(None, (self.checkpoint, self.best_file)):
             checkpoints.remove_partial(path)
-        progress = Progress()
         if resume and self.checkpoint is not None and self.checkpoint.exists():
             progress = checkpoints.load(self.checkpoint, self.program.state, self.identity)
-        self.safe: tuple[Progress, State] = (progress, self.program.state.copy())
+            self.safe = (progress, self.program.state.copy())
 
     @property
     def progress(self) -> Progress:
@@ -210,23 +212,24 @@ class _Training:
             disable=None if self.visible else True,
         ) as bar:
             for number in range(self.progress.batch, len(self.batches)):
-                samples = self.batches.indices(order, number)
-                self.step(_Step(epoch, number, samples, self.batches.batch(order, epoch, number), self.safe[1]))
+                before = self.progress.samples
+                self.step(epoch, order, number)
                 bar.set_postfix({name: f"{value:.4f}" for name, value in self.progress.means().items()}, refresh=False)
-                bar.update(len(samples))
+                bar.update(self.progress.samples - before)
                 if self.every and (number + 1) % self.every == 0 and number + 1 < len(self.batches):
                     self.save()
         self.finish_epoch()
 
-    def step(self, step: _Step) -> None:
+    def step(self, epoch: int, order: np.ndarray, number: int) -> None:
         begin = time.perf_counter()
-        self.recent.append(step)
-        outputs = self.program(**step.batch)
+        samples, batch = self.batches.indices(order, number), self.batches.batch(order, epoch, number)
+        self.recent.append(_Step(epoch, number, samples, batch, self.safe[1]))
+        outputs = self.program(**batch)
         found = {name: float(outputs[name]) for name in self.metrics}
         wrong = [f"{name} is {value}" for name, value in found.items() if not math.isfinite(value)]
         if wrong:
             raise self._not_finite(" and ".join(wrong))
-        progress = self.progress.after(found, len(step.samples), time.perf_counter() - begin)
+        progress = self.progress.after(found, len(samples), time.perf_counter() - begin)
         self.safe = (progress, self.program.state.copy())
 
     def finish_epoch(self) -> None:
@@ -270,7 +273,7 @@ class _Training:
         """What must agree for a training to go on from a checkpoint. The state is compared array by array."""
         forms = lambda data: {name: form(np.asanyarray(array)) for name, array in data.items()}
         return {
-            "graph": _digest(self.program.graph),
+            "graph of model, optimizer and schedule": _digest(self.program.graph),
             "data": forms(self.batches.data),
             "batch_size": self.batches.size,
             "seed": self.batches.seed,
