@@ -352,7 +352,7 @@ def test_an_op_without_a_gradient_says_so_with_its_line(register):
 def test_a_gradient_of_a_wrong_shape_is_named(register):
     wrong = register("wrong", lambda x, /: x, lambda x: x, lambda gs, xs, ys: (mg.sum(gs[0]),))
     x = mg.Builder().input("x", (2,))
-    with pytest.raises(GraphError, match=r"wrong 'wrong': its gradient for x: float32\[2\] has type float32\[\]"):
+    with pytest.raises(GraphError, match=r"wrong 'wrong': its gradient for x: float32\[2\] .*float32\[\]"):
         mg.gradient(mg.sum(wrong(x)), [x])
 
 
