@@ -329,6 +329,20 @@ def test_an_expansion_with_several_outputs_and_shared_inputs(register):
     holds(build, normal(3), normal(3, seed=1))
 
 
+def test_an_expansion_that_gives_one_tensor_as_two_outputs(register):
+    def twice(x):
+        y = mg.sin(x)
+        return y, y
+
+    op_ = register("twice", lambda x, /: (x, x), lambda x: (np.sin(x), np.sin(x)), expand=twice, outputs=("a", "b"))
+
+    def build(x):
+        a, b = op_(x)
+        return a * b + 3.0 * b
+
+    holds(build, normal(4))
+
+
 def test_an_expansion_that_gives_an_input_back(register):
     first = register("first", lambda x, y, /: x, lambda x, y: x, expand=lambda x, y: x)
     net = mg.Builder()

@@ -363,6 +363,32 @@ def test_wrong_claims_are_refuted(before, after):
         same(before, after, low=0.1, x=(3, 3))
 
 
+def test_a_claim_that_is_wrong_in_a_corner_is_refuted():
+    # one draw of one number meets the corner with a chance of 1/4
+    with pytest.raises(proof.Refuted):
+        same(lambda x: mg.where(x > 1.0, x * 2.0, x), lambda x: x, x=())
+
+
+def test_a_gradient_that_is_wrong_in_a_corner_is_refuted(register):
+    rule = lambda gs, xs, ys: (gs[0],)
+    bent = register("bent", lambda x, /: x, lambda x: np.where(x > 1, x + x, x), rule)
+    with pytest.raises(proof.Refuted):
+        prove(bent, x=())
+
+
+def test_updates_are_compared_as_outputs_are():
+    def counted(by):
+        net = mg.Builder()
+        x, total = net.input("x", ()), net.variable("total", (), mg.init.zeros)
+        net.update(total, total + by * x)
+        return net.build(y=x)
+
+    samples = {"x": Sample(()), "total": Sample(())}
+    assert proof.prove_same(counted(1.0), counted(1.0), samples) is Modular
+    with pytest.raises(proof.Refuted):
+        proof.prove_same(counted(1.0), counted(2.0), samples)
+
+
 def test_outputs_of_another_shape_are_refuted():
     with pytest.raises(proof.Refuted):
         same(lambda x: x + 0.0, lambda x: mg.broadcast_to(x, (2, 3)), x=(1, 3))

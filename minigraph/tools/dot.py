@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from itertools import groupby, pairwise
 
-import graphviz
+import graphviz  # type: ignore[import-untyped]
 
 from minigraph.core.ir import Graph, Node
 from minigraph.tools.labels import call_lines, ops_lines, type_text, wrapped
@@ -37,12 +37,10 @@ def dot(graph: Graph, collapse: bool = True, expand: Sequence[str] = ()) -> str:
     )
     _headings(page, sketch)
     for i, value in enumerate(graph.inputs):
-        if any(start == f"input{i}" for start, _ in sketch.edges):
-            page.node(f"input{i}", _label(value.name), group="forward", tooltip=_label(f"input {value}"), **INPUT)
+        page.node(f"input{i}", _label(value.name), group="forward", tooltip=_label(f"input {value}"), **INPUT)
     for _, group in groupby(sketch.layers, key=lambda layer: sketch.run_of.get(layer, (layer.block, 0))[0]):
         _boxes(page, sketch, list(group))
-    for i, (name, value) in enumerate(graph.outputs.items()):
-        page.node(f"output{i}", _label(name), tooltip=_label(f"output {name} = {value}"), **OUTPUT)
+    _outputs(page, sketch, None)
     for layer in sketch.layers:
         _row(page, sketch, layer)
     _edges(page, sketch)
@@ -117,9 +115,20 @@ def _side(page: graphviz.Digraph, sketch: Sketch, layer: Layer, roles: Iterable[
             _nodes(page, sketch, layer, role)
         elif nodes:
             _box(page, sketch, layer, role)
+            _outputs(page, sketch, sketch.place[nodes[0]])
         kinds = {"forward": "state", "statistic": "running", "update": "slots"}
         if role in kinds:
             _cylinder(page, sketch, layer, f"{kinds[role]}{number}")
+
+
+def _outputs(page: graphviz.Digraph, sketch: Sketch, beside: str | None) -> None:
+    """The outputs that stand beside a place; or all that stand for themselves, with what they are if no layer makes them."""
+    for i, (name, value) in enumerate(sketch.graph.outputs.items()):
+        if sketch.outputs[name] == beside:
+            maker = sketch.graph.producer.get(value)
+            number = f"= {maker.attrs['value']:g}" if maker is not None and is_number(maker) else ""
+            state = f"= {value.name}" if value.name in sketch.graph.variables and value not in sketch.outline.owner else ""
+            page.node(f"output{i}", _label(name, number, state), tooltip=_label(f"output {name} = {value}"), **OUTPUT)
 
 
 def _box(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> None:

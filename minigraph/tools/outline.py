@@ -141,6 +141,7 @@ def _measured(graph: Graph, node: Node, layer_of: Mapping[Node, Layer]) -> Layer
     averages = [n for n in graph.readers.get(node.outputs[0], ()) if n.origin.role == "statistic"]
     reads = [maker for n in (node, *averages) for maker in _makers(graph, n)]
     close = [n for n in reads if n in layer_of and n.origin.scope == node.origin.scope]
+    close.sort(key=lambda n: n.origin.role != "forward")  # the batch that is averaged, not the average before
     return next((layer_of[n] for n in (*close, *inside)), None)
 
 

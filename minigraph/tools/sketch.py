@@ -144,17 +144,14 @@ class Sketch:
         return name.removeprefix(f"{layer.block}.") if layer.block and layer.block == seen_from.block else name
 
     def _output(self, i: int, name: str) -> str | None:
-        """The place that an output is beside: that of a layer whose value other layers read as well. None: it stands
-        below.
-        """
+        """The place that an output stands beside: of a layer whose value others read as well. None: it stands below."""
         value = self.graph.outputs[name]
         maker, place = self.graph.producer.get(value), f"output{i}"
         if maker is None:
-            owner = self.outline.owner.get(value)
-            if owner is not None:
-                self._edge(self.cylinder(self.graph.variables[value.name], owner), place, "row")
-            elif value in self.graph.inputs:
+            if value in self.graph.inputs:
                 self._edge(f"input{self.graph.inputs.index(value)}", place, "forward", value.type)
+            elif value in self.outline.owner:
+                self._edge(self.cylinder(self.graph.variables[value.name], self.outline.owner[value]), place, "row")
             return None
         if is_number(maker):
             return None

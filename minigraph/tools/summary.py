@@ -68,16 +68,14 @@ class Summary:
 
 
 def summary(graph: Graph, /, **symbols: int) -> Summary:
-    """The table of a graph; `print` shows it. summary(graph, N=64) puts in numbers for sizes that are known at run
-    time.
+    """The table of a graph; `print` shows it. summary(graph, N=64) puts in the sizes that are known at run time.
 
-    Raises GraphError for a symbol that the graph does not have.
+    Raises GraphError for a symbol that the graph does not have, and for what is no size.
     """
     for name, size in symbols.items():
         known = ", ".join(sorted(graph.symbols)) or "none"
-        expect(
-            name in graph.symbols, "{!r} has no size {!r}; its sizes known at run time are {}", graph.name, name, known
-        )
+        expect(name in graph.symbols, "{!r} has no size {!r}; known at run time are {}", graph.name, name, known)
+        expect(isinstance(size, int) and size >= 0, "the size {} is a number of 0 or more, not {!r}", name, size)
     whole = outline(graph)
     rows = tuple(_row(whole, layer, symbols) for layer in whole.layers)
     numbers = {kind: _numbers([v for v in graph.state if v.kind == kind]) for kind in KINDS}
