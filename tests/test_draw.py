@@ -1,5 +1,6 @@
 """Pictures: what they show, where they go, and what happens without Graphviz."""
 
+import os
 import re
 import subprocess
 import sys
@@ -176,7 +177,7 @@ def test_repeats_need_no_scopes():
         2,
         2,
         7,
-    )  # the first reads the input, and not what an equal one made
+    )  # the first reads an input
     assert "7 ×  (linear2 to relu2), (linear3 to relu3), … , (linear8 to relu8)" in dot(mlp(8))
 
 
@@ -188,9 +189,9 @@ def test_a_repeat_ends_where_something_differs():
         ends.append(x := mg.relu(layers.linear(x, features)))
     whole = outline(net.build(y=x))
     assert [(r.start, r.length, r.times) for r in repeats(whole)] == [(2, 2, 2)]
-    assert (
-        repeats(outline(net.build(y=x, z=ends[4] + layers.linear(ends[1], 16)))) == []
-    )  # the first run's end is read later
+    # Where the end of the first run is read behind the second, one cannot stand for both.
+    read = outline(net.build(y=x, z=ends[4] + layers.linear(ends[1], 16)))
+    assert [(r.start, r.length, r.times) for r in repeats(read)] == [(1, 2, 2)]
 
 
 # what is drawn
@@ -216,7 +217,7 @@ def test_numbers_are_written_into_the_node_that_reads_them():
     text = dot(net.build(y=1.0 / (x * 0.25)), expand=["*"])
     assert "mul 0.25" in text
     assert "div 1, ·" in text
-    assert "fill" not in re.sub(r"fill(ed|color)", "", text)
+    assert 'label="fill' not in text
 
 
 def test_roles_have_their_colours_and_words():
@@ -231,7 +232,7 @@ def test_expanding_shows_the_nodes_of_a_layer():
     text = dot(lenet(), expand=["conv2"])
     assert "conv padding 2 · add" in text  # conv1 stays as it was
     assert 'label="conv\\npadding 2"' in text
-    assert text.count('label="reshape"') == 2  # that of conv2's bias, and the layer
+    assert text.count("[label=reshape ") == 2  # that of conv2's bias, and the layer
 
 
 # rendering
@@ -346,12 +347,8 @@ def test_a_large_training_step_is_drawn_in_seconds(tmp_path):
 
 def test_pictures_do_not_depend_on_the_process():
     """Sets of values have no order of their own: none may leak into the text."""
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import test_draw as t; print(t.dot(t.step(t.lenet())), end='')"
-    )
-    found = {
-        subprocess.run([sys.executable, "-c", program, __file__.rpartition("/")[0]], env={"PYTHONHASHSEED": seed, "PATH": ""},
-                       capture_output=True, check=True).stdout
-        for seed in ("1", "2")
-    }  # fmt: skip
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_draw as t; print(t.dot(t.step(t.lenet())))"
+    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    found = {subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
+             for seed in ("1", "2")}  # fmt: skip
     assert len(found) == 1

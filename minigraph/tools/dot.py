@@ -7,6 +7,7 @@ beside it. (Frames across all columns would be one, but inside of them Graphviz 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from itertools import groupby, pairwise
@@ -122,13 +123,15 @@ def _side(page: graphviz.Digraph, sketch: Sketch, layer: Layer, roles: Iterable[
 
 
 def _outputs(page: graphviz.Digraph, sketch: Sketch, beside: str | None) -> None:
-    """The outputs that stand beside a place; or all that stand for themselves, with what they are if no layer makes them."""
+    """The outputs that stand beside a place; for None those that stand for themselves, and what no layer makes."""
     for i, (name, value) in enumerate(sketch.graph.outputs.items()):
         if sketch.outputs[name] == beside:
-            maker = sketch.graph.producer.get(value)
-            number = f"= {maker.attrs['value']:g}" if maker is not None and is_number(maker) else ""
-            state = f"= {value.name}" if value.name in sketch.graph.variables and value not in sketch.outline.owner else ""
-            page.node(f"output{i}", _label(name, number, state), tooltip=_label(f"output {name} = {value}"), **OUTPUT)
+            maker, lines = sketch.graph.producer.get(value), [name]
+            if maker is not None and is_number(maker):
+                lines.append(f"= {maker.attrs['value']:g}")
+            elif value.name in sketch.graph.variables and value not in sketch.outline.owner:
+                lines.append(f"= {value.name}")
+            page.node(f"output{i}", _label(*lines), tooltip=_label(f"output {name} = {value}"), **OUTPUT)
 
 
 def _box(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> None:
@@ -270,10 +273,10 @@ def _edges(page: graphviz.Digraph, sketch: Sketch) -> None:
 
 
 def _details(nodes: Iterable[Node]) -> list[str]:
-    """What is said when the pointer rests on a box."""
+    """What is said when the pointer rests on a box: each node, and the line that made it."""
     return [
         f"{', '.join(map(repr, node.outputs))} = {node.op.name}({', '.join(v.name for v in node.inputs)})"
-        + (f"   {node.origin.where()}" if node.origin.file else "")
+        + (f"   {os.path.basename(node.origin.file)}:{node.origin.line}" if node.origin.file else "")
         for node in nodes
     ]
 
