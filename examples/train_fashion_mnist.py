@@ -30,7 +30,7 @@ def network() -> mg.Graph:
     image = net.input("image", ("N", 1, 28, 28), "uint8")
     label = net.input("label", ("N",), "int64")
     h = mg.cast(image, "float32") / 255
-    for channels in (8, 32, 64):
+    for channels in (16, 32, 64):
         h = layers.conv2d(h, channels, 3, padding="same", bias=False)  # batch norm's beta is the bias
         h = mg.relu(layers.batch_norm(h))
         h = mg.max_pool(h, 2)

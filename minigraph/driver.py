@@ -23,7 +23,7 @@ from minigraph.core.errors import GraphError, expect
 from minigraph.core.evaluate import apply
 from minigraph.core.ir import Graph, Node, Type, Value
 from minigraph.core.state import State
-from minigraph.nn.optim import Optimizer, accumulated, clip_by_norm
+from minigraph.nn import optim
 from minigraph.passes.freeze import freeze
 
 Patterns = str | Sequence[str]
@@ -35,7 +35,7 @@ MADE = ("slot", "counter", "stream")  # the kinds of state that compile adds whe
 def training_step(
     model: Graph,
     loss: str,
-    optimizer: Optimizer,
+    optimizer: optim.Optimizer,
     *,
     trainable: Patterns = "*",
     clip_norm: float | None = None,
@@ -62,13 +62,15 @@ def training_step(
     builder = Builder.extending(model)
     chosen = _chosen(builder.parameters, trainable)
     gradients = gradient(builder.tensor(loss), chosen)
-    with builder.root(), builder.origin(role="update", scope="optimizer"):
+    with optim.updating(builder):
+        if accumulate > 1:
+            gradients, last = optim.accumulate(builder, chosen, gradients, accumulate)
         if clip_norm is not None:
-            gradients = clip_by_norm(gradients, clip_norm)
-    if accumulate == 1:
+            gradients = optim.clip_by_norm(gradients, clip_norm)
+        before = builder.updates
         optimizer.apply(builder, chosen, gradients)
-    else:
-        accumulated(builder, optimizer, chosen, gradients, accumulate)
+        if accumulate > 1:
+            optim.only_if(builder, last, before)
     names = list(model.outputs if outputs is None else outputs)
     return builder.build({name: builder.tensor(name) for name in names})
 
@@ -148,7 +150,7 @@ class Program:
         """
         return self._executable.peak_bytes
 
-    def __call__(self, **inputs: Any) -> dict[str, np.ndarray]:
+    def __call__(self, /, **inputs: Any) -> dict[str, np.ndarray]:
         with self._lock:
             symbols, arrays = self._given(inputs)
             outputs, new, _ = self._executable.run(symbols, arrays)
@@ -157,13 +159,14 @@ class Program:
 
     def values(self, names: Sequence[str], /, **inputs: Any) -> dict[str, np.ndarray]:
         """Values between inputs and outputs, by their names in the graph, for these inputs. The state does not move."""
+        expect(not isinstance(names, str), "values takes a list of names, not {!r}", names)
         for name in names:
             self.graph.value(name)
         with self._lock:
             symbols, arrays = self._given(inputs)
             return BACKENDS[self.backend](self.graph, names).run(symbols, arrays)[2]
 
-    def first_not_finite(self, **inputs: Any) -> str | None:
+    def first_not_finite(self, /, **inputs: Any) -> str | None:
         """Where NaN or infinity first appears for these inputs.
 
         An input, a state, or a node with its line. None if nowhere.
@@ -196,19 +199,13 @@ class Program:
             ", ".join(wanted) or "none",
             "; ".join([f"{n!r} is missing" for n in missing] + [f"{n!r} is not one of them" for n in strange]),
         )
-        symbols: dict[str, int] = {}
-        arrays: dict[str, np.ndarray] = {}
-        for name, value in wanted.items():
-            arrays[name] = _array(value, inputs[name])
-            before = dict(symbols)
-            if not dim.solve(value.type.shape, arrays[name].shape, symbols):
-                known = ", ".join(f"{k} = {n}" for k, n in before.items() if k in dim.symbols_of(value.type.shape))
-                raise GraphError(
-                    f"input {name!r} is {value.type}{' with ' + known if known else ''}; got shape {arrays[name].shape}"
-                )
+        arrays = {name: _array(value, inputs[name]) for name, value in wanted.items()}
+        symbols = _solve(wanted.values(), arrays)
         snapshot = self.state.copy()
         for variable in self.graph.state:
             expect(variable.name in snapshot, "the state no longer has {!r}", variable.name)
+            found = _type(snapshot[variable.name])
+            expect(found == variable.value.type, "state {} has become {}", variable.value, found)
             arrays[variable.name] = snapshot[variable.name]
         return symbols, arrays
 
@@ -219,20 +216,50 @@ class Program:
 def _array(value: Value, given: Any) -> np.ndarray:
     """An input as an array of the declared dtype.
 
-    Ints become floats and float64 float32, but floats do not become ints.
+    Integers become floats and float64 becomes float32, but floats do not become integers, and integers must fit.
     """
     try:
         array = np.asarray(given)
     except ValueError as error:
         raise GraphError(f"input {value.name!r} is {value.type}; got what is no array: {error}") from None
-    expect(
-        array.dtype.kind in "biuf" and np.can_cast(array.dtype, value.type.dtype, "same_kind"),
-        "input {!r} is {}; got {}",
-        value.name,
-        value.type,
-        array.dtype,
-    )
-    return array.astype(value.type.dtype, copy=False)
+    dtype = np.dtype(value.type.dtype)
+    if array.dtype.kind in "iu" and dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        fits = not array.size or (array.min() >= limits.min and array.max() <= limits.max)
+        expect(
+            fits, "input {!r} is {}; got numbers outside of {} to {}", value.name, value.type, limits.min, limits.max
+        )
+    else:
+        fits = array.dtype.kind in "biuf" and np.can_cast(array.dtype, dtype, "same_kind")
+        expect(fits, "input {!r} is {}; got {}", value.name, value.type, array.dtype)
+    return array.astype(dtype, copy=False)
+
+
+def _solve(inputs: Iterable[Value], arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The sizes of the symbols; GraphError if an array does not have the shape of its input."""
+    symbols: dict[str, int] = {}
+    waiting = list(inputs)
+    while waiting:  # an input such as (N*M,) waits for one that tells N or M
+        left = [v for v in waiting if not dim.solve(v.type.shape, arrays[v.name].shape, symbols)]
+        if len(left) == len(waiting):
+            raise GraphError(_misfit(left[0], arrays[left[0].name].shape, symbols))
+        waiting = left
+    return symbols
+
+
+def _misfit(value: Value, shape: tuple[int, ...], symbols: Mapping[str, int]) -> str:
+    """What was expected and what came, with the sizes that other inputs gave to the axes that disagree."""
+    wrong = [
+        n
+        for n, got in zip(value.type.shape, shape)
+        if dim.symbols_of((n,)) <= symbols.keys() and dim.bind(n, symbols) != got
+    ]
+    known = ", ".join(f"{name} = {symbols[name]}" for name in sorted(dim.symbols_of(tuple(wrong))))
+    return f"input {value.name!r} is {value.type}{' with ' + known if known else ''}; got shape {shape}"
+
+
+def _type(array: np.ndarray) -> Type:
+    return Type(array.shape, array.dtype.name)
 
 
 def _complete(graph: Graph, state: State) -> tuple[str, ...]:
@@ -241,7 +268,7 @@ def _complete(graph: Graph, state: State) -> tuple[str, ...]:
     for variable in graph.state:
         wanted = variable.value.type
         if variable.name in state:
-            found = Type(state[variable.name].shape, state[variable.name].dtype.name)
+            found = _type(state[variable.name])
             if found != wanted:
                 other.append(f"{variable.name} is {wanted}, the state has {found}")
         elif variable.kind in MADE:

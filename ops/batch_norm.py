@@ -6,9 +6,9 @@ A channel is an index of `axis`; its numbers are those along all other axes. Tra
 from x itself and reports them; inference is given both. Averages of them over the steps are nodes of their own
 (`running_average`), so that what moves them can be seen.
 
-Statistics are taken of x - x0, x0 being a channel's first number: the difference is exact where the mean is large
-against the deviation, so that 1e4 +- 0.1 comes out right in float32 and a constant channel has variance 0. They have
-the dtype of x, but float32 where x is float16.
+Statistics take two passes: the mean, and then the mean of squares of what is left when it is taken off. Sums of float32
+are held in float64, and what the rounded mean is off by is taken off as well: so 1e4 +- 0.1 comes out right, an outlier
+spoils nothing, and a constant channel has variance 0. Statistics have the dtype of x, but float32 where x is float16.
 """
 
 from __future__ import annotations
@@ -17,11 +17,6 @@ import math
 from typing import Any
 
 import numpy as np
-from minigraph.ops import broadcast
-from minigraph.ops.constant import count_along
-from minigraph.ops.pointwise import cast, equal, sqrt, where
-from minigraph.ops.reduce import mean
-from minigraph.ops.shape import reshape
 
 from minigraph.core import scalar
 from minigraph.core.builder import Tensor
@@ -29,6 +24,11 @@ from minigraph.core.dim import product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, axis_of, float_dtype, positive, real, statistic
+from minigraph.ops import broadcast
+from minigraph.ops.constant import count_along
+from minigraph.ops.pointwise import cast, equal, sqrt, where
+from minigraph.ops.reduce import mean
+from minigraph.ops.shape import reshape
 
 EPS = 1e-5
 
@@ -89,13 +89,20 @@ def batch_norm_types(
     return x, gamma, gamma
 
 
-def centered(x: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """x less its mean, and the mean, each shaped to meet x. Exact where the mean is large: see above."""
+def channel_sum(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """The sum over the axes, which stay with size 1; of float32 in float64."""
+    return x.sum(axes, dtype=np.float64 if x.dtype == np.float32 else x.dtype, keepdims=True)
+
+
+def centered(x: np.ndarray, average: np.ndarray | None, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """x less its mean, and the mean, each shaped to meet x. `average` is the mean as far as it is known already."""
     axes = other_axes(x.ndim, axis)
-    first = x[tuple(slice(None) if i == axis else slice(0, 1) for i in range(x.ndim))]
-    shifted = x - first if first.size else x
-    offset = shifted.sum(axes, keepdims=True) / math.prod(x.shape[i] for i in axes)
-    return shifted - offset, (first + offset if first.size else offset)
+    n = math.prod(x.shape[i] for i in axes)
+    if average is None:
+        average = (channel_sum(x, axes) / n).astype(x.dtype)
+    deviation = x - average
+    rest = (channel_sum(deviation, axes) / n).astype(x.dtype)
+    return deviation - rest, average + rest
 
 
 def batch_norm_reference(
@@ -103,8 +110,9 @@ def batch_norm_reference(
 ) -> tuple[np.ndarray, ...]:
     axes, shape = other_axes(x.ndim, axis), along(x.ndim, axis)
     wide = x.astype(np.float32) if x.dtype == np.float16 else x
-    deviation, average = centered(wide, axis)
-    var = (deviation * deviation).sum(axes) / math.prod(x.shape[i] for i in axes)
+    deviation, average = centered(wide, None, axis)
+    n = math.prod(x.shape[i] for i in axes)
+    var = (channel_sum(deviation * deviation, axes) / n).astype(wide.dtype).reshape(-1)
     y = deviation * (gamma / scalar.sqrt(var + eps)).reshape(shape) + beta.reshape(shape)
     return y.astype(x.dtype, copy=False), average.reshape(-1), var
 
@@ -190,11 +198,12 @@ def batch_norm_gradient_reference(
     if dtype == np.float16:
         g, x = g.astype(np.float32), x.astype(np.float32)
     n = math.prod(x.shape[i] for i in axes)
-    deviation = x - mean.reshape(shape)
-    deviation = deviation - deviation.sum(axes, keepdims=True) / n
+    if n == 0:
+        return x.astype(dtype), np.zeros_like(gamma), np.zeros_like(gamma)
+    deviation, _ = centered(x, mean.reshape(shape), axis)
     sigma = scalar.sqrt(var + eps)
-    dbeta = g.sum(axes)
-    dgamma = (g * deviation).sum(axes) / sigma
+    dbeta = channel_sum(g, axes).astype(x.dtype).reshape(-1)
+    dgamma = channel_sum(g * deviation, axes).astype(x.dtype).reshape(-1) / sigma
     slope = dgamma / sigma / n
     dx = (g - (dbeta / n).reshape(shape) - deviation * slope.reshape(shape)) * (gamma / sigma).reshape(shape)
     return dx.astype(dtype, copy=False), dgamma, dbeta
@@ -211,6 +220,7 @@ def batch_norm_gradient_expand(
     sigma = sqrt(var + eps)
     dbeta = broadcast.sum(g_wide, axes)
     dgamma = broadcast.sum(g_wide * deviation, axes) / sigma
+    dgamma = where(equal(n, 0.0), 0.0, dgamma)  # of no numbers sigma is NaN, and an optimizer must not see it
     slope = dgamma / sigma / n
     dx = (g_wide - reshape(dbeta / n, shape) - deviation * reshape(slope, shape)) * reshape(gamma / sigma, shape)
     return cast(dx, x.dtype), dgamma, dbeta

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from minigraph.ops.half import in_float32
-from minigraph.ops.shape import reshape
 
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import Shape, Size, broadcast, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, axis_of, integers, real
+from minigraph.ops.half import in_float32
+from minigraph.ops.shape import reshape
 
 
 def broadcast_to_types(x: Type, /, shape: Any) -> Type:

@@ -13,6 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+from minigraph.core.dim import known, product, shape_of, show
+from minigraph.core.errors import expect
+from minigraph.core.ir import Type
+from minigraph.core.op import Example, Op, float_dtype, real
 from minigraph.ops.half import in_float32
 from minigraph.ops.window import (
     arranged,
@@ -29,11 +34,6 @@ from minigraph.ops.window import (
     spatial_axes,
     windows,
 )
-
-from minigraph.core.dim import known, product, shape_of, show
-from minigraph.core.errors import expect
-from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, float_dtype, real
 
 COLUMN_BYTES = 4 << 20  # how much of the unfolded image is made at a time: what stays in the cache is read once
 
@@ -76,7 +76,6 @@ def conv_types(
     where the stride divides them.
     """
     dtype, channels = float_dtype(x, w), x.shape[channel_axis(layout)]  # type: ignore[arg-type]
-    expect(w.rank == x.rank, "x is {}; its weight needs {} axes (O, C/groups, window), not {}", x, x.rank, w)
     expect(all(isinstance(n, int) for n in w.shape), "the sizes of a weight are numbers, not {}", w)
     outputs, inputs = known(w.shape[0], "the number of outputs"), w.shape[1]
     expect(
@@ -93,6 +92,8 @@ def conv_types(
 
 
 def conv_canonical(x: Type, w: Type, **attrs: Any) -> dict[str, Any]:
+    expect(w.rank == x.rank, "x is {}; its weight needs {} axes (O, C/groups, window), not {}", x, x.rank, w)
+    expect(0 not in w.shape[2:], "the window of the weight {} holds nothing", w)
     return _geometry(x, w.shape[2:], **attrs)
 
 

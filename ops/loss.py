@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from minigraph.ops import broadcast
-from minigraph.ops.half import in_float32
-from minigraph.ops.pointwise import cast, equal, exp, log, where
-from minigraph.ops.reduce import argmax, max, mean
 
 from minigraph.core import scalar
 from minigraph.core.builder import Tensor
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type, dtype_of
 from minigraph.core.op import Example, Op, axis_of, float_dtype, integers, real
+from minigraph.ops import broadcast
+from minigraph.ops.half import in_float32
+from minigraph.ops.pointwise import cast, equal, exp, log, where
+from minigraph.ops.reduce import argmax, max, mean
 
 AXES = (Example(real(2, 3)), Example(real(3, 2, 4), axis=1), Example(real(0, 3)), Example(real(2, 1)))
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from minigraph.ops.broadcast import sum_to
-from minigraph.ops.half import in_float32
-from minigraph.ops.shape import transpose
 
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import broadcast
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, float_dtype, real
+from minigraph.ops.broadcast import sum_to
+from minigraph.ops.half import in_float32
+from minigraph.ops.shape import transpose
 
 
 def matmul_types(x: Type, y: Type, /) -> Type:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minigraph.ops.broadcast import sum_to
-
 from minigraph.core import scalar
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import broadcast
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type, dtype_of
 from minigraph.core.op import Example, Op, booleans, float_dtype, integers, positive, real, same_dtype
+from minigraph.ops.broadcast import sum_to
 
 ONE = (Example(real(2, 3)), Example(real()), Example(real(0, 3)), Example(real(3, 1, 5)))
 TWO = (

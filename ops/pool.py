@@ -12,6 +12,11 @@ import math
 from typing import Any
 
 import numpy as np
+
+from minigraph.core.dim import Shape, Size, product, shape_of, show
+from minigraph.core.errors import expect
+from minigraph.core.ir import Type
+from minigraph.core.op import Example, Op, float_dtype, integers, real
 from minigraph.ops.half import in_float32
 from minigraph.ops.reduce import mean
 from minigraph.ops.window import (
@@ -30,11 +35,6 @@ from minigraph.ops.window import (
     spatial_axes,
 )
 
-from minigraph.core.dim import Shape, product, shape_of, show
-from minigraph.core.errors import expect
-from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, float_dtype, integers, real
-
 
 def _extents(x: Type, layout: str) -> Shape:
     return tuple(x.shape[axis] for axis in spatial_axes(layout))
@@ -46,13 +46,19 @@ def _geometry(x: Type, window: Any, stride: Any, padding: Any, dilation: Any, la
     window, dilation = per_axis(window, rank, "window", 1), per_axis(dilation, rank, "dilation", 1)
     stride = window if stride is None else per_axis(stride, rank, "stride", 1)
     padding = padding_of(padding, _extents(x, layout), window, stride, dilation)
-    for k, d, pair in zip(window, dilation, padding):
-        expect(
-            max(pair) < d * (k - 1) + 1,
-            "padding {} is as large as the window: some windows would hold nothing else",
-            pair,
-        )
+    for n, *geometry in zip(_extents(x, layout), window, stride, padding, dilation):
+        _check_windows(n, *geometry)
     return {"window": window, "stride": stride, "padding": padding, "dilation": dilation, "layout": layout}
+
+
+def _check_windows(n: Size, k: int, s: int, pair: tuple[int, int], d: int) -> None:
+    """Raise GraphError where a window would hold nothing but padding: there is no largest number in it, and no mean."""
+    reach = d * (k - 1) + 1
+    expect(max(pair) < reach, "padding {} is as large as the window: some windows would hold nothing else", pair)
+    if isinstance(n, int) and any(pair) and (d > 1 or n == 0):
+        for start in range(-pair[0], n + pair[1] - reach + 1, s):
+            some = any(0 <= start + j * d < n for j in range(k))
+            expect(some, "the window at {} of an axis of {} would hold nothing but padding {}", start, n, pair)
 
 
 def _pooled(x: Type, window: Any, stride: Any, padding: Any, dilation: Any, layout: str) -> Type:

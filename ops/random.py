@@ -10,13 +10,13 @@ import math
 from typing import Any
 
 import numpy as np
-from minigraph.ops.pointwise import where
 
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import shape_of
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, Sample, float_dtype, integers, real
+from minigraph.ops.pointwise import where
 
 MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 WEYL = 0x9E3779B9, 0xBB67AE85
@@ -80,7 +80,7 @@ def dropout_canonical(x: Type, seed: Type, step: Type, rate: Any, stream: Any) -
 
 def _threshold(rate: float) -> int:
     """Bits below this are dropped."""
-    return round(rate * 2**32)
+    return min(round(rate * 2**32), 2**32 - 1)
 
 
 def dropout_reference(x: np.ndarray, seed: np.ndarray, step: np.ndarray, rate: float, stream: int) -> np.ndarray:

@@ -6,17 +6,17 @@ import math
 from typing import Any
 
 import numpy as np
-from minigraph.ops import broadcast
-from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, reduced, spread
-from minigraph.ops.constant import count_along
-from minigraph.ops.half import in_float32
-from minigraph.ops.pointwise import cast, equal
 
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, axis_of, float_dtype, integers, real
+from minigraph.ops import broadcast
+from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, reduced, spread
+from minigraph.ops.constant import count_along
+from minigraph.ops.half import in_float32
+from minigraph.ops.pointwise import cast, equal
 
 
 def reading_flops(inputs: Any, outputs: Any, attrs: Any) -> Any:

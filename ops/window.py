@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.core.dim import Shape, Size, size
+from minigraph.core.dim import Shape, Size
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 
@@ -44,10 +44,10 @@ def arranged(layout: str, batch: Size, channels: Size, spatial: Shape) -> Shape:
 def per_axis(given: Any, rank: int, what: str, least: int) -> tuple[int, ...]:
     """One number for all spatial axes, or one for each."""
     numbers = (given,) * rank if not isinstance(given, (tuple, list)) else tuple(given)
-    numbers = tuple(size(n) for n in numbers)
     expect(len(numbers) == rank, "{} has {} numbers for {} spatial axes", what, len(numbers), rank)
-    expect(all(isinstance(n, int) and n >= least for n in numbers), "{} is {} or more, not {}", what, least, given)
-    return numbers
+    whole = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= least for n in numbers)
+    expect(whole, "{} is {} or more, in whole numbers, not {!r}", what, least, given)
+    return tuple(map(int, numbers))
 
 
 def padding_of(

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, running_average
-from minigraph.ops.random import dropout
-
 from minigraph.core.builder import Tensor
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.rewrite import rewrite
+from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, running_average
+from minigraph.ops.random import dropout
 
 
 def running_statistics(graph: Graph) -> Mapping[Node, tuple[Value, Value]]:

@@ -4,7 +4,7 @@
 
 FOLDER gets the checkpoint, the file of the best epoch, and `log`, to which each step adds its number when it begins.
 MOMENT kills the process inside of the NUMBER-th write of a file: "half" when half of it is on the disk, "written" when
-all of it is, "renamed" when it has its name.
+all of it is, "renamed" when it has its name. With "step" it waits in the third step after NUMBER until it is killed.
 """
 
 from __future__ import annotations
@@ -50,13 +50,14 @@ def noise(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, n
     return {**batch, "x": batch["x"] + rng.normal(scale=0.1, size=batch["x"].shape).astype(np.float32)}
 
 
-def train(folder: Path, pause: float = 0.0) -> mg.Program:
+def train(folder: Path, wait_in: int | None) -> None:
     train, check = programs()
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def logged(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        os.write(log, f"{train.state['random.step']}\n".encode())
-        time.sleep(pause)
+        step = int(train.state["random.step"])
+        os.write(log, f"{step}\n".encode())
+        time.sleep(60 if step == wait_in else 0.002)  # so that a kill from outside finds some steps to hit
         return noise(batch, rng)
 
     mg.fit(
@@ -73,7 +74,6 @@ def train(folder: Path, pause: float = 0.0) -> mg.Program:
         checkpoint_every=EVERY,
     )
     os.close(log)
-    return train
 
 
 def kill_at(moment: str, number: int) -> None:
@@ -100,6 +100,6 @@ def kill_at(moment: str, number: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4:
-        kill_at(sys.argv[2], int(sys.argv[3]))
-    train(Path(sys.argv[1]), pause=0.004)
+    moment, number = (sys.argv[2], int(sys.argv[3])) if len(sys.argv) == 4 else ("never", 0)
+    kill_at(moment, number)
+    train(Path(sys.argv[1]), number + 3 if moment == "step" else None)

@@ -262,14 +262,12 @@ def left_alone(tmp_path_factory):
 def kill_and_resume(folder: Path, moment: str, number: int, delay: float) -> None:
     """Kill a training inside of a write, or some time after it began a step, and let another process finish it."""
     folder.mkdir()
+    victim = process(folder, moment, number)
     if moment == "step":
-        victim = process(folder)
         while len(logged(folder)) < number and victim.poll() is None:
             time.sleep(0.001)
         time.sleep(delay)
         victim.send_signal(signal.SIGKILL)
-    else:
-        victim = process(folder, moment, number)
     assert victim.wait(60) == -signal.SIGKILL, "the training ended before it was killed"
     done = logged(folder)
     assert process(folder).wait(60) == 0
@@ -299,5 +297,5 @@ def test_trainings_killed_at_random_moments_end_with_the_same_bits(tmp_path, lef
     rng = random.Random(seed)
     moment = ("step", "half", "written", "renamed")[seed % 4]
     number = rng.randint(1, 30 if moment == "step" else 12)  # it makes 39 steps, and 13 writes or more
-    kill_and_resume(tmp_path / "run", moment, number, rng.uniform(0, 0.01))
+    kill_and_resume(tmp_path / "run", moment, number, rng.uniform(0, 0.02))
     assert_as_left_alone(tmp_path / "run", left_alone)

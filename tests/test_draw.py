@@ -342,7 +342,7 @@ def test_a_large_training_step_is_drawn_in_seconds(tmp_path):
     start = time.monotonic()
     shown(graph, tmp_path / "net.svg", timeout=30)
     shown(graph, tmp_path / "nodes.svg", expand="*", collapse=False, timeout=30)
-    assert time.monotonic() - start < 30  # SECONDS alone; the rest is for machines that do more at a time
+    assert time.monotonic() - start < 30  # measured: 0.7 s with dot, 5 s with the wheel
 
 
 def test_pictures_do_not_depend_on_the_process():

@@ -85,7 +85,7 @@ def _sweep(
                     continue
                 found = contribution.value.type if isinstance(contribution, Tensor) else repr(contribution)
                 if found != value.type:
-                    raise GraphError(describe(node, f"its gradient for {value} is {found}"))
+                    raise GraphError(describe(node, f"its gradient for {value} has type {found}"))
                 gradients[value] = gradients[value] + contribution if value in gradients else contribution
     return gradients
 

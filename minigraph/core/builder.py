@@ -188,14 +188,21 @@ class Builder:
         finally:
             self._scope, self._shared, self._layers = before
 
-    def layer(self, kind: str, name: str | None) -> contextlib.AbstractContextManager[str]:
-        """The scope of a layer: its given name, or its kind with a number (conv1, conv2)."""
+    @contextlib.contextmanager
+    def layer(self, kind: str, name: str | None) -> Iterator[str]:
+        """The scope of a layer: its given name, or its kind with a number (conv1). Errors inside name the layer."""
         if name is None:
             counter = self._layers.setdefault(self._scope, Counter())
             while name is None or (self._scoped(name) in self._taken and not self._shared):
                 counter[kind] += 1
                 name = f"{kind}{counter[kind]}"
-        return self.scope(name)
+        with self.scope(name) as scope:
+            try:
+                yield scope
+            except GraphError as error:
+                if "\n" in str(error):  # a node of it has said where
+                    raise
+                raise GraphError(f"{kind} {scope!r}: {error}\n  at {_users_line(scope).where()}") from None
 
     @contextlib.contextmanager
     def root(self) -> Iterator[None]:

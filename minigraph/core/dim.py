@@ -238,19 +238,33 @@ def solve(declared: Shape, actual: tuple[int, ...], symbols: dict[str, int]) -> 
     """Whether an array of shape `actual` fits; learns the symbols that stand alone (N) or linearly (2*N + 1)."""
     if len(declared) != len(actual):
         return False
-    for want, got in zip(declared, actual):
-        unknown = want.symbols() - symbols.keys() if isinstance(want, Dim) else set()
-        if isinstance(want, Dim) and len(unknown) == 1:
-            name = unknown.pop()
-            base = want.bind({**symbols, name: 0})
-            slope = want.bind({**symbols, name: 1}) - base
-            if slope and (got - base) % slope == 0 and (got - base) // slope >= 0:
-                symbols[name] = (got - base) // slope
-        if isinstance(want, Dim) and not want.symbols() <= symbols.keys():
+    learned = dict(symbols)
+    waiting = list(zip(declared, actual))
+    while waiting:
+        left = [(want, got) for want, got in waiting if not _learn(want, got, learned)]
+        if len(left) == len(waiting):
             return False
-        if bind(want, symbols) != got:
-            return False
+        waiting = left
+    symbols.update(learned)
     return True
+
+
+def _learn(want: Size, got: int, symbols: dict[str, int]) -> bool:
+    """Whether `want` is `got`, which may tell its one unknown symbol."""
+    if not isinstance(want, Dim):
+        return want == got
+    unknown = want.symbols() - symbols.keys()
+    if len(unknown) == 1:
+        name = unknown.pop()
+        base = want.bind({**symbols, name: 0})
+        slope = want.bind({**symbols, name: 1}) - base
+        if slope and (got - base) % slope == 0 and (got - base) // slope >= 0:
+            trial = {**symbols, name: (got - base) // slope}
+            if want.bind(trial) == got:
+                symbols.update(trial)
+                return True
+        return False
+    return not unknown and want.bind(symbols) == got
 
 
 def show(shape: Iterable[Any]) -> str:

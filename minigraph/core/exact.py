@@ -20,6 +20,7 @@ import math
 import random
 from collections.abc import Callable
 from fractions import Fraction
+from functools import wraps
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -60,6 +61,16 @@ class Unknown:
         return self._answers[key]
 
 
+def _operation(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """An operation with another number, which is lifted into the field; arrays do it element by element themselves."""
+
+    @wraps(method)
+    def operate(self: Number, other: Any) -> Any:
+        return NotImplemented if isinstance(other, np.ndarray) else method(self, self.lift(other))
+
+    return operate
+
+
 class Number:
     """A value and its slope in a field. Subclasses say how a plain number enters the field and how to divide in it."""
 
@@ -91,35 +102,40 @@ class Number:
     def lift(self: N, other: Any) -> N:
         return other if isinstance(other, Number) else self._make(self.field(other), 0)  # type: ignore[return-value]
 
-    def __add__(self: N, other: Any) -> N:
-        other = self.lift(other)
+    @_operation
+    def __add__(self: N, other: N) -> N:
         return self._make(self.value + other.value, self.slope + other.slope)
 
-    def __mul__(self: N, other: Any) -> N:
-        other = self.lift(other)
+    @_operation
+    def __mul__(self: N, other: N) -> N:
         return self._make(self.value * other.value, self.slope * other.value + self.value * other.slope)
 
     def __neg__(self: N) -> N:
         return self._make(-self.value, -self.slope)
 
-    def __sub__(self: N, other: Any) -> N:
-        return self + -self.lift(other)
+    @_operation
+    def __sub__(self: N, other: N) -> N:
+        return self + -other
 
-    def __truediv__(self: N, other: Any) -> N:
-        other = self.lift(other)
+    @_operation
+    def __truediv__(self: N, other: N) -> N:
         inverse = other._inverse()
         value = self.value * inverse
         return self._make(value, (self.slope - value * other.slope) * inverse)
 
-    def __rsub__(self: N, other: Any) -> N:
-        return self.lift(other) - self
+    @_operation
+    def __rsub__(self: N, other: N) -> N:
+        return other - self
 
-    def __rtruediv__(self: N, other: Any) -> N:
-        return self.lift(other) / self
+    @_operation
+    def __rtruediv__(self: N, other: N) -> N:
+        return other / self
 
     __radd__, __rmul__ = __add__, __mul__
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, other: object) -> Any:
+        if isinstance(other, np.ndarray):
+            return NotImplemented
         return bool(self.value == self.lift(other).value)
 
     __hash__ = None  # type: ignore[assignment]
@@ -129,19 +145,27 @@ class Number:
         infinite = isinstance(other, float) and math.isinf(other)
         return self.value, other if infinite else self.lift(other).value
 
-    def __lt__(self, other: Any) -> bool:
+    def __lt__(self, other: Any) -> Any:
+        if isinstance(other, np.ndarray):
+            return NotImplemented
         a, b = self._ordered(other)
         return bool(a < b)
 
-    def __le__(self, other: Any) -> bool:
+    def __le__(self, other: Any) -> Any:
+        if isinstance(other, np.ndarray):
+            return NotImplemented
         a, b = self._ordered(other)
         return bool(a <= b)
 
-    def __gt__(self, other: Any) -> bool:
+    def __gt__(self, other: Any) -> Any:
+        if isinstance(other, np.ndarray):
+            return NotImplemented
         a, b = self._ordered(other)
         return bool(a > b)
 
-    def __ge__(self, other: Any) -> bool:
+    def __ge__(self, other: Any) -> Any:
+        if isinstance(other, np.ndarray):
+            return NotImplemented
         a, b = self._ordered(other)
         return bool(a >= b)
 

@@ -60,9 +60,9 @@ class _Reader:
             expect(not symbolic(value.type.shape), "the sizes of a state are numbers, not {}", value.type)
             self.state.append(Variable(value, _initializer(initializer), word))
         elif word == "output":
-            name, _, value = rest.partition(" = ")
+            name, _, source = rest.partition(" = ")
             expect(name not in self.outputs, "there are two outputs {!r}", name)
-            self.outputs[name] = self.known(value)
+            self.outputs[name] = self.known(source)
         elif word == "update":
             self.update(*map(self.known, rest.split(" <- ", 1) if " <- " in rest else (rest, "")))
         else:
@@ -79,7 +79,7 @@ class _Reader:
         match = NODE.fullmatch(parts.group(1)) if parts else None
         if parts is None or match is None:
             raise GraphError("this is neither an input, a state, a node, an output nor an update")
-        declared, op_name, inside = match.group(1), match.group(match.lastindex - 1), match.group(match.lastindex)
+        declared, op_name, inside = match[1], match.groups()[-2], match.groups()[-1]
         expect(op_name in OPS, "there is no op {!r}", op_name)
         op, inputs, attrs = OPS[op_name], [], {}
         for argument in _split(inside):

@@ -11,7 +11,7 @@ from minigraph.core import exact
 from minigraph.core.autodiff import vjp
 from minigraph.core.builder import Builder
 from minigraph.core.dim import known
-from minigraph.core.errors import GraphError
+from minigraph.core.errors import GraphError, expect
 from minigraph.core.evaluate import apply
 from minigraph.core.exact import Modular, NeedsOrder, Number, Rational, Redraw, Unknown
 from minigraph.core.ir import FLOATS, Graph, Node, Value
@@ -41,6 +41,7 @@ def gradient_graph(graph: Graph) -> tuple[Graph, Samples]:
     builder = Builder.extending(graph)
     wrt = [builder.tensor(value.name) for value in graph.inputs if value.type.is_float]
     outputs = [builder.tensor(name) for name, value in graph.outputs.items() if value.type.is_float]
+    expect(outputs, "{!r} has no output of floats, and so no gradient", graph.name)
     seeds = [builder.input(f"seed{len(graph.inputs)}.{i}", y.shape, y.dtype) for i, y in enumerate(outputs)]
     found = vjp(outputs, seeds, wrt)
     named = {f"gradient.{x.name}": g for x, g in zip(wrt, found) if g is not None}
@@ -89,6 +90,9 @@ def concrete(sample: Sample, dtype: str, rng: np.random.Generator) -> np.ndarray
 
 def prove_same(before: Graph, after: Graph, samples: Samples) -> type[Number]:
     """Raise Refuted unless both graphs give equal outputs; returns the kind of numbers that it took."""
+
+    if list(before.outputs) != list(after.outputs):
+        raise Refuted(f"the outputs are {', '.join(before.outputs)} before and {', '.join(after.outputs)} after")
 
     def once(kind: type[Number], world: Unknown) -> None:
         arrays = draw(before, samples, kind, world, moving=False)

@@ -13,6 +13,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import known
 from minigraph.core.errors import expect
 from minigraph.core.initial import Constant, Initializer
+from minigraph.core.op import axis_of
 from minigraph.nn.init import he_normal, ones, zeros
 from minigraph.ops import batch_norm as bn
 from minigraph.ops import conv as conv_ops
@@ -40,8 +41,8 @@ def linear(
     name: str | None = None,
 ) -> Tensor:
     """x (..., I) times the transpose of weight (features, I), plus bias (features,): (..., features)."""
-    expect(x.rank >= 2, "linear needs (batch, ..., features), got {}", x.value)
     with x.builder.layer("linear", name):
+        expect(x.rank >= 2, "needs (batch, ..., features), got {}", x.value)
         shape = (features, known(x.shape[-1], "the number of features"))
         weight = x.builder.parameter("weight", shape, _initializer(weight_init, shape), x.dtype)
         y = matmul(x, transpose(weight))
@@ -65,12 +66,13 @@ def _conv(
     bias_init: Init,
     name: str | None,
 ) -> Tensor:
-    expect(x.rank == rank + 2, "conv{}d needs {} axes, got {}", rank, rank + 2, x.value)
-    layout = layout_of(x.value.type, layout)
-    axis = channel_axis(layout)
-    inputs = known(x.shape[axis], "the number of channels")
-    expect(inputs % groups == 0, "{} channels do not divide into {} groups", inputs, groups)
     with x.builder.layer("conv", name):
+        expect(x.rank == rank + 2, "conv{}d needs {} axes, got {}", rank, rank + 2, x.value)
+        layout = layout_of(x.value.type, layout)
+        axis = channel_axis(layout)
+        inputs = known(x.shape[axis], "the number of channels")
+        expect(isinstance(groups, int) and groups >= 1, "groups is 1 or more, not {!r}", groups)
+        expect(inputs % groups == 0, "{} channels do not divide into {} groups", inputs, groups)
         shape = (channels, inputs // groups, *per_axis(window, rank, "window", 1))
         weight = x.builder.parameter("weight", shape, _initializer(weight_init, shape), x.dtype)
         y = conv_ops.conv(x, weight, stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout)
@@ -164,13 +166,12 @@ def batch_norm(
     track: False keeps no running statistics: evaluation then normalizes by the batch as well.
     frozen: normalizes with running_mean and running_var in training too, and leaves them as they are.
     """
-    builder, channels = x.builder, x.shape[axis]
-    expect(
-        isinstance(channels, int), "batch_norm needs a known number of channels along axis {}, got {}", axis, x.value
-    )
-    expect(track or not frozen, "a frozen batch norm needs its running statistics")
-    dtype = bn.statistics_dtype(x.value.type)
+    builder = x.builder
     with builder.layer("bn", name):
+        expect(x.rank >= 2, "needs a batch and channels, (N, C, ...), got {}", x.value)
+        expect(track or not frozen, "what is frozen needs its running statistics")
+        axis = axis_of(axis, x.rank)
+        channels, dtype = known(x.shape[axis], "the number of channels"), bn.statistics_dtype(x.value.type)
         scale = builder.parameter("gamma", (channels,), ones, dtype) if gamma else _filled(x, 1.0, channels, dtype)
         shift = builder.parameter("beta", (channels,), zeros, dtype) if beta else _filled(x, 0.0, channels, dtype)
         if not track:
@@ -181,14 +182,14 @@ def batch_norm(
             return bn.batch_norm_inference(x, scale, shift, mean, var, axis=axis, eps=eps)
         y, batch_mean, batch_var = bn.batch_norm(x, scale, shift, axis=axis, eps=eps)
         with builder.origin(role="statistic"):
-            count = count_along(x, bn.other_axes(x.rank, axis % x.rank), dtype)
+            count = count_along(x, bn.other_axes(x.rank, axis), dtype)
             weight = _cumulative(x, count, dtype) if momentum is None else builder.constant(momentum, dtype)
             for state, batch, correct in ((mean, batch_mean, False), (var, batch_var, unbiased)):
                 builder.update(state, bn.running_average(builder.latest(state), batch, count, weight, unbiased=correct))
         return y
 
 
-def _filled(x: Tensor, value: float, channels: Any, dtype: str) -> Tensor:
+def _filled(x: Tensor, value: float, channels: int, dtype: str) -> Tensor:
     return x.builder.emit(fill, (), {"value": value, "shape": (channels,), "dtype": dtype})[0]
 
 

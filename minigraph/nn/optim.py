@@ -4,9 +4,8 @@ An optimizer is a recipe. `apply` puts its update nodes into a graph: slots (mom
 layout of their parameter, the step counter is state, schedules are computed from it. Names of slots begin with
 "optimizer.": optimizer.step, optimizer.conv1.weight.velocity.
 
-The learning rate is a number, a schedule (any function from the step, a float32 scalar that begins at 0, to a tensor),
-or a
-string: the name of an input that is given at each step.
+The learning rate is a number, a schedule (any function from the step, a float64 scalar that begins at 0, to a tensor of
+that dtype), or a string: the name of an input that is given at each step.
 
 Weight decay leaves alone what has fewer than two axes: biases, and gamma and beta of norms. `decay` names others
 by pattern ("*.weight").
@@ -15,13 +14,15 @@ by pattern ("*.weight").
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatchcase
 
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.errors import expect
 from minigraph.core.initial import Constant
+from minigraph.core.ir import Value
 from minigraph.ops import broadcast
 from minigraph.ops.pointwise import cast, cos, equal, exp, less, sqrt, where
 
@@ -92,41 +93,13 @@ def warmup(steps: int, then: Rate) -> Schedule:
 # optimizers
 
 
-@dataclass(frozen=True)
-class Optimizer:
-    """What all have: `apply`, which adds the update of each parameter. Subclasses say how one parameter moves.
-
-    A subclass defines `step(builder, parameter, gradient, rate, time)`: inside the parameter's scope it makes its slots
-    with `slot`, updates them, and returns what is taken from the parameter. `time` is the number of this step, from 1.
-    """
-
-    rate: Rate
-
-    def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def apply(self, builder: Builder, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """Add the update of each parameter by its gradient."""
-        with builder.root(), builder.scope(PREFIX), builder.origin(role="update", scope=PREFIX):
-            counter = builder.variable("step", (), Constant(0), "int64", "counter")
-            builder.update(counter, counter + 1)
-            now = cast(counter, "float32")
-            rate = self._rate(builder, now)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                with builder.scope(parameter.name):
-                    time = cast(now + 1.0, parameter.dtype)
-                    builder.update(
-                        parameter,
-                        parameter - self.step(builder, parameter, gradient, cast(rate, parameter.dtype), time),
-                    )
-
-    def _rate(self, builder: Builder, now: Tensor) -> Tensor:
-        if callable(self.rate):
-            return self.rate(now)
-        if isinstance(self.rate, str):
-            with builder.root():
-                return builder.input(self.rate, ())
-        return builder.constant(float(self.rate))
+def updating(builder: Builder) -> AbstractContextManager[object]:
+    """Nodes made inside belong to the update, and their names begin with "optimizer."."""
+    stack = ExitStack()
+    stack.enter_context(builder.root())
+    stack.enter_context(builder.scope(PREFIX))
+    stack.enter_context(builder.origin(role="update", scope=PREFIX))
+    return stack
 
 
 def slot(builder: Builder, name: str, parameter: Tensor) -> Tensor:
@@ -134,33 +107,79 @@ def slot(builder: Builder, name: str, parameter: Tensor) -> Tensor:
     return builder.variable(name, parameter.shape, Constant(0.0), parameter.dtype, "slot")
 
 
-def decays(parameter: Tensor, pattern: str | None) -> bool:
-    """Whether weight decay takes hold of a parameter.
-
-    Of those that the pattern names, else of those with two axes or more.
-    """
-    return parameter.rank >= 2 if pattern is None else fnmatchcase(parameter.name, pattern)
-
-
 @dataclass(frozen=True)
-class SGD(Optimizer):
-    """w - rate * g. With momentum v = momentum * v + g, and w - rate * v; Nesterov: w - rate * (g + momentum * v).
+class Optimizer:
+    """What all have: `apply`, which adds the update of each parameter. Subclasses say how one parameter moves.
 
-    weight_decay adds weight_decay * w to g (an L2 penalty), as PyTorch does.
+    A subclass defines `step(builder, parameter, gradient, rate, time)`: inside the parameter's scope it makes its slots
+    with `slot`, updates them, and returns what is taken from the parameter. `time` is the number of this step, from 1,
+    a float64 scalar; `rate` has the parameter's dtype.
+
+    weight_decay: adds weight_decay * w to the gradient (an L2 penalty). decay: a pattern over the names of parameters.
     """
 
-    momentum: float = 0.0
-    nesterov: bool = False
+    rate: Rate
+    _: KW_ONLY
     weight_decay: float = 0.0
     decay: str | None = None
 
     def __post_init__(self) -> None:
+        number = isinstance(self.rate, (int, float)) and math.isfinite(self.rate)
+        fits = number or isinstance(self.rate, str) or callable(self.rate)
+        expect(fits, "a learning rate is a number, a schedule or the name of an input, not {!r}", self.rate)
+        expect(self.weight_decay >= 0, "weight_decay is 0 or more, not {}", self.weight_decay)
+
+    def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def decays(self, parameter: Tensor) -> bool:
+        """Whether weight decay takes hold: of what the pattern names, else of what has two axes or more."""
+        if not self.weight_decay:
+            return False
+        return parameter.rank >= 2 if self.decay is None else fnmatchcase(parameter.name, self.decay)
+
+    def penalized(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+        """The gradient with that of the penalty."""
+        return gradient + parameter * self.weight_decay if self.decays(parameter) else gradient
+
+    def apply(self, builder: Builder, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Add the update of each parameter by its gradient."""
+        named = self.decay is None or any(map(self.decays, parameters)) or not self.weight_decay
+        expect(named, "weight decay is for {!r}, and no parameter that is trained is called so", self.decay)
+        with updating(builder):
+            counter = builder.variable("step", (), Constant(0), "int64", "counter")
+            builder.update(counter, counter + 1)
+            now = cast(counter, "float64")
+            rate, time = self._rate(builder, now), now + 1.0
+            rates = {dtype: cast(rate, dtype) for dtype in dict.fromkeys(p.dtype for p in parameters)}
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                with builder.scope(parameter.name):
+                    gradient = self.penalized(parameter, gradient)
+                    moved = self.step(builder, parameter, gradient, rates[parameter.dtype], time)
+                    builder.update(parameter, parameter - moved)
+
+    def _rate(self, builder: Builder, now: Tensor) -> Tensor:
+        if callable(self.rate):
+            return self.rate(now)
+        if isinstance(self.rate, str):
+            with builder.root():
+                return builder.input(self.rate, (), "float64")
+        return builder.constant(float(self.rate), "float64")
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """w - rate * g. With momentum v = momentum * v + g, and w - rate * v; Nesterov: w - rate * (g + momentum * v)."""
+
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         expect(0 <= self.momentum < 1, "momentum is at least 0 and less than 1, not {}", self.momentum)
         expect(self.momentum > 0 or not self.nesterov, "Nesterov's method needs a momentum above 0")
 
     def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
-        if self.weight_decay and decays(parameter, self.decay):
-            gradient = gradient + parameter * self.weight_decay
         if not self.momentum:
             return gradient * rate
         velocity = slot(builder, "velocity", parameter)
@@ -173,18 +192,20 @@ class SGD(Optimizer):
 class RMSprop(Optimizer):
     """s = rho * s + (1 - rho) * g^2, and w - rate * g / (sqrt(s) + eps) (Tieleman and Hinton 2012).
 
-    Momentum as in SGD.
+    With momentum, v = momentum * v + g / (sqrt(s) + eps), and w - rate * v.
     """
 
     rho: float = 0.99
     eps: float = 1e-8
     momentum: float = 0.0
-    weight_decay: float = 0.0
-    decay: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect(0 <= self.rho < 1, "rho is at least 0 and less than 1, not {}", self.rho)
+        expect(0 <= self.momentum < 1, "momentum is at least 0 and less than 1, not {}", self.momentum)
+        expect(self.eps >= 0, "eps is 0 or more, not {}", self.eps)
 
     def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
-        if self.weight_decay and decays(parameter, self.decay):
-            gradient = gradient + parameter * self.weight_decay
         square = slot(builder, "square", parameter)
         new = square * self.rho + gradient * gradient * (1 - self.rho)
         builder.update(square, new)
@@ -199,38 +220,29 @@ class RMSprop(Optimizer):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Kingma and Ba 2015: averages m of g and v of g^2, corrected for their beginning at 0; w - rate * m^ / (sqrt(v^) +
-    eps).
+    """Kingma and Ba 2015: averages m of g and v of g^2, corrected for their beginning at 0.
 
-    weight_decay is an L2 penalty that passes through the averages; see AdamW for the decoupled one.
+    w - rate * m^ / (sqrt(v^) + eps). The penalty of weight_decay passes through the averages; AdamW's does not.
     """
 
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    weight_decay: float = 0.0
-    decay: str | None = None
 
     def __post_init__(self) -> None:
-        expect(
-            0 < self.beta1 < 1 and 0 < self.beta2 < 1,
-            "betas lie between 0 and 1, not {} and {}",
-            self.beta1,
-            self.beta2,
-        )
+        super().__post_init__()
+        betas = 0 < self.beta1 < 1 and 0 < self.beta2 < 1
+        expect(betas, "betas lie between 0 and 1, not {} and {}", self.beta1, self.beta2)
+        expect(self.eps >= 0, "eps is 0 or more, not {}", self.eps)
 
     def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
-        if self.weight_decay and decays(parameter, self.decay):
-            gradient = gradient + parameter * self.weight_decay
-        return self.moved(builder, parameter, gradient, rate, time)
-
-    def moved(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
         m, v = slot(builder, "m", parameter), slot(builder, "v", parameter)
         new_m = m * self.beta1 + gradient * (1 - self.beta1)
         new_v = v * self.beta2 + gradient * gradient * (1 - self.beta2)
         builder.update(m, new_m)
         builder.update(v, new_v)
-        size1, size2 = (1.0 - exp(time * math.log(beta)) for beta in (self.beta1, self.beta2))
+        # in float64, since 1 - beta^t is a small difference
+        size1, size2 = (cast(1.0 - exp(time * math.log(beta)), parameter.dtype) for beta in (self.beta1, self.beta2))
         return new_m * (rate / size1) / (sqrt(new_v) / sqrt(size2) + self.eps)
 
 
@@ -238,52 +250,55 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019): w also loses rate * weight_decay * w."""
 
+    _: KW_ONLY
     weight_decay: float = 0.01
 
+    def penalized(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+        return gradient
+
     def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
-        moved = self.moved(builder, parameter, gradient, rate, time)
-        if self.weight_decay and decays(parameter, self.decay):
-            moved = moved + parameter * (rate * self.weight_decay)
-        return moved
+        moved = super().step(builder, parameter, gradient, rate, time)
+        return moved + parameter * (rate * self.weight_decay) if self.decays(parameter) else moved
 
 
-def accumulated(
-    builder: Builder, optimizer: Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor], steps: int
-) -> None:
-    """Apply the optimizer once in `steps` runs, to the mean of their gradients; in between nothing of it moves.
+# around the optimizer
+
+
+def accumulate(
+    builder: Builder, parameters: Sequence[Tensor], gradients: Sequence[Tensor], steps: int
+) -> tuple[list[Tensor], Tensor]:
+    """The means of the gradients over `steps` runs, and whether this run is the last of them.
 
     Batch norm still sees each of these smaller batches by itself: its statistics, and its noise, are those of the small
     batch.
     """
-    with builder.root(), builder.scope(PREFIX), builder.origin(role="update", scope=PREFIX):
-        part = builder.variable("part", (), Constant(0), "int64", "counter")
-        last = equal(part, steps - 1)
-        builder.update(part, where(last, 0, part + 1))
-        means = []
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            with builder.scope(parameter.name):
-                total = slot(builder, "accumulated", parameter)
-                mean = total + gradient * (1 / steps)
-                builder.update(total, where(last, 0.0, mean))
-                means.append(mean)
-    before = builder.updates
-    optimizer.apply(builder, parameters, means)
-    with builder.root(), builder.scope(PREFIX), builder.origin(role="update", scope=PREFIX):
-        for state, new in builder.updates.items():
-            if before.get(state) is not new:
-                old = Tensor(builder, state)
-                builder.update(old, where(last, Tensor(builder, new), old))
+    part = builder.variable("part", (), Constant(0), "int64", "counter")
+    last = equal(part, steps - 1)
+    builder.update(part, where(last, 0, part + 1))
+    means = []
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        with builder.scope(parameter.name):
+            total = slot(builder, "accumulated", parameter)
+            mean = total + gradient * (1 / steps)
+            builder.update(total, where(last, 0.0, mean))
+            means.append(mean)
+    return means, last
+
+
+def only_if(builder: Builder, condition: Tensor, before: Mapping[Value, Value]) -> None:
+    """Every update that is not among those `before` happens only where the condition holds."""
+    for state, new in builder.updates.items():
+        if before.get(state) is not new:
+            old = Tensor(builder, state)
+            builder.update(old, where(condition, Tensor(builder, new), old))
 
 
 def clip_by_norm(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:
-    """All gradients scaled down together where their joint Euclidean norm is above `limit`."""
+    """All gradients scaled down together where their joint Euclidean norm, in float64, is above `limit`."""
     expect(limit > 0, "the limit is above 0, not {}", limit)
-    total = None
+    total = gradients[0].builder.constant(0.0, "float64")
     for g in gradients:
-        part = cast(broadcast.sum(g * g), "float32")
-        total = part if total is None else total + part
-    if total is None:
-        return []
+        total = total + cast(broadcast.sum(g * g), "float64")
     norm = sqrt(total)
     scale = where(norm <= limit, 1.0, limit / norm)  # a NaN stays one, and is seen
     return [g * cast(scale, g.dtype) for g in gradients]
