@@ -1,5 +1,6 @@
 """Pictures: what they show, where they go, and what happens without Graphviz."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -352,3 +353,18 @@ def test_pictures_do_not_depend_on_the_process():
     found = {subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
              for seed in ("1", "2")}  # fmt: skip
     assert len(found) == 1
+
+
+def test_the_pictures_that_are_kept_show_what_is_drawn_today():
+    folder = Path(__file__).parent.parent / "examples" / "pictures"
+    specification = importlib.util.spec_from_file_location("pictures", folder / "draw.py")
+    assert specification is not None
+    assert specification.loader is not None
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    graphs = {"lenet_training": step(script.lenet()), "resnet20": script.resnet20()}
+    graphs["lenet_inference"] = mg.inference(script.lenet(), ["logits"])
+    for name, graph in graphs.items():
+        kept = set(words((folder / f"{name}.svg").read_bytes()))
+        titles = {layer.title for layer in sketch(graph).layers}
+        assert titles <= kept, f"draw {name} anew: python examples/pictures/draw.py"

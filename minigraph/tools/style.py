@@ -39,7 +39,7 @@ NODE = {
     "shape": "box",
     "style": "rounded,filled",
     "height": "0.3",
-    "margin": "0.11,0.05",
+    "margin": "0.14,0.05",
 }
 EDGE = {"fontname": FONT, "fontsize": "8", "fontcolor": "#444444", "arrowsize": "0.55", "color": "#77735F"}
 INPUT = {"fillcolor": "white", "color": "#222222", "class": "minigraph-port"}
