@@ -74,6 +74,8 @@ def apply(node: Node, inputs: list[np.ndarray]) -> tuple[np.ndarray, ...]:
         raise GraphError(describe(node, str(error))) from None
     except Exception as error:
         raise GraphError(describe(node, f"its reference failed: {type(error).__name__}: {error}")) from error
+    if any(array.dtype == object for array in inputs):  # NumPy makes plain numbers of some: the sum of nothing is 0
+        results = tuple(a.astype(object) if v.type.is_float else a for v, a in zip(node.outputs, results))
     for value, array in zip(node.outputs, results, strict=True):
         if array.shape != value.type.shape or array.dtype.name not in (value.type.dtype, "object"):
             got = f"{array.dtype.name}[{', '.join(map(str, array.shape))}]"

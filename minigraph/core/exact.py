@@ -250,7 +250,7 @@ class Rational(Number):
 
     @classmethod
     def draw(cls, world: Unknown, low: float, high: float) -> Fraction:
-        return Fraction(low) + Fraction(high - low) * Fraction(world.random.randrange(1, 97), 97)
+        return Fraction(low) + Fraction(high - low) * Fraction(world.random.randrange(1, 1_000_003), 1_000_003)
 
     def _inverse(self) -> Fraction:
         if self.value == 0:

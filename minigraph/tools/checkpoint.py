@@ -7,7 +7,6 @@ far the training had come and what must be the same for it to go on.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -61,7 +60,7 @@ def write(path: Path, state: State, metadata: Mapping[str, str]) -> None:
 
 def load(path: Path, state: State, identity: Mapping[str, Any]) -> Progress:
     """Put the state of a checkpoint into `state`. GraphError, and nothing changed, if it is not of this training."""
-    advice = "Give another path, or resume=False to begin anew and overwrite it"
+    advice = "Delete it, give another path, or pass resume=False to begin anew and overwrite it"
     try:
         arrays, metadata = read_arrays(path)
     except GraphError as error:
@@ -91,9 +90,9 @@ def remove_partial(path: Path) -> None:
     """Remove what a killed process left of files that it was writing at this place."""
     pattern = re.compile(PARTIAL.format(name=re.escape(path.name)))
     if path.parent.is_dir():
-        for entry in os.scandir(path.parent):
-            if pattern.fullmatch(entry.name):
-                Path(entry.path).unlink(missing_ok=True)
+        for left in path.parent.iterdir():
+            if pattern.fullmatch(left.name):
+                left.unlink(missing_ok=True)
 
 
 def _differences(there: Any, here: Any, name: str = "") -> list[str]:
