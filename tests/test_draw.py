@@ -84,7 +84,7 @@ def shown(graph: mg.Graph, path: Path, **options: Any) -> list[str]:
         return words(draw(graph, path, **options).read_bytes())
     with pytest.warns(UserWarning, match="to have that, install"):
         text = draw(graph, path, **options).read_text(encoding="utf-8")
-    labels = re.findall(r'label="((?:[^"\\]|\\.)*)"', text)
+    labels = [quoted or bare for quoted, bare in re.findall(r'label=(?:"((?:[^"\\]|\\.)*)"|(\w+))', text)]
     lines = [line for label in labels for line in re.split(r"(?<!\\)\\[nl]", label)]
     return [re.sub(r"\\(.)", r"\1", line).replace("&amp;", "&").strip() for line in lines if line]
 

@@ -52,7 +52,7 @@ class Sketch:
         }
         self.edges: dict[tuple[str, str], Edge] = {}
         self.notes: dict[str, dict[str, None]] = {}
-        self._before: dict[Layer, set[Layer]] = {}  # which layers a layer's forward reads
+        self._before: dict[Layer, dict[Layer, None]] = {}  # which layers a layer's forward reads
         for layer in outline.layers:
             for nodes in layer.nodes.values():
                 for node in nodes:
@@ -117,7 +117,7 @@ class Sketch:
         elif roles in (("forward", "forward"), ("backward", "backward")):
             self._edge(there, here, roles[0], value.type)
             if roles[0] == "forward":
-                self._before.setdefault(self._shown[layer], set()).add(self._shown[other])
+                self._before.setdefault(self._shown[layer], {})[self._shown[other]] = None
         elif roles[1] != "statistic" or all(value not in n.inputs for n in layer.nodes["forward"]):
             self._note(node, layer, value)
 
