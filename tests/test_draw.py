@@ -236,6 +236,11 @@ def test_expanding_shows_the_nodes_of_a_layer():
     assert text.count("[label=reshape ") == 2  # that of conv2's bias, and the layer
 
 
+def test_expanding_what_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(mg.GraphError, match=r"no layer is called like 'conv9\*'; there are conv1, bn1, relu, "):
+        draw(lenet(), tmp_path / "net.svg", expand=["conv1", "conv9*"])
+
+
 # rendering
 
 

@@ -14,6 +14,7 @@ from itertools import groupby, pairwise
 
 import graphviz  # type: ignore[import-untyped]
 
+from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node
 from minigraph.tools.labels import call_lines, ops_lines, type_text, wrapped
 from minigraph.tools.outline import Layer, is_number, outline
@@ -27,6 +28,14 @@ SIDES = (("forward", "statistic"), ("backward", "update"))  # the columns left a
 def dot(graph: Graph, collapse: bool = True, expand: Sequence[str] = ()) -> str:
     """The picture's DOT text; collapse and expand are as for `draw`."""
     whole = outline(graph)
+    for pattern in expand:
+        known = ", ".join(layer.name for layer in whole.layers) or "none"
+        expect(
+            any(fnmatchcase(layer.name, pattern) for layer in whole.layers),
+            "no layer is called like {!r}; there are {}",
+            pattern,
+            known,
+        )
     expanded = frozenset(layer for layer in whole.layers if any(fnmatchcase(layer.name, pattern) for pattern in expand))
     sketch = Sketch(whole, expanded, repeats(whole, expanded) if collapse else ())
     nodes = sum(not is_number(node) for node in graph.nodes)

@@ -37,7 +37,8 @@ def draw(
     """Write a picture of the graph to `path`: .svg, .png or .pdf, or .dot for its text in the language of Graphviz.
 
     collapse: draw layers that repeat once. False draws each.
-    expand: patterns over names of layers ("conv1", "layer2.*", "*"): their nodes are drawn one by one.
+    expand: patterns over names of layers ("conv1", "layer2.*", "*"): their nodes are drawn one by one. GraphError for a pattern
+        that names none.
     timeout: seconds after which Graphviz is stopped, with a GraphError.
 
     Returns the path written. Where the installed Graphviz cannot write that format, it is the best one that it can (the
@@ -48,11 +49,11 @@ def draw(
     expect(format in (*FORMATS, "dot"), "{}: a picture is .svg, .png, .pdf or .dot, not {!r}", path, path.suffix)
     source = dot(graph, collapse, (expand,) if isinstance(expand, str) else expand)
     written = format if format == "dot" or can_render(format) else "svg" if can_render("svg") else "dot"
-    write_whole(path.with_suffix(f".{written}") if written != format else path, _data(source, written, timeout))
+    target = path if written == format else path.with_suffix(f".{written}")
+    write_whole(target, _data(source, written, timeout))
     if written != format:
-        path = path.with_suffix(f".{written}")
-        warnings.warn(f"wrote {path} instead of .{format}; to have that, {INSTALL}", stacklevel=2)
-    return path
+        warnings.warn(f"wrote {target} instead of .{format}; to have that, {INSTALL}", stacklevel=2)
+    return target
 
 
 def svg(graph: Graph) -> str | None:
