@@ -37,8 +37,8 @@ def draw(
     """Write a picture of the graph to `path`: .svg, .png or .pdf, or .dot for its text in the language of Graphviz.
 
     collapse: draw layers that repeat once. False draws each.
-    expand: patterns over names of layers ("conv1", "layer2.*", "*"): their nodes are drawn one by one. GraphError for a pattern
-        that names none.
+    expand: patterns over names of layers ("conv1", "layer2.*", "*"): their nodes are drawn one by one. A pattern that
+        names none is a GraphError.
     timeout: seconds after which Graphviz is stopped, with a GraphError.
 
     Returns the path written. Where the installed Graphviz cannot write that format, it is the best one that it can (the
