@@ -30,7 +30,8 @@ def gradient(of: Tensor, wrt: Sequence[Tensor], seed: Tensor | None = None) -> l
             "the gradient is of one number, and {} has more; add them up with sum or mean, or give a seed",
             of.value,
         )
-        seed = builder.constant(1.0, of.dtype)
+        with builder.root(), builder.origin(role="backward"):
+            seed = builder.constant(1.0, of.dtype)
     found = vjp([of], [seed], wrt)
     for tensor, result in zip(wrt, found):
         expect(
@@ -48,46 +49,62 @@ def vjp(outputs: Sequence[Tensor], seeds: Sequence[Tensor], wrt: Sequence[Tensor
     For each tensor of `wrt` the gradient of the sum of <seed, output>, or None for zero.
     """
     builder = outputs[0].builder
-    joined: dict[Value, Tensor] = {}
+    parts: Parts = {}
     for output, seed in zip(outputs, seeds, strict=True):
         expect(seed.value.type == output.value.type, "seed {} does not have the type of {}", seed.value, output.value)
-        joined[output.value] = joined[output.value] + seed if output.value in joined else seed
-    found = _sweep(builder, list(builder.nodes), joined, [tensor.value for tensor in wrt])
+        parts.setdefault(output.value, []).append(seed)
+    with builder.root(), builder.origin(role="backward"):
+        found = _sweep(builder, list(builder.nodes), parts, [tensor.value for tensor in wrt])
     return [found.get(tensor.value) for tensor in wrt]
 
 
-def _sweep(
-    builder: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Tensor], wrt: Sequence[Value]
-) -> dict[Value, Tensor]:
-    """Gradients of the values `wrt`, through `nodes`; a value on which no seed depends is left out."""
+Parts = dict[Value, list[Tensor]]  # for a value, what its readers contribute to its gradient
+
+
+def _sweep(builder: Builder, nodes: Sequence[Node], parts: Parts, wrt: Sequence[Value]) -> dict[Value, Tensor]:
+    """Gradients of the values `wrt`, through `nodes`; a value to which nothing contributes is left out."""
     depends = set(wrt)
     path = []
     for node in nodes:
         if not depends.isdisjoint(node.inputs) and any(value.type.is_float for value in node.outputs):
             depends.update(value for value in node.outputs if value.type.is_float)
             path.append(node)
-    gradients = {value: tensor for value, tensor in seeds.items() if value in depends}
     for node in reversed(path):
-        if gradients.keys().isdisjoint(node.outputs):
+        if parts.keys().isdisjoint(node.outputs):
             continue
-        origin = Origin(
-            "backward", node.origin.scope, node.origin.file, node.origin.line, node.origin.forward or node.name
-        )
-        with builder.root(), builder.origin(origin), builder.scope(f"{node.name}.grad"):
+        with builder.origin(_backward(node)), builder.scope(f"{node.name}.grad"):
+            gradients = {value: _total(parts, value) for value in node.outputs if value in parts}
             contributions = _of_node(builder, node, gradients)
-            if len(contributions) != len(node.inputs):
-                n, m = len(contributions), len(node.inputs)
-                raise GraphError(
-                    describe(node, f"the gradient rule of {node.op.name} gives {n} gradients for {m} inputs")
-                )
-            for value, contribution in zip(node.inputs, contributions):
-                if contribution is None or value not in depends:
-                    continue
-                found = contribution.value.type if isinstance(contribution, Tensor) else repr(contribution)
-                if found != value.type:
-                    raise GraphError(describe(node, f"its gradient for {value} has type {found}"))
-                gradients[value] = gradients[value] + contribution if value in gradients else contribution
-    return gradients
+            _check(node, contributions)
+        for value, contribution in zip(node.inputs, contributions):
+            if contribution is not None and value in depends:
+                parts.setdefault(value, []).append(contribution)
+    return {value: _total(parts, value) for value in dict.fromkeys(wrt) if value in parts}
+
+
+def _backward(node: Node) -> Origin:
+    origin = node.origin
+    return Origin("backward", origin.scope, origin.file, origin.line, origin.forward or node.name)
+
+
+def _total(parts: Parts, value: Value) -> Tensor:
+    """The sum of the contributions, which then stands for them."""
+    while len(parts[value]) > 1:
+        first, second, *rest = parts[value]
+        parts[value] = [first + second, *rest]
+    return parts[value][0]
+
+
+def _check(node: Node, contributions: Sequence[Tensor | None]) -> None:
+    """Raise GraphError unless the rule of the node's op gave a tensor of its input's type, or None, for each input."""
+    n, m = len(contributions), len(node.inputs)
+    if n != m:
+        raise GraphError(describe(node, f"the gradient rule of {node.op.name} gives {n} gradients for {m} inputs"))
+    for value, contribution in zip(node.inputs, contributions):
+        if contribution is not None:
+            found = contribution.value.type if isinstance(contribution, Tensor) else repr(contribution)
+            if found != value.type and value.type.is_float:
+                raise GraphError(describe(node, f"its gradient for {value} has type {found}"))
 
 
 def _of_node(builder: Builder, node: Node, gradients: Mapping[Value, Tensor]) -> Sequence[Tensor | None]:
@@ -100,10 +117,9 @@ def _of_node(builder: Builder, node: Node, gradients: Mapping[Value, Tensor]) ->
     # differentiate the smaller ops that it is made of; a tensor that is read twice gets its whole gradient once
     start = len(builder.nodes)
     result = node.op.expand(*inputs, **node.attrs)
-    seeds: dict[Value, Tensor] = {}
+    parts: Parts = {}
     for value, tensor in zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True):
         if value in gradients:
-            seed = gradients[value]
-            seeds[tensor.value] = seeds[tensor.value] + seed if tensor.value in seeds else seed
-    found = _sweep(builder, builder.nodes[start:], seeds, node.inputs)
+            parts.setdefault(tensor.value, []).append(gradients[value])
+    found = _sweep(builder, builder.nodes[start:], parts, node.inputs)
     return [found.pop(value, None) for value in node.inputs]

@@ -141,7 +141,7 @@ def _inner(kind: type[Number], pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -
 
 
 def _prove(once: Callable[[type[Number], Unknown], None]) -> type[Number]:
-    """Modular numbers first, where one draw is enough; where order matters several, as each sees one case of a choice."""
+    """Modular numbers first, where one draw is enough; where order matters several, each seeing one case of it."""
     for kind, wanted in ((Modular, 1), (Rational, ORDERED_DRAWS)):
         done = 0
         for seed in range(DRAWS):

@@ -14,7 +14,7 @@ by pattern ("*.weight").
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatchcase
@@ -150,21 +150,23 @@ class Optimizer:
             counter = builder.variable("step", (), Constant(0), "int64", "counter")
             builder.update(counter, counter + 1)
             now = cast(counter, "float64")
-            rate, time = self._rate(builder, now), now + 1.0
-            rates = {dtype: cast(rate, dtype) for dtype in dict.fromkeys(p.dtype for p in parameters)}
+            rates, time = self._rates(builder, now, dict.fromkeys(p.dtype for p in parameters)), now + 1.0
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 with builder.scope(parameter.name):
                     gradient = self.penalized(parameter, gradient)
                     moved = self.step(builder, parameter, gradient, rates[parameter.dtype], time)
                     builder.update(parameter, parameter - moved)
 
-    def _rate(self, builder: Builder, now: Tensor) -> Tensor:
-        if callable(self.rate):
-            return self.rate(now)
+    def _rates(self, builder: Builder, now: Tensor, dtypes: Iterable[str]) -> dict[str, Tensor]:
+        """The learning rate of this step, in each dtype."""
+        if isinstance(self.rate, (int, float)):
+            return {dtype: builder.constant(float(self.rate), dtype) for dtype in dtypes}
         if isinstance(self.rate, str):
             with builder.root():
-                return builder.input(self.rate, (), "float64")
-        return builder.constant(float(self.rate), "float64")
+                rate = builder.input(self.rate, (), "float64")
+        else:
+            rate = self.rate(now)
+        return {dtype: cast(rate, dtype) for dtype in dtypes}
 
 
 @dataclass(frozen=True)
