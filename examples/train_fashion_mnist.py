@@ -69,7 +69,7 @@ def main() -> None:
         batch_size=options.batch_size,
         seed=options.seed,
         validation=(check, valid_data),
-        best=("val_accuracy", "max"),
+        best=("val_loss", "min"),
         best_file=options.out / "best.safetensors",
         checkpoint=checkpoint,
         checkpoint_every=100,
