@@ -13,10 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors.numpy as safetensors
-
 from minigraph.core.errors import GraphError, expect
-from minigraph.core.state import State, write_whole
+from minigraph.core.state import State
 from minigraph.core.state import read as read_arrays
 from minigraph.tools.data import form
 
@@ -50,12 +48,7 @@ class Progress:
 
 def save(path: Path, state: State, progress: Progress, identity: Mapping[str, Any]) -> None:
     """Write a checkpoint. identity: what must agree with the training that goes on, as JSON has it."""
-    write(path, state, {KEY: json.dumps({"version": VERSION, "progress": asdict(progress), "identity": identity})})
-
-
-def write(path: Path, state: State, metadata: Mapping[str, str]) -> None:
-    """Write all arrays of a state, scalars as scalars, to one file, whole or not at all."""
-    write_whole(path, safetensors.save(dict(state), dict(metadata)))
+    state.save(path, {KEY: json.dumps({"version": VERSION, "progress": asdict(progress), "identity": identity})})
 
 
 def load(path: Path, state: State, identity: Mapping[str, Any]) -> Progress:

@@ -244,7 +244,7 @@ class _Training:
         if best is not None and best.epoch == len(history) and best.file is not None:
             self._check_state()
             metadata = {"epoch": str(best.epoch), best.metric: repr(best.value)}
-            checkpoints.write(best.file, self.program.state, metadata)
+            self.program.state.save(best.file, metadata)
         self.safe = (Progress(history), self.safe[1])  # only now: no checkpoint speaks of a best file that is not there
         self.save()
 
