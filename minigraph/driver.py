@@ -21,7 +21,7 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.collector import paused
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.evaluate import apply
-from minigraph.core.ir import Graph, Node, Type, Value
+from minigraph.core.ir import Graph, Node, Type, Value, needed
 from minigraph.core.state import State
 from minigraph.nn import optim
 from minigraph.passes.freeze import freeze
@@ -61,6 +61,8 @@ def training_step(
     expect(isinstance(accumulate, int) and accumulate >= 1, "accumulate is a number of 1 or more, not {!r}", accumulate)
     builder = Builder.extending(model)
     chosen = _chosen(builder.parameters, trainable)
+    expect("optimizer.step" not in model.variables, "{!r} is a training step already", model.name)
+    _check_reached(builder, loss, chosen)
     gradients = gradient(builder.tensor(loss), chosen)
     with optim.updating(builder):
         if accumulate > 1:
@@ -97,6 +99,21 @@ def _chosen(parameters: Sequence[Tensor], patterns: Patterns) -> list[Tensor]:
     return [p for p in parameters if p.name in chosen]
 
 
+def _check_reached(builder: Builder, loss: str, parameters: Sequence[Tensor]) -> None:
+    """Raise GraphError for parameters that the loss does not depend on."""
+    value = builder.tensor(loss).value
+    expect(value.type.is_float, "{!r} has no gradient: it is not a float but {}", loss, value.type)
+    _, live = needed(builder.nodes, [value])
+    idle = [p.name for p in parameters if p.value not in live]
+    expect(
+        not idle,
+        "{!r} does not depend on {}; leave them out with trainable=[{}]",
+        loss,
+        ", ".join(idle),
+        ", ".join(f'"!{name}"' for name in idle),
+    )
+
+
 def inference(model: Graph, outputs: Iterable[str] | None = None) -> Graph:
     """The graph that answers: batch norm with running statistics, no dropout, no updates, and only what `outputs` need.
 
@@ -112,6 +129,7 @@ def compile(graph: Graph, state: State, backend: str = "auto") -> Program:
     or statistic, and one of another shape or dtype, is an error.
     backend: "numpy", or "auto" for the fastest that answers.
     """
+    expect(isinstance(state, State), "compile needs a State, as model.init() makes it, not {!r}", state)
     expect(
         backend == "auto" or backend in BACKENDS,
         "there is no backend {!r}; there are auto, {}",

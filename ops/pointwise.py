@@ -146,7 +146,7 @@ logical_not = pointwise(
 )
 where: Op = pointwise(
     "where",
-    "x where the condition holds, else y.",
+    "x where the condition holds, else y. A gradient can be NaN through the side that is not taken.",
     lambda c, x, y: scalar.where(c, x, y),
     choice_dtype,
     (

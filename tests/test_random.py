@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from minigraph.ops.random import philox
 
 import minigraph as mg
 from minigraph import layers
+from minigraph.ops.random import philox
 
 WORD = 0xFFFFFFFF
 
@@ -32,8 +32,11 @@ def philox_block(counter: tuple[int, ...], key: tuple[int, ...]) -> tuple[int, .
 KNOWN = [
     ((0,) * 4, (0,) * 2, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     ((WORD,) * 4, (WORD,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
-     (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
 ]
 
 
@@ -53,8 +56,12 @@ def bits(shape: Any, stream: int, seed: int, step: int, n: int | None = None) ->
     return program(x=np.zeros(n or 0))["y"]
 
 
-@given(shape=st.lists(st.integers(0, 4), max_size=3), stream=st.integers(0, 2**32 - 1),
-       seed=st.integers(-(2**63), 2**63 - 1), step=st.integers(0, 2**63 - 1))
+@given(
+    shape=st.lists(st.integers(0, 4), max_size=3),
+    stream=st.integers(0, 2**32 - 1),
+    seed=st.integers(-(2**63), 2**63 - 1),
+    step=st.integers(0, 2**63 - 1),
+)
 def test_each_element_is_a_word_of_its_block(shape: list[int], stream: int, seed: int, step: int) -> None:
     """Element i is word i % 4 of the block (i // 4, stream, step), keyed by the seed; 64-bit numbers are two words."""
     found = bits(shape, stream, seed, step)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,11 +16,18 @@ from minigraph.core.ir import FLOATS, Graph
 from minigraph.core.op import Example, Op
 from minigraph.core.scalar import Scalar, var
 
-CASES = [
-    pytest.param(op, example, id=f"{op.name}-{number}")
-    for op in mg.OPS.values()
-    for number, example in enumerate(op.examples)
-]
+
+def cases(wanted: Callable[[Op], object] = lambda op: True) -> list[Any]:
+    """Op and example, for each example of each op that is wanted."""
+    return [
+        pytest.param(op, example, id=f"{op.name}-{number}")
+        for op in mg.OPS.values()
+        if wanted(op)
+        for number, example in enumerate(op.examples)
+    ]
+
+
+CASES = cases()
 EPS = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
 NOT_A_DERIVATIVE = {"stop_gradient"}  # by intention
 
@@ -89,7 +99,7 @@ def test_symbols_may_stand_for_the_batch(op: Op, example: Example) -> None:
     assert [v.type for v in bound.outputs.values()] == [v.type for v in concrete.outputs.values()]
 
 
-@pytest.mark.parametrize(("op", "example"), [case for case in CASES if case.values[0].expand])
+@pytest.mark.parametrize(("op", "example"), cases(lambda op: op.expand))
 def test_the_expansion_is_the_same_function(op: Op, example: Example) -> None:
     """Exactly; and in float64 to rounding.
 
@@ -111,11 +121,7 @@ def test_the_expansion_is_the_same_function(op: Op, example: Example) -> None:
         )
 
 
-DIFFERENTIABLE = [
-    case
-    for case in CASES
-    if case.values[0].name not in NOT_A_DERIVATIVE and (case.values[0].gradient or case.values[0].expand)
-]
+DIFFERENTIABLE = cases(lambda op: op.name not in NOT_A_DERIVATIVE and (op.gradient or op.expand))
 
 
 @pytest.mark.parametrize(("op", "example"), DIFFERENTIABLE)
@@ -168,7 +174,7 @@ def test_the_gradient_agrees_with_differences(op: Op, example: Example) -> None:
     assert abs(pushed - pulled) <= 1e-6 * (1 + size)
 
 
-POINTWISE = [case for case in CASES if case.values[0].expression]
+POINTWISE = cases(lambda op: op.expression)
 
 
 @pytest.mark.parametrize(("op", "example"), POINTWISE)

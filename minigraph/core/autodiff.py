@@ -30,7 +30,8 @@ def gradient(of: Tensor, wrt: Sequence[Tensor], seed: Tensor | None = None) -> l
             "the gradient is of one number, and {} has more; add them up with sum or mean, or give a seed",
             of.value,
         )
-        with builder.root(), builder.origin(role="backward"):
+        maker = next((node for node in reversed(builder.nodes) if of.value in node.outputs), None)
+        with builder.root(), builder.origin(_backward(maker) if maker else None, role="backward"):
             seed = builder.constant(1.0, of.dtype)
     found = vjp([of], [seed], wrt)
     for tensor, result in zip(wrt, found):
@@ -63,12 +64,14 @@ Parts = dict[Value, list[Tensor]]  # for a value, what its readers contribute to
 
 def _sweep(builder: Builder, nodes: Sequence[Node], parts: Parts, wrt: Sequence[Value]) -> dict[Value, Tensor]:
     """Gradients of the values `wrt`, through `nodes`; a value to which nothing contributes is left out."""
-    depends = set(wrt)
-    path = []
+    depends, path = set(wrt), []
     for node in nodes:
         if not depends.isdisjoint(node.inputs) and any(value.type.is_float for value in node.outputs):
             depends.update(value for value in node.outputs if value.type.is_float)
             path.append(node)
+    first: dict[Value, Node] = {}
+    for node in reversed(path):
+        first.update((value, node) for value in node.inputs)
     for node in reversed(path):
         if parts.keys().isdisjoint(node.outputs):
             continue
@@ -76,9 +79,11 @@ def _sweep(builder: Builder, nodes: Sequence[Node], parts: Parts, wrt: Sequence[
             gradients = {value: _total(parts, value) for value in node.outputs if value in parts}
             contributions = _of_node(builder, node, gradients)
             _check(node, contributions)
-        for value, contribution in zip(node.inputs, contributions):
-            if contribution is not None and value in depends:
-                parts.setdefault(value, []).append(contribution)
+            for value, contribution in zip(node.inputs, contributions):
+                if contribution is not None and value in depends:
+                    parts.setdefault(value, []).append(contribution)
+                    if node is first[value]:  # the first reader is the last to contribute
+                        _total(parts, value)
     return {value: _total(parts, value) for value in dict.fromkeys(wrt) if value in parts}
 
 

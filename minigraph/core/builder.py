@@ -107,7 +107,7 @@ class Builder:
         return Tensor(self, variable.value)
 
     def constant(self, given: Any, dtype: Any = None) -> Tensor:
-        """A number or an array that never changes. Python floats become float32 unless `dtype` says otherwise."""
+        """A number or an array that never changes, in its own dtype or in `dtype`. Python floats become float32."""
         array = np.asarray(given)
         if dtype is None:
             dtype = array.dtype if hasattr(given, "dtype") or array.dtype.kind != "f" else "float32"

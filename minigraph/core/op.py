@@ -186,6 +186,9 @@ class Op:
         for argument in inputs:
             if hasattr(argument, "apply"):  # a Tensor builds a node
                 return argument.apply(self, inputs, attrs)
+        if inputs and isinstance(inputs[0], (tuple, list)):
+            attribute = next(iter(self.defaults), "attribute")
+            raise GraphError(f"{self.name} takes its attributes by name: {self.name}([x, y], {attribute}=...)")
         raise GraphError(
             f"{self.name} needs a tensor to know which graph it builds; got {', '.join(map(repr, inputs)) or 'nothing'}"
         )
