@@ -42,13 +42,14 @@ class Model:
     def run(self, outputs: Sequence[str]) -> list[np.ndarray]:
         unknown = lambda name, dtype: helper.make_tensor_value_info(name, dtype, None)
         inputs = [unknown(name, helper.np_dtype_to_tensor_dtype(array.dtype)) for name, array in self.given.items()]
-        graph = helper.make_graph(self.nodes, "case", inputs,
-                                  [unknown(name, TensorProto.UNDEFINED) for name in outputs],
-                                  self.constants)
+        graph = helper.make_graph(
+            self.nodes, "case", inputs, [unknown(name, TensorProto.UNDEFINED) for name in outputs], self.constants
+        )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
         with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore",
-                                  RuntimeWarning)  # NumPy warns of the mean of nothing, which is NaN as it should be
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # NumPy warns of the mean of nothing, which is NaN as it should be
             return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, self.given)]
 
 
@@ -80,8 +81,9 @@ def pairs(given: Any, rank: int) -> list[tuple[int, int]]:
 def explicit(padding: Any, extents: Any, window: Any, stride: Any, dilation: Any) -> list[tuple[int, int]]:
     """Padding as (before, after). "same" makes ceil(x / stride) places, and puts an odd zero behind."""
     if padding == "same":
-        totals = [max((-(-x // s) - 1) * s + d * (k - 1) + 1 - x, 0) for x, k, s,
-                  d in zip(extents, window, stride, dilation)]
+        totals = [
+            max((-(-x // s) - 1) * s + d * (k - 1) + 1 - x, 0) for x, k, s, d in zip(extents, window, stride, dilation)
+        ]
         return [(total // 2, total - total // 2) for total in totals]
     return pairs(0 if padding == "valid" else padding, len(window))
 
@@ -150,8 +152,9 @@ def _count(model: Model, x: str, axes: Any, dtype: str = "float32") -> str:
 
 
 def _one_hot(model: Model, labels: str, classes: int, axis: int = -1, dtype: str = "float32") -> str:
-    y = model.add("OneHot", labels, model.array(classes), model.array([0, 1], "int8" if dtype == "bool" else dtype),
-                  axis=axis)
+    y = model.add(
+        "OneHot", labels, model.array(classes), model.array([0, 1], "int8" if dtype == "bool" else dtype), axis=axis
+    )
     return _cast(model, y, dtype)  # the evaluator subtracts its two values, which bools cannot
 
 
@@ -163,8 +166,18 @@ def _cross_entropy(model: Model, logits: str, labels: str, axis: int = 1, reduct
 def _batch_norm(model: Model, x: str, gamma: str, beta: str, axis: int = 1, eps: float = 1e-5) -> tuple[str, ...]:
     # ONNX's momentum is the weight of the old: with 0 its running statistics are those of the batch, var the biased one
     rank, old = model.given[x].ndim, model.array(np.zeros(model.given[gamma].shape), np.float64)
-    y, mean, var = model.add("BatchNormalization", moved(model, x, rank, axis, 1), gamma, beta, old, old, outputs=3,
-                             training_mode=1, momentum=0.0, epsilon=eps)
+    y, mean, var = model.add(
+        "BatchNormalization",
+        moved(model, x, rank, axis, 1),
+        gamma,
+        beta,
+        old,
+        old,
+        outputs=3,
+        training_mode=1,
+        momentum=0.0,
+        epsilon=eps,
+    )
     return moved(model, y, rank, 1, axis), mean, var
 
 
@@ -181,52 +194,99 @@ def _conv(model: Model, x: str, w: str, groups: int = 1, layout: str | None = No
     return moved(model, y, rank, 1, -1) if last else y
 
 
-def _conv_input_gradient(model: Model, g: str, w: str, extents: Any, stride: Any = 1, padding: Any = 0,
-                         dilation: Any = 1,
-                         groups: int = 1, layout: str | None = None) -> str:
+def _conv_input_gradient(
+    model: Model,
+    g: str,
+    w: str,
+    extents: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    layout: str | None = None,
+) -> str:
     """ConvTranspose. Group by group, because the evaluator's own groups are right only for one channel in each."""
     rank, last, window = len(extents), is_last(layout), model.given[w].shape[2:]
     stride, dilation = each(stride, rank), each(dilation, rank)
     widths = explicit(padding, extents, window, stride, dilation)
     places = [n for i, n in enumerate(model.given[g].shape) if i not in (0, rank + 1 if last else 1)]
-    rest = [x - ((p - 1) * s + d * (k - 1) + 1 - a - b)  # what the stride left unread
-            for x, p, k, s, d, (a, b) in zip(extents, places, window, stride, dilation, widths)]
+    rest = [
+        x - ((p - 1) * s + d * (k - 1) + 1 - a - b)  # what the stride left unread
+        for x, p, k, s, d, (a, b) in zip(extents, places, window, stride, dilation, widths)
+    ]
     g = moved(model, g, rank + 2, -1, 1) if last else g
     part = model.array([0])
     results = []
     outputs = model.given[w].shape[0] // groups
     for group in range(groups):
         start, stop, axis = model.array([group * outputs]), model.array([(group + 1) * outputs]), model.array([1])
-        results.append(model.add("ConvTranspose", model.add("Slice", g, start, stop, axis),
-                                 model.add("Slice", w, start, stop, part),
-                                 group=1, strides=stride, dilations=dilation, output_padding=rest,
-                                 pads=[a for a, _ in widths] + [b for _, b in widths]))
+        results.append(
+            model.add(
+                "ConvTranspose",
+                model.add("Slice", g, start, stop, axis),
+                model.add("Slice", w, start, stop, part),
+                group=1,
+                strides=stride,
+                dilations=dilation,
+                output_padding=rest,
+                pads=[a for a, _ in widths] + [b for _, b in widths],
+            )
+        )
     x = model.add("Concat", *results, axis=1)
     return moved(model, x, rank + 2, 1, -1) if last else x
 
 
 def _pool(onnx_name: str) -> Callable[..., str]:
-    def write(model: Model, x: str, window: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-              layout: str | None = None, **attrs: Any) -> str:
+    def write(
+        model: Model,
+        x: str,
+        window: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        layout: str | None = None,
+        **attrs: Any,
+    ) -> str:
         rank, last = model.given[x].ndim, is_last(layout)
         window = each(window, rank - 2)
         first = moved(model, x, rank, -1, 1) if last else x
         geometry = sliding(rank - 2, window if stride is None else stride, padding, dilation)
-        y = model.add(onnx_name, first, kernel_shape=window, **geometry,
-                      **{key: int(value) for key, value in attrs.items()})
+        y = model.add(
+            onnx_name, first, kernel_shape=window, **geometry, **{key: int(value) for key, value in attrs.items()}
+        )
         return moved(model, y, rank, 1, -1) if last else y
 
     return write
 
 
 ONNX: dict[str, Callable[..., Any]] = {
-    **{name: _same_name(onnx_name) for name, onnx_name in {
-        "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "neg": "Neg", "exp": "Exp", "log": "Log",
-        "sqrt": "Sqrt",
-        "tanh": "Tanh", "sigmoid": "Sigmoid", "sin": "Sin", "cos": "Cos", "relu": "Relu", "equal": "Equal",
-        "less": "Less",
-        "less_equal": "LessOrEqual", "logical_and": "And", "logical_or": "Or", "logical_not": "Not", "where": "Where",
-        "matmul": "MatMul", "stop_gradient": "Identity"}.items()},
+    **{
+        name: _same_name(onnx_name)
+        for name, onnx_name in {
+            "add": "Add",
+            "sub": "Sub",
+            "mul": "Mul",
+            "div": "Div",
+            "neg": "Neg",
+            "exp": "Exp",
+            "log": "Log",
+            "sqrt": "Sqrt",
+            "tanh": "Tanh",
+            "sigmoid": "Sigmoid",
+            "sin": "Sin",
+            "cos": "Cos",
+            "relu": "Relu",
+            "equal": "Equal",
+            "less": "Less",
+            "less_equal": "LessOrEqual",
+            "logical_and": "And",
+            "logical_or": "Or",
+            "logical_not": "Not",
+            "where": "Where",
+            "matmul": "MatMul",
+            "stop_gradient": "Identity",
+        }.items()
+    },
     "sum": _reduce("ReduceSum"),
     "mean": _reduce("ReduceMean"),
     "max": _reduce("ReduceMax"),
@@ -236,9 +296,9 @@ ONNX: dict[str, Callable[..., Any]] = {
     "one_hot": _one_hot,
     "cross_entropy": _cross_entropy,
     "reshape": lambda model, x, shape: model.add("Reshape", x, model.array(shape), allowzero=int(0 in shape)),
-    "transpose": lambda model, x, axes=None: model.add("Transpose", x,
-                                                       perm=[a % model.given[x].ndim for a in axes]) if axes
-    else model.add("Transpose", x),
+    "transpose": lambda model, x, axes=None: (
+        model.add("Transpose", x, perm=[a % model.given[x].ndim for a in axes]) if axes else model.add("Transpose", x)
+    ),
     "broadcast_to": lambda model, x, shape: model.add("Expand", x, model.array(shape)),
     "concat": lambda model, *xs, axis=0: model.add("Concat", *xs, axis=axis),
     "slice": _slice,
@@ -262,15 +322,18 @@ ONNX: dict[str, Callable[..., Any]] = {
 Index = tuple[int, ...]
 
 
-def visits(extents: Index, window: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1
-           ) -> Iterator[tuple[Index, list[tuple[Index, Index]]]]:
+def visits(
+    extents: Index, window: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1
+) -> Iterator[tuple[Index, list[tuple[Index, Index]]]]:
     """Each place of a sliding window, with (place in the window, place in x) of the entries that lie in x, in order."""
     rank = len(extents)
     window, dilation = each(window, rank), each(dilation, rank)
     stride = window if stride is None else each(stride, rank)
     widths = explicit(padding, extents, window, stride, dilation)
-    places = [range((a + x + b - d * (k - 1) - 1) // s + 1)
-              for x, k, s, d, (a, b) in zip(extents, window, stride, dilation, widths)]
+    places = [
+        range((a + x + b - d * (k - 1) - 1) // s + 1)
+        for x, k, s, d, (a, b) in zip(extents, window, stride, dilation, widths)
+    ]
     for place in product(*places):
         entries = []
         for inner in product(*map(range, window)):
@@ -289,9 +352,16 @@ def back(x: np.ndarray, layout: str | None) -> np.ndarray:
     return np.moveaxis(x, 1, -1) if is_last(layout) else x
 
 
-def conv_weight_gradient(x: np.ndarray, g: np.ndarray, window: Any, stride: Any = 1, padding: Any = 0,
-                         dilation: Any = 1,
-                         groups: int = 1, layout: str | None = None) -> np.ndarray:
+def conv_weight_gradient(
+    x: np.ndarray,
+    g: np.ndarray,
+    window: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    layout: str | None = None,
+) -> np.ndarray:
     """dw[o, c, k] = sum over n, p of g[n, o, p] x[n, c, p*stride + k*dilation - padding]."""
     x, g = first(x, layout), first(g, layout)
     window = each(window, x.ndim - 2)
@@ -347,8 +417,9 @@ def max_pool_gradient(g: np.ndarray, x: np.ndarray, layout: str | None = None, *
     return back(dx, layout)
 
 
-def avg_pool_gradient(g: np.ndarray, extents: Any, count_include_pad: bool = False, layout: str | None = None,
-                      **attrs: Any) -> np.ndarray:
+def avg_pool_gradient(
+    g: np.ndarray, extents: Any, count_include_pad: bool = False, layout: str | None = None, **attrs: Any
+) -> np.ndarray:
     g = first(g, layout)
     dx = np.zeros((*g.shape[:2], *extents))
     size = prod(each(attrs["window"], len(extents)))
@@ -386,20 +457,21 @@ def unslice(g: np.ndarray, shape: Any, start: Any, step: Any) -> np.ndarray:
     return x
 
 
-def running_average(running: np.ndarray, batch: np.ndarray, count: np.ndarray, momentum: np.ndarray,
-                    unbiased: bool = False
-                    ) -> np.ndarray:
+def running_average(
+    running: np.ndarray, batch: np.ndarray, count: np.ndarray, momentum: np.ndarray, unbiased: bool = False
+) -> np.ndarray:
     """PyTorch's convention: new = (1 - momentum) * old + momentum * batch."""
     n, m = float(count), float(momentum)
     if n == 0:
         return running
-    return np.array([(1 - m) * float(old) + m * float(new) * (n / (n - 1) if unbiased else 1) for old,
-                     new in zip(running, batch)])
+    return np.array(
+        [(1 - m) * float(old) + m * float(new) * (n / (n - 1) if unbiased else 1) for old, new in zip(running, batch)]
+    )
 
 
-def batch_norm_gradient(g: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, var: np.ndarray,
-                        axis: int = 1,
-                        eps: float = 1e-5) -> tuple[np.ndarray, ...]:
+def batch_norm_gradient(
+    g: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, var: np.ndarray, axis: int = 1, eps: float = 1e-5
+) -> tuple[np.ndarray, ...]:
     """Central differences of sum(g * y), y from the definition. `mean` and `var` are computed anew."""
     others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
     shape = [-1 if i == axis % x.ndim else 1 for i in range(x.ndim)]

@@ -16,8 +16,9 @@ from minigraph import layers
 Arrays = dict[str, np.ndarray]
 
 
-def formula(x: np.ndarray, g: np.ndarray, gamma: np.ndarray, beta: np.ndarray, axis: int = 1,
-            eps: float = 1e-5) -> Arrays:
+def formula(
+    x: np.ndarray, g: np.ndarray, gamma: np.ndarray, beta: np.ndarray, axis: int = 1, eps: float = 1e-5
+) -> Arrays:
     """In float64: y, the batch's statistics, and the gradients of sum(g * y)."""
     x, g, gamma, beta = (np.asarray(a, np.float64) for a in (x, g, gamma, beta))
     others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
@@ -28,9 +29,15 @@ def formula(x: np.ndarray, g: np.ndarray, gamma: np.ndarray, beta: np.ndarray, a
     normal = (x - mean.reshape(shape)) / sigma
     dgamma, dbeta = (g * normal).sum(others), g.sum(others)
     dx = gamma.reshape(shape) / sigma * (g - dbeta.reshape(shape) / n - normal * dgamma.reshape(shape) / n)
-    return {"y": normal * gamma.reshape(shape) + beta.reshape(shape), "mean": mean, "var": var,
-            "unbiased": var * n / (n - 1),
-            "dx": dx, "dgamma": dgamma, "dbeta": dbeta}
+    return {
+        "y": normal * gamma.reshape(shape) + beta.reshape(shape),
+        "mean": mean,
+        "var": var,
+        "unbiased": var * n / (n - 1),
+        "dx": dx,
+        "dgamma": dgamma,
+        "dbeta": dbeta,
+    }
 
 
 def model(shape: Any, dtype: str = "float32", **options: Any) -> mg.Graph:
@@ -66,9 +73,20 @@ def close(actual: np.ndarray, expected: np.ndarray, terms: int, units: float = 8
     np.testing.assert_allclose(actual.astype(np.float64), expected, rtol=0, atol=tolerance)
 
 
-LAYOUTS = [((5, 3), 1), ((5, 3), -1), ((3, 2, 5), 1), ((3, 5, 2), -1), ((2, 3, 4, 5), 1), ((2, 4, 5, 3), -1),
-           ((2, 3, 1, 4), 1),
-           ((2, 3, 2, 4, 3), 1), ((2, 2, 4, 3, 5), -1), ((1, 3, 2, 1, 1), 1), ((3, 4, 2), 0), ((7, 1), 1)]
+LAYOUTS = [
+    ((5, 3), 1),
+    ((5, 3), -1),
+    ((3, 2, 5), 1),
+    ((3, 5, 2), -1),
+    ((2, 3, 4, 5), 1),
+    ((2, 4, 5, 3), -1),
+    ((2, 3, 1, 4), 1),
+    ((2, 3, 2, 4, 3), 1),
+    ((2, 2, 4, 3, 5), -1),
+    ((1, 3, 2, 1, 1), 1),
+    ((3, 4, 2), 0),
+    ((7, 1), 1),
+]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -372,8 +390,12 @@ def test_without_gamma_or_beta_they_are_one_and_zero(gamma: bool, beta: bool, fr
     wanted = formula(x, g, given["gamma"], given["beta"])
     if frozen:  # running statistics 0 and 1
         scale = given["gamma"] / np.sqrt(1 + 1e-5)
-        wanted = {"y": x * scale + given["beta"], "dx": g * scale, "dgamma": (g * x / np.sqrt(1 + 1e-5)).sum(0),
-                  "dbeta": g.sum(0)}
+        wanted = {
+            "y": x * scale + given["beta"],
+            "dx": g * scale,
+            "dgamma": (g * x / np.sqrt(1 + 1e-5)).sum(0),
+            "dbeta": g.sum(0),
+        }
     for name in ("y", "dx", *(f"d{name}" for name in names)):
         close(found[name], wanted[name], 16)
 
@@ -492,8 +514,9 @@ def test_a_bias_in_front_moves_only_the_running_mean(axis: int) -> None:
         found.append(mg.compile(graph, states[-1])(x=x))
     # float64 sums of 36 numbers of order 10
     for name in found[0]:
-        np.testing.assert_allclose(found[1][name], found[0][name], rtol=0,
-                                   atol=1e-12 * (1 + np.abs(found[0][name]).max()))
+        np.testing.assert_allclose(
+            found[1][name], found[0][name], rtol=0, atol=1e-12 * (1 + np.abs(found[0][name]).max())
+        )
     np.testing.assert_allclose(found[1]["dconv.bias"], [0, 0], rtol=0, atol=1e-11)
     np.testing.assert_allclose(states[1]["bn.running_mean"] - states[0]["bn.running_mean"], 0.1 * bias, rtol=1e-12)
     np.testing.assert_allclose(states[1]["bn.running_var"], states[0]["bn.running_var"], rtol=1e-12)
@@ -592,15 +615,18 @@ def test_training_moves_parameters_and_statistics_together() -> None:
             np.testing.assert_allclose(state[f"bn.{name}"], wanted_, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("build", "message"), [
-    (lambda x: layers.batch_norm(x, axis=7), "axis 7"),
-    (lambda x: layers.batch_norm(x, axis=0), "channels"),
-    (lambda x: layers.batch_norm(x, eps=-1.0), "eps"),
-    (lambda x: mg.batch_norm(x, np.ones(4), np.ones(4)), "channels"),
-    (lambda x: mg.batch_norm_inference(x, *(np.ones(n) for n in (3, 3, 3, 2))), "channels"),
-    (lambda x: layers.batch_norm(mg.sum(x, 1)), "batch and channels"),
-    (lambda x: layers.batch_norm(mg.cast(x, "int64")), "float"),
-])
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda x: layers.batch_norm(x, axis=7), "axis 7"),
+        (lambda x: layers.batch_norm(x, axis=0), "channels"),
+        (lambda x: layers.batch_norm(x, eps=-1.0), "eps"),
+        (lambda x: mg.batch_norm(x, np.ones(4), np.ones(4)), "channels"),
+        (lambda x: mg.batch_norm_inference(x, *(np.ones(n) for n in (3, 3, 3, 2))), "channels"),
+        (lambda x: layers.batch_norm(mg.sum(x, 1)), "batch and channels"),
+        (lambda x: layers.batch_norm(mg.cast(x, "int64")), "float"),
+    ],
+)
 def test_what_does_not_fit_is_refused(build: Callable[[mg.Tensor], mg.Tensor], message: str) -> None:
     net = mg.Builder()
     with pytest.raises(mg.GraphError, match=message):

@@ -47,8 +47,10 @@ class Geometry:
 
     @property
     def places(self) -> tuple[int, ...]:
-        return tuple((a + x + b - d * (k - 1) - 1) // s + 1 for x, k, s, (a, b), d in zip(
-            self.extents, self.window, self.stride, self.padding, self.dilation))
+        return tuple(
+            (a + x + b - d * (k - 1) - 1) // s + 1
+            for x, k, s, (a, b), d in zip(self.extents, self.window, self.stride, self.padding, self.dilation)
+        )
 
     def arranged(self, channels: int, spatial: tuple[int, ...]) -> tuple[int, ...]:
         last = self.layout.endswith("C")
@@ -74,9 +76,18 @@ def geometries(draw: st.DrawFn, pooling: bool = False) -> Geometry:
     extents, window, stride, padding, dilation = zip(*axes)
     first = "NC" + {1: "L", 2: "HW", 3: "DHW"}[rank]
     layout = draw(st.sampled_from([first, first[0] + first[2:] + "C"]))
-    return Geometry(draw(st.integers(0 if pooling else 1, 2)), groups * draw(st.integers(1, 2)),
-                    groups * draw(st.integers(1, 2)),
-                    extents, window, stride, padding, dilation, groups, layout)
+    return Geometry(
+        draw(st.integers(0 if pooling else 1, 2)),
+        groups * draw(st.integers(1, 2)),
+        groups * draw(st.integers(1, 2)),
+        extents,
+        window,
+        stride,
+        padding,
+        dilation,
+        groups,
+        layout,
+    )
 
 
 def whole(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -121,8 +132,9 @@ def test_convolution_is_its_definition(geometry: Geometry, seed: int) -> None:
     first: Any = np.moveaxis(x, -1, 1) if last else x
     found = np.moveaxis(found, -1, 1) if last else found
     each_in, each_out = geometry.inputs // geometry.groups, geometry.outputs // geometry.groups
-    for place, entries in visits(geometry.extents, geometry.window, geometry.stride, geometry.padding,
-                                 geometry.dilation):
+    for place, entries in visits(
+        geometry.extents, geometry.window, geometry.stride, geometry.padding, geometry.dilation
+    ):
         for o in range(geometry.outputs):
             channels = slice(o // each_out * each_in, (o // each_out + 1) * each_in)
             total: Any = 0.0
@@ -151,8 +163,9 @@ def test_max_pooling_and_its_gradient_are_their_definition(geometry: Geometry, s
 
 
 @given(geometry=geometries(pooling=True), seed=st.integers(0, 99), include=st.booleans())
-def test_average_pooling_is_its_definition_and_its_gradient_adjoint(geometry: Geometry, seed: int,
-                                                                    include: bool) -> None:
+def test_average_pooling_is_its_definition_and_its_gradient_adjoint(
+    geometry: Geometry, seed: int, include: bool
+) -> None:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=geometry.arranged(geometry.inputs, geometry.extents))
     g = rng.normal(size=geometry.arranged(geometry.inputs, geometry.places))
@@ -176,9 +189,11 @@ def test_layouts_are_the_same_numbers(geometry: Geometry, seed: int) -> None:
     w = rng.normal(size=(geometry.outputs, geometry.inputs // geometry.groups, *geometry.window))
     moved = np.moveaxis(x, 1, -1)
     attrs = {key: value for key, value in geometry.attrs.items() if key != "layout"}
-    for op, arrays, more in ((mg.conv, (w,), {"groups": geometry.groups}),
-                             (mg.max_pool, (), {"window": geometry.window}),
-                             (mg.avg_pool, (), {"window": geometry.window})):
+    for op, arrays, more in (
+        (mg.conv, (w,), {"groups": geometry.groups}),
+        (mg.max_pool, (), {"window": geometry.window}),
+        (mg.avg_pool, (), {"window": geometry.window}),
+    ):
         a = compute(op, x, *arrays, **attrs, **more, layout=first)
         b = compute(op, moved, *arrays, **attrs, **more, layout=last)
         np.testing.assert_allclose(b, np.moveaxis(a, 1, -1), rtol=0, atol=1e-13)  # float64, up to 54 terms of order 1
@@ -202,8 +217,9 @@ def test_derivatives_of_any_order_of_convolution(layout: str) -> None:
     dx, dw = mg.gradient(f, [x, w])
     along = mg.sum(dx * v)
     dxx, dxw = mg.gradient(along, [x, w])
-    graph = net.build(f=f, xdx=mg.sum(x * dx), wdw=mg.sum(w * dw), along=along, xdxx=mg.sum(x * dxx),
-                      wdxw=mg.sum(w * dxw))
+    graph = net.build(
+        f=f, xdx=mg.sum(x * dx), wdw=mg.sum(w * dw), along=along, xdxx=mg.sum(x * dxx), wdxw=mg.sum(w * dxw)
+    )
     found = mg.compile(graph, mg.State())(x=whole(rng, shape), v=whole(rng, shape), w=whole(rng, (6, 2, 3, 2)))
     assert found["f"] != 0
     assert found["along"] != 0
@@ -279,8 +295,9 @@ def test_an_average_over_everything_is_the_global_one() -> None:
     mean = x.mean((2, 3))
     np.testing.assert_allclose(compute(mg.avg_pool, x, window=(5, 4))[:, :, 0, 0], mean, rtol=0, atol=1e-15)
     np.testing.assert_allclose(compute(mg.global_avg_pool, x), mean, rtol=0, atol=1e-15)
-    np.testing.assert_allclose(compute(mg.global_avg_pool, np.moveaxis(x, 1, -1), layout="NHWC"), mean, rtol=0,
-                               atol=1e-15)
+    np.testing.assert_allclose(
+        compute(mg.global_avg_pool, np.moveaxis(x, 1, -1), layout="NHWC"), mean, rtol=0, atol=1e-15
+    )
     assert compute(mg.global_avg_pool, x, keepdims=True).shape == (2, 3, 1, 1)
 
 
@@ -374,9 +391,15 @@ def users_line(error: pytest.ExceptionInfo[BaseException]) -> str:
 
 def net_inputs() -> dict[str, mg.Tensor]:
     net = mg.Builder()
-    shapes = {"x": (2, 6, 5, 5), "w": (4, 6, 3, 3), "g": (2, 4, 3, 3), "line": (2, 6, 5), "flat": (2, 6),
-              "narrow": (4, 3, 3, 3),
-              "bits": (2, 6, 5, 5)}
+    shapes = {
+        "x": (2, 6, 5, 5),
+        "w": (4, 6, 3, 3),
+        "g": (2, 4, 3, 3),
+        "line": (2, 6, 5),
+        "flat": (2, 6),
+        "narrow": (4, 3, 3, 3),
+        "bits": (2, 6, 5, 5),
+    }
     return {name: net.input(name, shape, "bool" if name == "bits" else "float32") for name, shape in shapes.items()}
 
 
@@ -401,11 +424,17 @@ WRONG: dict[str, Wrong] = {
     "channels": ("conv", "x has 6 channels.*takes 3 x 1 groups", lambda t: mg.conv(t["x"], t["narrow"])),
     "channels last": ("conv", "x has 5 channels", lambda t: mg.conv(t["x"], t["w"], layout="NHWC")),
     "groups of inputs": ("conv", "6 channels.*3 x 4 groups", lambda t: mg.conv(t["x"], t["narrow"], groups=4)),
-    "groups of outputs": ("conv", "4 output channels do not divide into 3 groups",
-                          lambda t: mg.conv(t["x"], mg.slice(t["w"], (0, 0, 0, 0), (4, 2, 3, 3)), groups=3)),
+    "groups of outputs": (
+        "conv",
+        "4 output channels do not divide into 3 groups",
+        lambda t: mg.conv(t["x"], mg.slice(t["w"], (0, 0, 0, 0), (4, 2, 3, 3)), groups=3),
+    ),
     "groups of 0": ("conv", "groups is 1 or more", lambda t: mg.conv(t["x"], t["w"], groups=0)),
-    "window too large": ("conv", r"3 entries, 3 apart, does not fit into 0 \+ 5 \+ 0",
-                         lambda t: mg.conv(t["x"], t["w"], dilation=3)),
+    "window too large": (
+        "conv",
+        r"3 entries, 3 apart, does not fit into 0 \+ 5 \+ 0",
+        lambda t: mg.conv(t["x"], t["w"], dilation=3),
+    ),
     "a window of nothing": ("conv", "window", lambda t: mg.conv(t["x"], mg.slice(t["w"], (0, 0, 0, 0), (4, 6, 0, 3)))),
     "stride of 0": ("conv", "stride is 1 or more", lambda t: mg.conv(t["x"], t["w"], stride=0)),
     "stride of a fraction": ("conv", "not 1.5", lambda t: mg.conv(t["x"], t["w"], stride=1.5)),
@@ -421,15 +450,28 @@ WRONG: dict[str, Wrong] = {
     "another dtype": ("conv", r"cast\(x, dtype\)", lambda t: mg.conv(mg.cast(t["x"], "float64"), t["w"])),
     "integers": ("conv", "needs floats", lambda t: mg.conv(mg.cast(t["x"], "int32"), mg.cast(t["w"], "int32"))),
     "an unknown attribute": ("conv", "no attribute 'strides'", lambda t: mg.conv(t["x"], t["w"], strides=2)),
-    "extents that give another g": ("conv_input_gradient", "gradient cannot be",
-                                    lambda t: mg.conv_input_gradient(t["g"], t["w"], extents=(9, 9))),
-    "extents of another rank": ("conv_input_gradient", "needs 2 spatial sizes",
-                                lambda t: mg.conv_input_gradient(t["g"], t["w"], extents=(5,))),
-    "a window that gives another g": ("conv_weight_gradient", "gradient cannot be",
-                                      lambda t: mg.conv_weight_gradient(t["x"], t["g"], window=5)),
-    "groups in the weight's gradient": ("conv_weight_gradient", "do not divide into 4 groups",
-                                        lambda t: mg.conv_weight_gradient(t["x"], t["g"], window=3, groups=4)),
-    **of_pool(mg.max_pool), **of_pool(mg.avg_pool),
+    "extents that give another g": (
+        "conv_input_gradient",
+        "gradient cannot be",
+        lambda t: mg.conv_input_gradient(t["g"], t["w"], extents=(9, 9)),
+    ),
+    "extents of another rank": (
+        "conv_input_gradient",
+        "needs 2 spatial sizes",
+        lambda t: mg.conv_input_gradient(t["g"], t["w"], extents=(5,)),
+    ),
+    "a window that gives another g": (
+        "conv_weight_gradient",
+        "gradient cannot be",
+        lambda t: mg.conv_weight_gradient(t["x"], t["g"], window=5),
+    ),
+    "groups in the weight's gradient": (
+        "conv_weight_gradient",
+        "do not divide into 4 groups",
+        lambda t: mg.conv_weight_gradient(t["x"], t["g"], window=3, groups=4),
+    ),
+    **of_pool(mg.max_pool),
+    **of_pool(mg.avg_pool),
     "integers of avg_pool": ("avg_pool", "needs floats", lambda t: mg.avg_pool(mg.cast(t["x"], "int32"), 2)),
 }
 
@@ -446,15 +488,18 @@ def test_what_does_not_fit_is_an_error_that_names_the_node_and_the_line(name: st
     assert users_line(error) in text.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("message", "call"), [
-    ("channels do not divide into 4 groups", lambda x: layers.conv2d(x, 8, 3, groups=4)),
-    ("conv1d needs 3 axes", lambda x: layers.conv1d(x, 8, 3)),
-    ("conv3d needs 5 axes", lambda x: layers.conv3d(x, 8, 3)),
-    ("8 output channels do not divide into 3 groups", lambda x: layers.conv2d(x, 8, 3, groups=3)),
-    ("does not fit", lambda x: layers.conv2d(x, 8, 7)),
-    ("window is 1 or more", lambda x: layers.conv2d(x, 8, 0)),
-    ("window has 3 numbers", lambda x: layers.conv2d(x, 8, (3, 3, 3))),
-])
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        ("channels do not divide into 4 groups", lambda x: layers.conv2d(x, 8, 3, groups=4)),
+        ("conv1d needs 3 axes", lambda x: layers.conv1d(x, 8, 3)),
+        ("conv3d needs 5 axes", lambda x: layers.conv3d(x, 8, 3)),
+        ("8 output channels do not divide into 3 groups", lambda x: layers.conv2d(x, 8, 3, groups=3)),
+        ("does not fit", lambda x: layers.conv2d(x, 8, 7)),
+        ("window is 1 or more", lambda x: layers.conv2d(x, 8, 0)),
+        ("window has 3 numbers", lambda x: layers.conv2d(x, 8, (3, 3, 3))),
+    ],
+)
 def test_layers_name_the_line_too(message: str, call: Callable[[mg.Tensor], mg.Tensor]) -> None:
     x = mg.Builder().input("x", ("N", 6, 5, 5))
     with pytest.raises(mg.GraphError, match=message) as error:
