@@ -11,16 +11,10 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from training import (  # type: ignore[import-not-found]  # the file beside this one
-    arguments,
-    friendly,
-    leave_pictures,
-    one_cycle,
-    report,
-)
 
 import minigraph as mg
 from minigraph import layers
+from training import arguments, friendly, leave_pictures, one_cycle, report
 
 try:
     from sklearn.datasets import load_digits

@@ -12,17 +12,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from fashion_mnist import DEBIAN, download, find, read  # type: ignore[import-not-found]
-from training import (  # type: ignore[import-not-found]  # the file beside this one
-    arguments,
-    friendly,
-    leave_pictures,
-    one_cycle,
-    report,
-)
 
 import minigraph as mg
+from fashion_mnist import DEBIAN, download, find, read
 from minigraph import layers
+from training import arguments, friendly, leave_pictures, one_cycle, report
 
 
 def network() -> mg.Graph:
