@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx_ops import differences
 
 import minigraph as mg
 from minigraph import layers
+from onnx_ops import differences
 
 Arrays = dict[str, np.ndarray]
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import kill_and_resume as small
 import numpy as np
 import pytest
 
+import kill_and_resume as small
 import minigraph as mg
 from minigraph.core.state import read
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx_ops import avg_pool, max_pool, max_pool_gradient, visits
 
 import minigraph as mg
 from minigraph import layers
+from onnx_ops import avg_pool, max_pool, max_pool_gradient, visits
 
 NAN, INF = float("nan"), float("inf")
 
