@@ -3,4 +3,18 @@
 if __name__ != "minigraph.ops":  # under a second name there would be a second registry
     raise ImportError(f"this folder is the package minigraph.ops and was imported as {__name__}: import minigraph.ops")
 
-from minigraph.ops import batch_norm, broadcast, constant, conv, loss, matmul, pointwise, pool, random, reduce, shape  # noqa: F401
+from minigraph.ops import (  # noqa: F401
+    batch_norm,
+    broadcast,
+    constant,
+    conv,
+    loss,
+    matmul,
+    norm,
+    pointwise,
+    pool,
+    random,
+    reduce,
+    scan,
+    shape,
+)

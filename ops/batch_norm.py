@@ -94,9 +94,8 @@ def channel_sum(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return x.sum(axes, dtype=np.float64 if x.dtype == np.float32 else x.dtype, keepdims=True)
 
 
-def centered(x: np.ndarray, average: np.ndarray | None, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """x less its mean, and the mean, each shaped to meet x. `average` is the mean as far as it is known already."""
-    axes = other_axes(x.ndim, axis)
+def centered(x: np.ndarray, average: np.ndarray | None, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """x less its mean over the axes, and the mean, each shaped to meet x. `average` is what is known of it already."""
     n = math.prod(x.shape[i] for i in axes)
     if average is None:
         average = (channel_sum(x, axes) / n).astype(x.dtype)
@@ -110,7 +109,7 @@ def batch_norm_reference(
 ) -> tuple[np.ndarray, ...]:
     axes, shape = other_axes(x.ndim, axis), along(x.ndim, axis)
     wide = x.astype(np.float32) if x.dtype == np.float16 else x
-    deviation, average = centered(wide, None, axis)
+    deviation, average = centered(wide, None, axes)
     n = math.prod(x.shape[i] for i in axes)
     var = (channel_sum(deviation * deviation, axes) / n).astype(wide.dtype).reshape(-1)
     y = deviation * (gamma / scalar.sqrt(var + eps)).reshape(shape) + beta.reshape(shape)
@@ -200,7 +199,7 @@ def batch_norm_gradient_reference(
     n = math.prod(x.shape[i] for i in axes)
     if n == 0:
         return x.astype(dtype), np.zeros_like(gamma), np.zeros_like(gamma)
-    deviation, _ = centered(x, mean.reshape(shape), axis)
+    deviation, _ = centered(x, mean.reshape(shape), axes)
     sigma = scalar.sqrt(var + eps)
     dbeta = channel_sum(g, axes).astype(x.dtype).reshape(-1)
     dgamma = channel_sum(g * deviation, axes).astype(x.dtype).reshape(-1) / sigma
