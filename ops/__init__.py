@@ -8,6 +8,7 @@ from minigraph.ops import (  # noqa: F401
     broadcast,
     constant,
     conv,
+    index,
     loss,
     matmul,
     norm,
@@ -17,4 +18,5 @@ from minigraph.ops import (  # noqa: F401
     reduce,
     scan,
     shape,
+    softmax,
 )
