@@ -13,27 +13,8 @@ import math
 import time
 
 import minigraph as mg
+from examples.networks import resnet18
 from minigraph import layers
-
-
-def resnet18() -> mg.Graph:
-    """ResNet-18 (He et al. 2015) on 224 x 224 images, 1000 classes: 11,689,512 parameters."""
-    net = mg.Builder("resnet18")
-    image, label = net.input("image", ("N", 3, 224, 224)), net.input("label", ("N",), "int64")
-    h = mg.relu(layers.batch_norm(layers.conv2d(image, 64, 7, stride=2, padding=3, bias=False)))
-    h = mg.max_pool(h, 3, stride=2, padding=1)
-    for stage, channels in enumerate((64, 128, 256, 512)):
-        for block in range(2):
-            with net.scope(f"stage{stage + 1}.block{block + 1}"):
-                stride = 2 if stage and not block else 1
-                shortcut = h
-                if stride == 2:
-                    shortcut = layers.batch_norm(layers.conv2d(h, channels, 1, stride=2, bias=False, name="project"))
-                h = mg.relu(layers.batch_norm(layers.conv2d(h, channels, 3, stride=stride, padding=1, bias=False)))
-                h = layers.batch_norm(layers.conv2d(h, channels, 3, padding=1, bias=False))
-                h = mg.relu(h + shortcut)
-    logits = layers.linear(mg.global_avg_pool(h), 1000)
-    return net.build(logits=logits, loss=mg.cross_entropy(logits, label))
 
 
 def chain(nodes: int) -> mg.Graph:
