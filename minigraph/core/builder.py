@@ -375,6 +375,37 @@ class Tensor:
     def __neg__(self) -> Tensor:
         return OPS["neg"](self)
 
+    def __pow__(self, other: Any) -> Tensor:
+        is_number = isinstance(other, (int, float, np.integer, np.floating))
+        return OPS["power"](self, exponent=other) if is_number else OPS["pow"](self, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return OPS["pow"](other, self)
+
+    def __mod__(self, other: Any) -> Tensor:
+        return OPS["mod"](self, other)
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return OPS["mod"](other, self)
+
+    def __abs__(self) -> Tensor:
+        return OPS["abs"](self)
+
+    def __and__(self, other: Any) -> Tensor:
+        return OPS["logical_and"](self, other)
+
+    def __rand__(self, other: Any) -> Tensor:
+        return OPS["logical_and"](other, self)
+
+    def __or__(self, other: Any) -> Tensor:
+        return OPS["logical_or"](self, other)
+
+    def __ror__(self, other: Any) -> Tensor:
+        return OPS["logical_or"](other, self)
+
+    def __invert__(self) -> Tensor:
+        return OPS["logical_not"](self)
+
     def __lt__(self, other: Any) -> Tensor:
         return OPS["less"](self, other)
 
@@ -390,20 +421,33 @@ class Tensor:
     # fmt: on
 
     def __getitem__(self, key: Any) -> Tensor:
-        """x[key] with ints and slices of positive step; an int removes its axis."""
+        """x[key] by NumPy's rules, with ints, slices, one `...` for the axes between, and None for a new axis.
+
+        An int removes its axis.
+        """
         given = key if isinstance(key, tuple) else (key,)
-        expect(len(given) <= self.rank, "{} indices for {}", len(given), self.value)
-        full = (*given, *(slice(None),) * (self.rank - len(given)))
-        for k, n in zip(full, self.shape):
-            expect(isinstance(k, (int, slice)), "tensors are indexed with ints and slices, not {!r}", k)
+        for k in given:
+            fits = k is None or k is ... or (isinstance(k, (int, slice)) and not isinstance(k, bool))
+            expect(fits, "tensors are indexed with ints, slices, ... and None, not {!r}", k)
+        dots = [i for i, k in enumerate(given) if k is ...]
+        expect(len(dots) <= 1, "an index has one `...` at most, not {}", len(dots))
+        at = dots[0] if dots else len(given)
+        rest = self.rank - sum(k is not None and k is not ... for k in given)
+        expect(rest >= 0, "{} indices for {}", self.rank - rest, self.value)
+        full = (*given[:at], *(slice(None),) * rest, *given[at + 1 :])
+        keys = [k for k in full if k is not None]
+        for k, n in zip(keys, self.shape):
             inside = not isinstance(k, int) or not isinstance(n, int) or -n <= k < n
             expect(inside, "index {} is outside of an axis of {} in {}", k, n, self.value)
-        ranges = [k if isinstance(k, slice) else slice(k, None if k == -1 else k + 1) for k in full]
+        ranges = [k if isinstance(k, slice) else slice(k, None if k == -1 else k + 1) for k in keys]
         start, stop, step = ([getattr(r, end) for r in ranges] for end in ("start", "stop", "step"))
-        part = OPS["slice"](self, start, stop, step)
+        whole = all(k == slice(None) for k in keys)
+        part = self if whole else OPS["slice"](self, start, stop, step)
         if all(isinstance(k, slice) for k in full):
             return part
-        return OPS["reshape"](part, tuple(n for n, k in zip(part.shape, full) if isinstance(k, slice)))
+        sizes = iter(part.shape)
+        named = [(k, 1 if k is None else next(sizes)) for k in full]
+        return OPS["reshape"](part, tuple(n for k, n in named if not isinstance(k, int)))
 
     def __bool__(self) -> bool:
         raise GraphError(f"{self.value} has no truth value while the graph is built; use where(condition, x, y)")

@@ -1,0 +1,210 @@
+"""Functions that move numbers, against NumPy; indexing; sizes known only at run time; what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minigraph as mg
+from minigraph.core import proof
+from minigraph.core.op import Sample
+from minigraph.ops.shape import expand_dims, flip, moveaxis, slice_axis, split, squeeze, stack, swapaxes
+from minigraph.ops.tile import repeat, tile
+
+GIVEN = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
+
+
+def build(function: Callable[[Any], Any], shape: Any = (2, 3, 4), dtype: str = "float32") -> mg.Graph:
+    """The graph of a function of x; a tuple gives outputs y0, y1, ..."""
+    builder = mg.Builder()
+    result = function(builder.input("x", shape, dtype))
+    results = result if isinstance(result, tuple) else (result,)
+    return builder.build({f"y{i}": y for i, y in enumerate(results)})
+
+
+def run(function: Callable[[Any], Any], x: np.ndarray, shape: Any = None) -> list[np.ndarray]:
+    graph = build(function, x.shape if shape is None else shape)
+    return list(mg.compile(graph, mg.State(), backend="numpy")(x=x).values())
+
+
+def same(function: Callable[[Any], Any], expected: Any, x: np.ndarray = GIVEN, shape: Any = None) -> None:
+    """To the last bit: numbers are moved. Declared shapes hold, too: the program checks them."""
+    found = run(function, x, shape)
+    wanted = expected if isinstance(expected, (list, tuple)) else [expected]
+    assert len(found) == len(wanted)
+    for a, b in zip(found, wanted):
+        assert a.shape == b.shape
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        np.s_[::-1],
+        np.s_[..., ::-1],
+        np.s_[:, None],
+        np.s_[None],
+        np.s_[...],
+        np.s_[None, ..., None],
+        np.s_[0, ..., -1],
+        np.s_[..., 1, None, ::-2],
+        np.s_[1:0:-1, ::-2, -2::-1],
+        np.s_[-1, ::-1, 99:-99:-3],
+        np.s_[0, 1, 2],
+        np.s_[0, 1, 2, ...],
+        np.s_[..., 1:1],
+        np.s_[:0:-1, 0:2:-1],
+    ],
+)
+def test_indexing_is_numpys(key: Any) -> None:
+    same(lambda x: x[key], np.asarray(GIVEN[key]))
+
+
+@pytest.mark.parametrize("key", [(0, 0, 0, 0), (..., 0, ...), 5, -3, True, "a", 0.5, [0], np.s_[:, ::0]])
+def test_indexing_by_anything_else_is_refused(key: Any) -> None:
+    with pytest.raises(mg.GraphError):
+        build(lambda x: x[key])
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 5])
+@pytest.mark.parametrize("key", [np.s_[::-1], np.s_[3::-1], np.s_[:0:-1], np.s_[:2:-1], np.s_[4:1:-1], np.s_[4:1:-2]])
+def test_backwards_along_an_axis_known_only_at_run_time_is_pythons(key: Any, size: int) -> None:
+    given = np.arange(size, dtype=np.float32)
+    same(lambda x: x[key], given[key], given, ("N",))
+
+
+@pytest.mark.parametrize("key", [np.s_[::-1], np.s_[3::-1], np.s_[:0:-1], np.s_[:2:-1], np.s_[4:1:-2]])
+def test_its_gradient_puts_everything_back(key: Any) -> None:
+    given = np.arange(5, dtype=np.float32)
+    expected = np.zeros_like(given)
+    expected[key] = 2 * given[key]
+    same(lambda x: mg.gradient(mg.sum(x[key] * x[key]), [x])[0], expected, given, ("N",))
+
+
+@pytest.mark.parametrize("size", [2, 6])
+def test_every_other_one_backwards_of_an_even_size(size: int) -> None:
+    given = np.arange(size, dtype=np.float32)
+    same(lambda x: x[::-2], given[::-2], given, ("2*N",))
+    with pytest.raises(mg.GraphError, match="not a polynomial"):
+        build(lambda x: x[::-2], ("N",))
+
+
+@pytest.mark.parametrize("key", [np.s_[-3::-1], np.s_[:-3:-1]])
+def test_what_would_be_read_otherwise_for_small_sizes_is_refused(key: Any) -> None:
+    """With N = 2, Python's x[-3::-1] is empty and its x[:-3:-1] everything."""
+    with pytest.raises(mg.GraphError, match="counted from its beginning"):
+        build(lambda x: x[key], ("N",))
+
+
+def test_reversed_axes_of_unknown_size_print_and_read_back() -> None:
+    builder = mg.Builder()
+    x = builder.input("x", ("N", "2*M"))
+    y = x[::-1, ::-2]
+    graph = builder.build(y=y, dx=mg.gradient(mg.sum(y * y), [x])[0])
+    assert str(mg.parse(str(graph))) == str(graph)
+    assert [v.type.shape for v in graph.bind(N=3, M=2).outputs.values()] == [(3, 2), (3, 4)]
+
+
+FUNCTIONS: list[tuple[Callable[[Any], Any], Callable[[np.ndarray], Any]]] = [
+    (lambda x: expand_dims(x, 0), lambda a: a[None]),
+    (lambda x: expand_dims(x, (-1, 1)), lambda a: np.expand_dims(a, (-1, 1))),
+    (lambda x: squeeze(expand_dims(x, (0, 2))), lambda a: a),
+    (lambda x: squeeze(expand_dims(x, (0, 2)), -3), lambda a: a[None]),
+    (lambda x: stack([x, x * 2.0]), lambda a: np.stack([a, a * 2])),
+    (lambda x: stack((x, x, x), axis=-1), lambda a: np.stack([a, a, a], -1)),
+    (lambda x: stack([x], axis=1), lambda a: np.stack([a], 1)),
+    (lambda x: split(x, 2, axis=-1), lambda a: np.split(a, 2, -1)),
+    (lambda x: split(x, (1, 0, 2), axis=1), lambda a: np.split(a, (1, 1), 1)),
+    (lambda x: split(x, [1, -1], axis=2), lambda a: np.split(a, (1,), 2)),
+    (flip, np.flip),
+    (lambda x: flip(x, 1), lambda a: np.flip(a, 1)),
+    (lambda x: flip(x, (0, -1)), lambda a: np.flip(a, (0, -1))),
+    (lambda x: moveaxis(x, 0, -1), lambda a: np.moveaxis(a, 0, -1)),
+    (lambda x: moveaxis(x, (0, 2), (1, 0)), lambda a: np.moveaxis(a, (0, 2), (1, 0))),
+    (lambda x: swapaxes(x, 0, -1), lambda a: np.swapaxes(a, 0, -1)),
+    (lambda x: swapaxes(x, 1, 1), lambda a: a),
+    (lambda x: slice_axis(x, 1, -1, None, -1), lambda a: a[:, -1::-1]),
+    (lambda x: tile(x, 2), lambda a: np.tile(a, 2)),
+    (lambda x: tile(x, (2, 1, 3)), lambda a: np.tile(a, (2, 1, 3))),
+    (lambda x: tile(x, (3, 1, 1, 2)), lambda a: np.tile(a, (3, 1, 1, 2))),
+    (lambda x: tile(x, (0, 1, 1)), lambda a: np.tile(a, (0, 1, 1))),
+    (lambda x: tile(x, ()), lambda a: a),
+    (lambda x: repeat(x, 3, 1), lambda a: np.repeat(a, 3, 1)),
+    (lambda x: repeat(x, 0, -1), lambda a: np.repeat(a, 0, -1)),
+    (lambda x: repeat(x, 1, 0), lambda a: a),
+]
+
+
+@pytest.mark.parametrize("number", range(len(FUNCTIONS)))
+def test_functions_are_numpys_also_on_symbols_and_with_a_proved_gradient(number: int) -> None:
+    ours, numpys = FUNCTIONS[number]
+    expected = numpys(GIVEN)
+    same(ours, list(expected) if isinstance(expected, (list, tuple)) else expected)
+    same(ours, list(expected) if isinstance(expected, (list, tuple)) else expected, shape=("N", 3, 4))
+    proof.prove_gradient(build(ours, dtype="float64"), {"x": Sample((2, 3, 4))})
+
+
+def test_functions_on_empty_batches_and_bools() -> None:
+    empty = np.zeros((0, 3, 4), np.float32)
+    for ours, numpys in FUNCTIONS:
+        expected = numpys(empty)
+        same(ours, list(expected) if isinstance(expected, (list, tuple)) else expected, empty)
+    builder = mg.Builder()
+    x = builder.input("x", (2, 3), "bool")
+    graph = builder.build(y=tile(flip(stack([x, x], 1), 2), (1, 1, 2)))
+    given = np.array([[True, False, False], [False, True, True]])
+    found = mg.compile(graph, mg.State(), backend="numpy")(x=given)["y"]
+    np.testing.assert_array_equal(found, np.tile(np.stack([given, given], 1)[:, :, ::-1], 2))
+
+
+def test_split_of_a_size_known_only_at_run_time() -> None:
+    given = np.arange(6, dtype=np.float32)
+    same(lambda x: split(x, 2), np.split(given, 2), given, ("2*N",))
+    same(lambda x: split(x, (1, -1, 2)), np.split(given, (1, 4)), given, ("N",))
+    same(lambda x: split(x, ("N", "2*N")), np.split(given, (2,)), given, ("3*N",))
+    with pytest.raises(mg.GraphError, match="does not divide into 2"):
+        build(lambda x: split(x, 2), ("N",))
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda x: squeeze(x, 1), "has size 3"),
+        (lambda x: squeeze(x, 3), "no axis 3"),
+        (lambda x: expand_dims(x, (0, 0)), "named twice"),
+        (lambda x: expand_dims(x, 4), "no axis 4"),
+        (lambda x: stack([]), "at least one"),
+        (lambda x: stack([x, x[0]]), "one shape"),
+        (lambda x: stack(x), "takes tensors"),
+        (lambda x: split(x, 2, axis=1), "does not divide"),
+        (lambda x: split(x, 0), "1 or more"),
+        (lambda x: split(x, (1, 2)), "do not add up"),
+        (lambda x: split(x, (-1, -1)), "do not add up"),
+        (lambda x: split(x, (3, -1)), "do not add up"),
+        (lambda x: flip(x, (1, -2)), "named twice"),
+        (lambda x: moveaxis(x, (0, 1), 2), "cannot go"),
+        (lambda x: moveaxis(x, (0, 0), (1, 2)), "cannot go"),
+        (lambda x: swapaxes(x, 0, 3), "no axis 3"),
+        (lambda x: tile(x, -1), "0 or more"),
+        (lambda x: tile(x, (1, 1.5, 1)), "whole numbers"),
+        (lambda x: repeat(x, True, 0), "whole numbers"),
+        (lambda x: mg.pad(x, ((0, 0),) * 3, mode="mirror"), "one of constant, edge"),
+        (lambda x: mg.pad(x, ((-1, 0),) * 3, mode="edge"), "0 or more in mode 'edge'"),
+        (lambda x: mg.pad(x, ((-2, -2), (0, 0), (0, 0))), "negative size"),
+        (lambda x: mg.pad(x[:0], ((1, 0), (0, 0), (0, 0)), mode="wrap"), "nothing to pad"),
+    ],
+)
+def test_what_does_not_fit_is_said(function: Callable[[Any], Any], says: str) -> None:
+    with pytest.raises(mg.GraphError, match=says):
+        build(function)
+
+
+@pytest.mark.parametrize("mode", ["edge", "reflect", "wrap"])
+def test_padding_an_axis_known_only_at_run_time(mode: Any) -> None:
+    given = np.arange(4, dtype=np.float32)
+    same(lambda x: mg.pad(x, ((2, 3),), mode=mode), np.pad(given, (2, 3), mode=mode), given, ("N",))
+    with pytest.raises(mg.GraphError, match="nothing to pad"):
+        run(lambda x: mg.pad(x, ((2, 3),), mode=mode), given[:0], ("N",))
