@@ -3,7 +3,8 @@
     y[n, o, p] = sum over c, k of  x[n, c, p*stride + k*dilation - padding] * w[o, c, k]
 
 The weight is (O, C/groups, *window) in every layout. Convolution is linear in x and in w; `conv_input_gradient` and
-`conv_weight_gradient` are its transposes in each, so the three differentiate into one another. A bias is an `add`.
+`conv_weight_gradient` are its transposes in each, so the three differentiate into one another. `conv_transpose` is the
+first of these as a layer of its own. A bias is an `add`.
 """
 
 from __future__ import annotations
@@ -281,5 +282,99 @@ conv_weight_gradient: Op = Op(
         Example(real(2, 3, 7), real(2, 3, 4), window=3, stride=2, dilation=2, padding="same", groups=3),
         Example(real(1, 5, 5, 2), real(1, 2, 2, 3), window=(2, 3), stride=2, dilation=(2, 1), layout="NHWC"),
         Example(real(0, 2, 4, 4), real(0, 3, 2, 2), window=1, stride=2),
+    ),
+)
+
+
+# the transpose in x, as a layer
+
+
+def conv_transpose_types(
+    x: Type,
+    w: Type,
+    /,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    layout: str | None = None,
+) -> Type:
+    """Transposed convolution of x (N, I, H, W) with w (I, O/groups, kh, kw): (N, O, H', W'). Also 1-D and 3-D.
+
+    Each number of x adds its multiple of w to the result, `stride` further for each step; `padding` is cut off from its
+    ends and `output_padding`, less than the stride, put on behind:
+
+        H' = (H - 1) * stride + dilation * (kh - 1) + 1 - padding before - padding behind + output_padding
+
+    padding "same" gives H' = H * stride. The rest, and the layouts, as in conv, of which this is the transpose.
+    """
+    dtype, channels = float_dtype(x, w), x.shape[channel_axis(layout)]  # type: ignore[arg-type]
+    expect(all(isinstance(n, int) for n in w.shape), "the sizes of a weight are numbers, not {}", w)
+    expect(channels == w.shape[0], "x has {} channels; the weight {} takes {}", channels, w, w.shape[0])
+    inputs = known(w.shape[0], "the number of channels")
+    expect(inputs % groups == 0, "{} channels do not divide into {} groups", inputs, groups)
+    extents = _spread(_extents(x, layout), w.shape[2:], stride, padding, output_padding, dilation)  # type: ignore[arg-type]
+    for n in extents:
+        expect(not isinstance(n, int) or n >= 0, "padding {} cuts off more than there is of {}", padding, x)
+    return Type(arranged(layout, x.shape[0], w.shape[1] * groups, extents), dtype)  # type: ignore[arg-type]
+
+
+def _spread(places: Any, window: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any) -> tuple[Any, ...]:
+    """The extents of an image of whose windows there are so many."""
+    return tuple(
+        (n - 1) * s + d * (k - 1) + 1 - a - b + more
+        for n, k, s, (a, b), more, d in zip(places, window, stride, padding, output_padding, dilation)
+    )
+
+
+def conv_transpose_canonical(x: Type, w: Type, padding: Any, output_padding: Any, **attrs: Any) -> dict[str, Any]:
+    expect(w.rank == x.rank, "x is {}; its weight needs {} axes (I, O/groups, window), not {}", x, x.rank, w)
+    expect(0 not in w.shape[2:], "the window of the weight {} holds nothing", w)
+    geometry, rank = _geometry(x, w.shape[2:], padding=0 if padding == "same" else padding, **attrs), x.rank - 2
+    more = per_axis(output_padding, rank, "output_padding", 0)
+    stride, dilation = geometry["stride"], geometry["dilation"]
+    expect(all(m < s for m, s in zip(more, stride)), "output_padding {} is less than the stride {}", more, stride)
+    if padding == "same":
+        expect(not any(more), 'padding "same" leaves nothing to output_padding {}', more)
+        cut: list[Any] = [d * (k - 1) + 1 - s for k, s, d in zip(w.shape[2:], stride, dilation)]
+        more = tuple(max(0, -n) for n in cut)
+        geometry["padding"] = tuple((max(0, n) // 2, max(0, n) - max(0, n) // 2) for n in cut)
+    return {**geometry, "output_padding": more}
+
+
+def conv_transpose_reference(x: np.ndarray, w: np.ndarray, output_padding: Any, **attrs: Any) -> np.ndarray:
+    extents = _spread(
+        [x.shape[axis] for axis in spatial_axes(attrs["layout"])],
+        w.shape[2:],
+        attrs["stride"],
+        attrs["padding"],
+        output_padding,
+        attrs["dilation"],
+    )
+    return conv_input_gradient_reference(x, w, extents=extents, **attrs)
+
+
+def conv_transpose_expand(x: Any, w: Any, output_padding: Any, **attrs: Any) -> Any:
+    places = _extents(x.value.type, attrs["layout"])
+    extents = _spread(places, w.shape[2:], attrs["stride"], attrs["padding"], output_padding, attrs["dilation"])
+    return conv_input_gradient(x, w, extents=extents, **attrs)
+
+
+conv_transpose: Op = Op(
+    "conv_transpose",
+    conv_transpose_types,
+    conv_transpose_reference,
+    expand=conv_transpose_expand,
+    canonical=conv_transpose_canonical,
+    flops=lambda inputs, outputs, attrs: _flops(inputs[0], inputs[1], attrs["layout"]),
+    examples=(
+        Example(real(2, 2, 3, 2), real(2, 3, 3, 3), padding=1),
+        Example(real(1, 4, 2, 3), real(4, 3, 3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), groups=2),
+        Example(real(2, 3, 3), real(3, 1, 3), stride=3, dilation=2, output_padding=2, groups=3),
+        Example(real(1, 2, 2, 2), real(2, 3, 2, 3), stride=(3, 2), padding="same", layout="NHWC"),
+        Example(real(1, 2, 2, 1, 2), real(2, 1, 2, 1, 2), padding=(1, 0, 0)),
+        Example(real(0, 2, 2, 2), real(2, 3, 1, 1), stride=2, output_padding=(0, 1)),
     ),
 )

@@ -146,10 +146,9 @@ def group_norm_canonical(x: Type, gamma: Type, beta: Type, groups: Any, axis: An
     return {"groups": groups, "axis": axis, "eps": _eps(eps)}
 
 
-def _grouped(shape: Shape, groups: int, axis: int) -> tuple[Shape, tuple[int, ...]]:
+def _grouped(shape: Any, groups: int, axis: int) -> tuple[Any, tuple[int, ...]]:
     """The shape with channels as (groups, channels of each), and the axes that one group lies along."""
-    channels: Any = shape[axis]
-    split = (*shape[:axis], groups, channels // groups, *shape[axis + 1 :])
+    split = (*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
     return split, tuple(i for i in range(1, len(split)) if i != axis)
 
 
@@ -269,8 +268,8 @@ def local_response_norm_reference(
     x: np.ndarray, size: int, alpha: float, beta: float, bias: float, axis: int
 ) -> np.ndarray:
     squares = np.moveaxis(np.pad(x * x, _around(x.ndim, size, axis)), axis, 0)
-    total = np.moveaxis(sum(squares[i : i + x.shape[axis]] for i in range(size)), 0, axis)
-    return x * scalar.exp(-beta * scalar.log(bias + alpha / size * total))
+    total: Any = sum(squares[i : i + x.shape[axis]] for i in range(size))
+    return x * scalar.exp(-beta * scalar.log(bias + alpha / size * np.moveaxis(total, 0, axis)))
 
 
 def local_response_norm_expand(x: Tensor, size: int, alpha: float, beta: float, bias: float, axis: int) -> Tensor:

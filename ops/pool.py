@@ -3,7 +3,8 @@
 Max pooling selects: the first largest number of a window, in the order of memory, or the first NaN, as NumPy's argmax
 does. `max_pool_select` picks from another tensor what max pooling of x would pick, `max_pool_gradient` is its
 transpose; both are linear in that tensor, so pooling can be differentiated again and again. Padding never wins and, by
-default, does not count in a mean.
+default, does not count in a mean. So a partial window at the end (ceil_mode) is one that reaches into more padding, and
+nodes say it in that form.
 """
 
 from __future__ import annotations
@@ -13,15 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.core.dim import Shape, Size, product, shape_of, show
+from minigraph.core.builder import Tensor
+from minigraph.core.dim import Shape, Size, known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, float_dtype, integers, real
 from minigraph.ops.half import in_float32
-from minigraph.ops.reduce import mean
+from minigraph.ops.pointwise import cast, exp, log, sqrt, where
+from minigraph.ops.reduce import max as largest
+from minigraph.ops.reduce import mean, reading_flops
+from minigraph.ops.shape import concat, slice_axis
 from minigraph.ops.window import (
     Pairs,
     arranged,
+    ceiled,
     channel_axis,
     channels_first,
     cropped,
@@ -40,12 +46,16 @@ def _extents(x: Type, layout: str) -> Shape:
     return tuple(x.shape[axis] for axis in spatial_axes(layout))
 
 
-def _geometry(x: Type, window: Any, stride: Any, padding: Any, dilation: Any, layout: Any) -> dict[str, Any]:
+def _geometry(
+    x: Type, window: Any, stride: Any, padding: Any, dilation: Any, layout: Any, ceil_mode: Any
+) -> dict[str, Any]:
     layout = layout_of(x, layout)
     rank = len(layout) - 2
     window, dilation = per_axis(window, rank, "window", 1), per_axis(dilation, rank, "dilation", 1)
     stride = window if stride is None else per_axis(stride, rank, "stride", 1)
     padding = padding_of(padding, _extents(x, layout), window, stride, dilation)
+    if ceil_mode:
+        padding = ceiled(_extents(x, layout), window, stride, padding, dilation)
     for n, *geometry in zip(_extents(x, layout), window, stride, padding, dilation):
         _check_windows(n, *geometry)
     return {"window": window, "stride": stride, "padding": padding, "dilation": dilation, "layout": layout}
@@ -72,6 +82,7 @@ CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (  
     ((2, 7, 1), (2, 3, 1), {"window": 3, "stride": 2, "layout": "NLC"}),
     ((1, 2, 6, 5), (1, 2, 2, 1), {"window": (2, 3), "stride": 2, "dilation": (3, 2)}),
     ((1, 1, 3, 3, 4), (1, 1, 2, 2, 3), {"window": 2, "stride": 1}),
+    ((1, 2, 6, 4), (1, 2, 3, 2), {"window": (3, 4), "stride": 2, "padding": ((1, 0), (1, 1)), "ceil_mode": True}),
     ((0, 2, 4, 4), (0, 2, 2, 2), {"window": 2}),
 )
 
@@ -80,12 +91,21 @@ CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (  
 
 
 def max_pool_types(
-    x: Type, /, window: Any, *, stride: Any = None, padding: Any = 0, dilation: Any = 1, layout: str | None = None
+    x: Type,
+    /,
+    window: Any,
+    *,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    layout: str | None = None,
+    ceil_mode: bool = False,
 ) -> Type:
     """The largest number of each window; NaN if there is one. Steps are as long as the window unless `stride` says
     otherwise.
 
-    window, stride, dilation: a number, or one for each spatial axis. padding, layout: as in conv.
+    window, stride, dilation: a number, or one for each spatial axis. padding, layout: as in conv. ceil_mode=True keeps
+    a last window that reaches beyond the end, if it starts before that, as PyTorch and ONNX do.
     """
     expect(x.dtype != "bool", "needs numbers, got {}", x)
     return _pooled(x, window, stride, padding, dilation, layout)  # type: ignore[arg-type]
@@ -142,6 +162,7 @@ def max_pool_gradient_types(
     padding: Any = 0,
     dilation: Any = 1,
     layout: str | None = None,
+    ceil_mode: bool = False,
 ) -> Type:
     """g, of the shape that max pooling x gives, brought to where x's windows have their largest number.
 
@@ -185,6 +206,7 @@ def max_pool_select_types(
     padding: Any = 0,
     dilation: Any = 1,
     layout: str | None = None,
+    ceil_mode: bool = False,
 ) -> Type:
     """From each window of h, the entry at the place where x has its largest number."""
     float_dtype(h, x)
@@ -225,16 +247,36 @@ def avg_pool_types(
     stride: Any = None,
     padding: Any = 0,
     dilation: Any = 1,
-    count_include_pad: bool = False,
+    count_include_pad: Any = False,
     layout: str | None = None,
+    ceil_mode: bool = False,
 ) -> Type:
-    """The mean of each window. Padding counts, as zeros, only with count_include_pad=True (PyTorch's default)."""
+    """The mean of each window. Padding counts, as zeros, only with count_include_pad=True (PyTorch's default).
+
+    What a partial last window (ceil_mode=True) has behind the padding never counts. A node that has such windows says
+    as count_include_pad how much of its padding counts: (before, after) for each spatial axis.
+    """
     float_dtype(x)
     return _pooled(x, window, stride, padding, dilation, layout)  # type: ignore[arg-type]
 
 
-def avg_pool_canonical(x: Type, *, count_include_pad: Any, **attrs: Any) -> dict[str, Any]:
-    return {**_geometry(x, **attrs), "count_include_pad": bool(count_include_pad)}
+def avg_pool_canonical(x: Type, *, count_include_pad: Any, ceil_mode: Any, **attrs: Any) -> dict[str, Any]:
+    geometry = _geometry(x, **attrs, ceil_mode=ceil_mode)
+    padding, counting = geometry["padding"], count_include_pad
+    if isinstance(counting, (tuple, list)):
+        counting = tuple(tuple(pair) for pair in counting)
+        pairs = zip(counting, padding, strict=True)
+        expect(
+            all(0 <= c <= p for some, all_ in pairs for c, p in zip(some, all_, strict=True)),
+            "no more than the padding {} can count, not {}",
+            padding,
+            count_include_pad,
+        )
+    elif counting and ceil_mode:
+        counting = _geometry(x, **attrs, ceil_mode=False)["padding"]
+    if isinstance(counting, tuple):
+        counting = True if counting == padding else counting if any(map(any, counting)) else False
+    return {**geometry, "count_include_pad": counting if isinstance(counting, tuple) else bool(counting)}
 
 
 def _counts(
@@ -244,12 +286,14 @@ def _counts(
     stride: Any,
     padding: Pairs,
     dilation: Any,
-    include_pad: bool,
+    include_pad: bool | Pairs,
 ) -> np.ndarray:
     """How many entries of each window count, as (1, 1, *positions)."""
-    if include_pad:
+    if include_pad is True:
         return np.full((1, 1, *places), math.prod(window))
-    inside = padded(np.ones((1, 1, *extents), np.int64), padding)
+    counting = include_pad or ((0, 0),) * len(padding)
+    inside = np.ones((1, 1, *(a + n + b for n, (a, b) in zip(extents, counting))), np.int64)
+    inside = padded(inside, tuple((p - a, q - b) for (p, q), (a, b) in zip(padding, counting)))
     total = np.zeros((1, 1, *places), np.int64)
     for _, visited in offsets(window, stride, dilation, places):
         total += inside[visited]
@@ -258,7 +302,7 @@ def _counts(
 
 @in_float32
 def avg_pool_reference(
-    x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, count_include_pad: bool, layout: str
+    x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, count_include_pad: Any, layout: str
 ) -> np.ndarray:
     x = channels_first(x, layout)
     places = positions(x.shape[2:], window, stride, padding, dilation)
@@ -281,6 +325,7 @@ avg_pool: Op = Op(
     examples=(
         *(Example(real(*x), **attrs) for x, _, attrs in CASES),
         Example(real(1, 2, 4, 3), window=3, stride=1, padding=1, count_include_pad=True),
+        Example(real(1, 1, 4, 3), window=(3, 2), stride=2, padding=1, count_include_pad=True, ceil_mode=True),
     ),
 )
 
@@ -294,8 +339,9 @@ def avg_pool_gradient_types(
     stride: Any = None,
     padding: Any = 0,
     dilation: Any = 1,
-    count_include_pad: bool = False,
+    count_include_pad: Any = False,
     layout: str | None = None,
+    ceil_mode: bool = False,
 ) -> Type:
     """The gradient of average pooling with respect to its input, whose spatial sizes are `extents`: linear in g."""
     x = Type(arranged(layout, g.shape[0], g.shape[channel_axis(layout)], extents), float_dtype(g))  # type: ignore[arg-type]
@@ -319,7 +365,7 @@ def avg_pool_gradient_reference(
     stride: Any,
     padding: Any,
     dilation: Any,
-    count_include_pad: bool,
+    count_include_pad: Any,
     layout: str,
 ) -> np.ndarray:
     g = channels_first(g, layout)
@@ -350,10 +396,166 @@ avg_pool_gradient: Op = Op(
             for x, y, attrs in CASES
         ),
         Example(real(1, 2, 4, 3), extents=(4, 3), window=3, stride=1, padding=1, count_include_pad=True),
+        Example(real(1, 1, 2), extents=(4,), window=3, stride=2, count_include_pad=True, ceil_mode=True),
     ),
 )
+
+
+# to given sizes
+
+
+def _adaptive_types(x: Type, sizes: tuple[int, ...], layout: str) -> Type:
+    for n, m in zip(_extents(x, layout), sizes):
+        expect(m == 1 or known(n, "the size of what is pooled to several places") > 0, "there is nothing in {}", x)
+    expect(0 not in _extents(x, layout), "there is nothing in the windows of {}", x)
+    return Type(arranged(layout, x.shape[0], x.shape[channel_axis(layout)], sizes), x.dtype)
+
+
+def _adaptive_canonical(x: Type, sizes: Any, layout: Any) -> dict[str, Any]:
+    layout = layout_of(x, layout)
+    return {"sizes": per_axis(sizes, len(layout) - 2, "sizes", 1), "layout": layout}
+
+
+def _parts(n: int, m: int) -> list[tuple[int, int]]:
+    """Where the m windows along n entries begin and end."""
+    return [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+
+
+def _adaptive(x: np.ndarray, sizes: tuple[int, ...], layout: str, reduce: Any) -> np.ndarray:
+    x = channels_first(x, layout)
+    parts, axes = [_parts(n, m) for n, m in zip(x.shape[2:], sizes)], tuple(range(2, x.ndim))
+    y = np.zeros((*x.shape[:2], *sizes), x.dtype)
+    for place in np.ndindex(*sizes):
+        window = tuple(slice(*along[i]) for along, i in zip(parts, place))
+        y[(slice(None), slice(None), *place)] = reduce(x[(slice(None), slice(None), *window)], axes)
+    return from_channels_first(y, layout)
+
+
+def _axis_by_axis(x: Tensor, sizes: tuple[int, ...], layout: str, whole: Any) -> Tensor:
+    """A pool to given sizes, one axis after the other: `whole` pools one axis of what it is given to size 1."""
+    for axis, m in reversed(list(zip(spatial_axes(layout), sizes))):
+        n = x.shape[axis]
+        if m == 1:
+            x = whole(x, axis)
+        elif n != m:
+            x = concat([whole(slice_axis(x, axis, *part), axis) for part in _parts(known(n, "a size"), m)], axis=axis)
+    return x
+
+
+def _evenly(x: Tensor, sizes: tuple[int, ...], layout: str) -> tuple[int, ...] | None:
+    """The window, if all windows are of one size and touch."""
+    pairs: Any = list(zip(_extents(x.value.type, layout), sizes))
+    return tuple(n // m for n, m in pairs) if all(isinstance(n, int) and n % m == 0 for n, m in pairs) else None
+
+
+def adaptive_avg_pool_types(x: Type, /, sizes: Any, *, layout: str | None = None) -> Type:
+    """The means of windows that lead to given spatial sizes: place i of m takes floor(i*n/m) to ceil((i+1)*n/m) of n.
+
+    sizes: a number, or one for each spatial axis. layout: as in conv.
+    """
+    float_dtype(x)
+    return _adaptive_types(x, sizes, layout)  # type: ignore[arg-type]
+
+
+@in_float32
+def adaptive_avg_pool_reference(x: np.ndarray, sizes: tuple[int, ...], layout: str) -> np.ndarray:
+    return _adaptive(x, sizes, layout, lambda part, axes: part.sum(axes) / math.prod(part.shape[2:]))
+
+
+def adaptive_avg_pool_expand(x: Tensor, sizes: tuple[int, ...], layout: str) -> Tensor:
+    if window := _evenly(x, sizes, layout):
+        return avg_pool(x, window, layout=layout)
+    wide = cast(x, "float32") if x.dtype == "float16" else x
+    return cast(_axis_by_axis(wide, sizes, layout, lambda part, axis: mean(part, axis, keepdims=True)), x.dtype)
+
+
+ADAPTIVE = (
+    ((2, 1, 5, 4), {"sizes": 3}),
+    ((1, 2, 4, 6), {"sizes": (2, 3)}),
+    ((1, 3, 2), {"sizes": 5, "layout": "NLC"}),
+    ((1, 3, 1, 2), {"sizes": (1, 1), "layout": "NHWC"}),
+    ((1, 1, 2, 3, 2), {"sizes": (1, 2, 2)}),
+    ((0, 2, 3, 3), {"sizes": 2}),
+)
+ADAPTIVE_EXAMPLES = tuple(Example(real(*shape), **attrs) for shape, attrs in ADAPTIVE)
+
+adaptive_avg_pool: Op = Op(
+    "adaptive_avg_pool",
+    adaptive_avg_pool_types,
+    adaptive_avg_pool_reference,
+    expand=adaptive_avg_pool_expand,
+    canonical=_adaptive_canonical,
+    flops=reading_flops,
+    examples=ADAPTIVE_EXAMPLES,
+)
+
+
+def adaptive_max_pool_types(x: Type, /, sizes: Any, *, layout: str | None = None) -> Type:
+    """The largest numbers of windows that lead to given spatial sizes, as those of adaptive_avg_pool; NaN if there is
+    one. The first largest takes the gradient, as in max_pool."""
+    expect(x.dtype != "bool", "needs numbers, got {}", x)
+    for n in _extents(x, layout):  # type: ignore[arg-type]
+        known(n, "the size of what is pooled")
+    return _adaptive_types(x, sizes, layout)  # type: ignore[arg-type]
+
+
+def adaptive_max_pool_expand(x: Tensor, sizes: tuple[int, ...], layout: str) -> Tensor:
+    """The first of equals along each axis, from the last axis on: that is the first in the order of memory."""
+    if window := _evenly(x, sizes, layout):
+        return max_pool(x, window, layout=layout)
+
+    def whole(part: Tensor, axis: int) -> Tensor:
+        window = tuple(part.shape[i] if i == axis else 1 for i in spatial_axes(layout))
+        return max_pool(part, window, layout=layout)
+
+    return _axis_by_axis(x, sizes, layout, whole)
+
+
+adaptive_max_pool: Op = Op(
+    "adaptive_max_pool",
+    adaptive_max_pool_types,
+    lambda x, sizes, layout: _adaptive(x, sizes, layout, lambda part, axes: np.max(part, axes)),
+    expand=adaptive_max_pool_expand,
+    canonical=_adaptive_canonical,
+    flops=reading_flops,
+    examples=(*ADAPTIVE_EXAMPLES, Example(integers(1, 2, 5, below=9), sizes=2)),
+)
+
+
+# of other ops
 
 
 def global_avg_pool(x: Any, *, layout: str | None = None, keepdims: bool = False) -> Any:
     """The mean of each channel of each image: (N, C, H, W) -> (N, C), or (N, C, 1, 1) with keepdims."""
     return mean(x, spatial_axes(layout_of(x.value.type, layout)), keepdims)
+
+
+def global_max_pool(x: Any, *, layout: str | None = None, keepdims: bool = False) -> Any:
+    """The largest number of each channel of each image: (N, C, H, W) -> (N, C), or (N, C, 1, 1) with keepdims."""
+    return largest(x, spatial_axes(layout_of(x.value.type, layout)), keepdims)
+
+
+def lp_pool(
+    x: Any,
+    window: Any,
+    *,
+    p: int = 2,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    layout: str | None = None,
+    ceil_mode: bool = False,
+) -> Any:
+    """The p-norm of each window, (sum |x|^p)^(1/p); p is a whole number. The rest as in max_pool.
+
+    For p > 1 the root has no derivative at a window of zeros: gradients there are NaN.
+    """
+    expect(isinstance(p, int) and p >= 1, "p is a whole number of 1 or more, not {!r}", p)
+    geometry = _geometry(x.value.type, window, stride, padding, dilation, layout, ceil_mode)
+    wide = cast(x, "float32") if x.dtype == "float16" else x
+    size = wide if p % 2 == 0 else where(wide < 0.0, -wide, wide)
+    power = size
+    for _ in range(p - 1):
+        power = power * size
+    total = avg_pool(power, **geometry, count_include_pad=True) * float(math.prod(geometry["window"]))
+    return cast(total if p == 1 else sqrt(total) if p == 2 else exp(log(total) * (1 / p)), x.dtype)

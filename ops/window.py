@@ -82,6 +82,22 @@ def padding_of(
     return tuple(entries)
 
 
+def ceiled(
+    extents: Shape, window: tuple[int, ...], stride: tuple[int, ...], padding: Pairs, dilation: tuple[int, ...]
+) -> Pairs:
+    """The padding with which the last, partial window of each axis fits: (x - reach) / stride is rounded up.
+
+    A window that would start behind x and the padding before it is left out, as in PyTorch and ONNX.
+    """
+    result: list[tuple[int, int]] = []
+    for x, k, s, (a, b), d in zip(extents, window, stride, padding, dilation):
+        room, reach = a + x + b - (d * (k - 1) + 1), d * (k - 1) + 1
+        rest: Any = room - room // s * s
+        more = b + -rest % s
+        result.append((a, more if more < reach else b))
+    return tuple(result)
+
+
 def positions(
     extents: Shape, window: tuple[int, ...], stride: tuple[int, ...], padding: Pairs, dilation: tuple[int, ...]
 ) -> tuple[Any, ...]:
