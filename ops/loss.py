@@ -126,7 +126,7 @@ def labels_types(x: Type, labels: Type, class_weight: tuple[Type, ...], axis: in
     wanted = (*x.shape[:axis], *x.shape[axis + 1 :])
     expect(
         labels.shape == wanted,
-        "logits {} with classes along axis {} need labels of shape {}, not {}",
+        "{} with classes along axis {} needs labels of shape {}, not {}",
         x,
         axis,
         wanted,
