@@ -6,6 +6,7 @@ Each variable draws from its own stream, keyed by (seed, name): adding a layer d
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -66,6 +67,50 @@ class Uniform(Initializer):
 
     def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return rng.uniform(self.low, self.high, shape)
+
+
+@dataclass(frozen=True)
+class TruncatedNormal(Initializer):
+    """Normal numbers, of which those more than two deviations from the mean are drawn again.
+
+    `std` is that of the normal distribution; what is left deviates by 0.87962566 of it.
+    """
+
+    std: float
+    mean: float = 0.0
+
+    def __post_init__(self) -> None:
+        numbers = isinstance(self.std, (int, float)) and isinstance(self.mean, (int, float))
+        expect(numbers and self.std >= 0, "std is 0 or more and mean a number, not {!r} and {!r}", self.std, self.mean)
+
+    def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        z = rng.standard_normal(shape)
+        while (far := np.abs(z) > 2).any():
+            z = np.where(far, rng.standard_normal(shape), z)
+        return self.mean + self.std * z
+
+
+@dataclass(frozen=True)
+class Orthogonal(Initializer):
+    """A matrix whose rows, or whose columns if they are fewer, are orthogonal and of length `gain`.
+
+    Axes behind the first count as one: a convolution's weight (O, I, kh, kw) is a matrix (O, I*kh*kw). Every such
+    matrix is equally likely: Q of the QR decomposition of normal numbers, with the signs that make R's diagonal
+    positive (Mezzadri 2007).
+    """
+
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.gain, (int, float)) and math.isfinite(self.gain)
+        expect(number, "gain is a number, not {!r}", self.gain)
+
+    def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        expect(len(shape) >= 2, "an orthogonal weight has at least two axes (outputs, inputs), not shape {}", shape)
+        rows, columns = shape[0], math.prod(shape[1:])
+        q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
+        q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+        return self.gain * (q if rows >= columns else q.T).reshape(shape)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Initial weights by the fan of a layer: how many numbers go into one output (in) or come from one input (out).
 
-He et al. 2015 keep the variance of activations through ReLUs; Glorot and Bengio 2010 ("Xavier") through linear layers.
-Each function takes the weight's shape, (O, I, *window) as everywhere, and gives the distribution as data.
+He et al. 2015 keep the variance of activations through ReLUs; Glorot and Bengio 2010 ("Xavier") through linear layers,
+forward and backward; LeCun et al. 1998 forward, and for units that normalize themselves (SELU). The functions named
+after them take the weight's shape, (O, I, *window) as everywhere, and give the distribution as data; the others take
+its numbers. A layer's `weight_init` is either: he_normal, or orthogonal(gain=2**0.5).
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import math
 
 from minigraph.core.errors import expect
-from minigraph.core.initial import Constant, Initializer, Normal, Uniform
+from minigraph.core.initial import Constant, Initializer, Normal, Orthogonal, TruncatedNormal, Uniform
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -39,6 +41,21 @@ def xavier_uniform(shape: tuple[int, ...]) -> Initializer:
     """Within sqrt(6 / (in + out)) of 0."""
     bound = math.sqrt(6 / max(1, sum(fans(shape))))
     return Uniform(-bound, bound)
+
+
+def lecun_normal(shape: tuple[int, ...]) -> Initializer:
+    """Deviation sqrt(1 / in)."""
+    return Normal(math.sqrt(1 / max(1, fans(shape)[0])))
+
+
+def orthogonal(gain: float = 1.0) -> Orthogonal:
+    """Orthogonal rows, or columns if they are fewer, of length `gain`: sqrt(2) in front of ReLUs (Saxe et al. 2014)."""
+    return Orthogonal(gain)
+
+
+def truncated_normal(std: float, mean: float = 0.0) -> TruncatedNormal:
+    """A normal distribution without what is more than two of its deviations from the mean."""
+    return TruncatedNormal(std, mean)
 
 
 def normal(std: float, mean: float = 0.0) -> Normal:
