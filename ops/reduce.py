@@ -304,6 +304,8 @@ def prod_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> Any:
 def prod_expand(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
     """A tree: along each axis the first half times the second half, until one number is left."""
     y = widened(x)
+    if product(x.shape[axis] for axis in axes) == 0:
+        return broadcast.sum(x, axes, keepdims) + 1  # no factors: 1, whose gradient is of no numbers
     for axis in axes:
         n = known(y.shape[axis], f"size {axis} of {x.value}, for the factors of a product,")
         while n > 1:
@@ -311,10 +313,7 @@ def prod_expand(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
             pairs = slice_axis(y, axis, 0, half) * slice_axis(y, axis, half, 2 * half)
             y = concat([pairs, slice_axis(y, axis, 2 * half)], axis=axis) if odd else pairs
             n = half + odd
-    shape = reduced(x.value.type, axes, keepdims)
-    if product(x.shape[axis] for axis in axes) == 0:
-        return broadcast.broadcast_to(x.builder.constant(1, x.dtype), shape)
-    return cast(reshape(y, shape), x.dtype)
+    return cast(reshape(y, reduced(x.value.type, axes, keepdims)), x.dtype)
 
 
 prod = Op(
