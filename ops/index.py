@@ -29,7 +29,7 @@ def _no_flops(*_: Any) -> int:
 
 
 def _check_indices(x: Type, indices: Type, axis: int, batch: int) -> None:
-    expect(indices.dtype in ("int32", "int64"), "indices are int32 or int64, not {}", indices)
+    expect(indices.dtype in ("int32", "int64"), "indices are a tensor of int32 or int64, not {}", indices)
     expect(batch <= axis, "the batch of {} axes ends before axis {} that is indexed", batch, axis)
     expect(batch <= indices.rank, "a batch of {} axes needs indices of as many axes or more, not {}", batch, indices)
     expect(
@@ -64,7 +64,8 @@ def gather_types(x: Type, indices: Type, /, axis: int = 0, *, batch: int = 0) ->
     """Entries of x at `indices` along `axis`, as NumPy's take: the axes of indices stand where `axis` was.
 
     indices: int32 or int64, of any shape, 0 to size - 1, or -1 to -size from the end; any other is an error when the
-        graph runs. An embedding is gather(table, tokens).
+        graph runs. An embedding is gather(table, tokens). An array of indices is made a tensor by `constant` of the
+        builder; as it stands it would become numbers of x's dtype.
     batch: how many first axes x and indices have in common, each of whose entries has indices of its own: with batch=1,
         y[n, i] = x[n, indices[n, i]].
     """

@@ -105,9 +105,15 @@ def freedom(x: Tensor, axes: tuple[int, ...], correction: int, dtype: str) -> Te
     return relu(number - correction) if correction else number
 
 
+def deviations(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """x less its mean, and less what that was rounded by, which is much where the mean is far from 0."""
+    deviation = x - mean(x, axes, True)
+    return deviation - mean(deviation, axes, True)
+
+
 def var_expand(x: Tensor, axes: tuple[int, ...], keepdims: bool, correction: int) -> Tensor:
     wide = widened(x)
-    deviation = wide - mean(wide, axes, True)
+    deviation = deviations(wide, axes)
     squares = broadcast.sum(deviation * deviation, axes, keepdims)
     return cast(squares / freedom(x, axes, correction, wide.dtype), x.dtype)
 
@@ -116,7 +122,7 @@ def var_gradient(gs: Any, xs: Any, ys: Any, axes: tuple[int, ...], keepdims: boo
     """2 (x - mean) / (n - correction), times g."""
     wide = widened(xs[0])
     share = 2 * cast(gs[0], wide.dtype) / freedom(wide, axes, correction, wide.dtype)
-    return (cast(spread(share, wide, axes) * (wide - mean(wide, axes, True)), xs[0].dtype),)
+    return (cast(spread(share, wide, axes) * deviations(wide, axes), xs[0].dtype),)
 
 
 def spread_flops(inputs: Any, outputs: Any, attrs: Any) -> Any:
@@ -164,7 +170,7 @@ def std_gradient(gs: Any, xs: Any, ys: Any, axes: tuple[int, ...], keepdims: boo
     none = equal(deviation, 0.0)
     share = where(none, 0.0, cast(gs[0], wide.dtype) / where(none, 1.0, deviation))
     share = share / freedom(wide, axes, correction, wide.dtype)
-    return (cast(spread(share, wide, axes) * (wide - mean(wide, axes, True)), xs[0].dtype),)
+    return (cast(spread(share, wide, axes) * deviations(wide, axes), xs[0].dtype),)
 
 
 def std_expand(x: Tensor, axes: tuple[int, ...], keepdims: bool, correction: int) -> Tensor:

@@ -137,6 +137,17 @@ def test_half_precision_variance_of_large_numbers() -> None:
     np.testing.assert_array_equal(slope(reduce.std, x * 2), np.array([-1, 1, -1, 1]) / 4)
 
 
+def test_gradient_of_a_variance_far_from_zero() -> None:
+    """Near a million float32 has steps of 1/16, so a mean may be off by 1/32, and with it each deviation of about 1.
+
+    Once that is taken off again, what is left is the rounding of a sum of 50 deviations and of less than 10 operations.
+    """
+    x = np.array([1e6 + n % 3 for n in range(50)])
+    expected = 2 * (x - x.mean()) / 50
+    found = slope(reduce.var, x.astype(np.float32))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2 / 50 * 60 * 2.0**-24)
+
+
 def test_a_correction_is_0_or_1() -> None:
     with pytest.raises(mg.GraphError, match="correction is 0 or 1, not 2"):
         reduce.var(mg.Builder().input("x", (3,)), correction=2)
@@ -228,7 +239,7 @@ def test_an_index_outside_is_an_error_that_names_it(function: Any, x: Any, indic
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda x, i, f: index.gather(x, f), r"indices are int32 or int64, not float32\[2\]"),
+        (lambda x, i, f: index.gather(x, f), r"indices are a tensor of int32 or int64, not float32\[2\]"),
         (lambda x, i, f: index.gather(x, i, 2), "there is no axis 2 in 2 dimensions"),
         (lambda x, i, f: index.gather(x, i, 0, batch=1), "the batch of 1 axes ends before axis 0"),
         (lambda x, i, f: index.gather(x, i, 1, batch=1), r"the first axes of float32\[3, 4\] and int64\[2\] .* differ"),
