@@ -133,6 +133,17 @@ def test_the_families_have_the_sizes_that_their_papers_print(name):
     assert round(mg.summary(make()).parameters / 1e6, digits) == millions
 
 
+@pytest.mark.parametrize(("name", "printed"), [("resnet18", 18), ("resnet34", 36), ("mobilenet_v2", 3)])
+def test_an_image_takes_as_many_multiply_adds_as_the_paper_says(name, printed):
+    # in hundreds of millions, cut off; ResNet-50's 38 are 40 here, where another convolution has the stride
+    model = FULL[name][0]().bind(N=1)
+    flops: Any = 0
+    for node in model.nodes:
+        if node.op.name in ("conv", "matmul"):
+            flops += node.op.count([v.type for v in node.inputs], [v.type for v in node.outputs], node.attrs)
+    assert flops // 2 // 10**8 == printed
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_no_bias_stands_in_front_of_a_batch_norm(name):
     model = tiny(name)
