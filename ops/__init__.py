@@ -4,6 +4,7 @@ if __name__ != "minigraph.ops":  # under a second name there would be a second r
     raise ImportError(f"this folder is the package minigraph.ops and was imported as {__name__}: import minigraph.ops")
 
 from minigraph.ops import (  # noqa: F401
+    activation,
     batch_norm,
     broadcast,
     constant,

@@ -10,7 +10,8 @@ Each number carries a slope: its derivative in the direction in which the inputs
 a directional derivative J v, against which a gradient rule is held: <u, J v> = <J^T u, v>.
 
 What is known of the functions besides: sqrt(a)*sqrt(a) = a, and the derivatives, which are formulas of the answers
-(exp' = exp, tanh' = 1 - tanh^2, ...). Where a proof needs a root that does not exist, it raises Redraw: draw other
+(exp' = exp, tanh' = 1 - tanh^2, ...). Some are made of others: expm1 = exp - 1, tan = sin / cos, and powers with whole
+exponents are products. Where a proof needs a root that does not exist, it raises Redraw: draw other
 inputs.
 """
 
@@ -26,6 +27,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from minigraph.core.errors import GraphError
+from minigraph.core.scalar import TWO_OVER_ROOT_PI
 
 PRIME = 2**61 - 1
 N = TypeVar("N", bound="Number")
@@ -177,8 +179,10 @@ class Number:
 
     # functions: the answer, and the slope as a formula of it
 
-    def _unknown(self, function: str, low: float = 0.25, high: float = 4.0) -> Any:
-        return self.world.answer(function, self.value, lambda: self.draw(self.world, low, high))
+    def _unknown(self, function: str, low: float = 0.25, high: float = 4.0, *others: Any) -> Any:
+        """The answer for this number, or for it and others."""
+        argument = (self.value, *others) if others else self.value
+        return self.world.answer(function, argument, lambda: self.draw(self.world, low, high))
 
     def exp(self: N) -> N:
         answer = self._unknown("exp")
@@ -208,6 +212,100 @@ class Number:
     def _root(self) -> Any:
         raise NotImplementedError
 
+    def rsqrt(self: N) -> N:
+        return 1 / self.sqrt()
+
+    def expm1(self: N) -> N:
+        return self.exp() - 1
+
+    def log1p(self: N) -> N:
+        return (1 + self).log()
+
+    def softplus(self: N) -> N:
+        return self._make(self._unknown("softplus"), self.slope * self._unknown("sigmoid", 0, 1))
+
+    def tan(self: N) -> N:
+        return self.sin() / self.cos()
+
+    def asin(self: N) -> N:
+        slope = self._at_rest(lambda x: (1 - x * x).rsqrt())
+        return self._make(self._unknown("asin", -1.5, 1.5), self.slope * slope)
+
+    def acos(self: N) -> N:
+        slope = self._at_rest(lambda x: (1 - x * x).rsqrt())
+        return self._make(self._unknown("acos", 0, 3), -self.slope * slope)
+
+    def atan(self: N) -> N:
+        return self._make(self._unknown("atan", -1.5, 1.5), self.slope * self._at_rest(lambda x: 1 / (1 + x * x)))
+
+    def sinh(self: N) -> N:
+        return self._make(self._unknown("sinh", -4, 4), self.slope * self._unknown("cosh", 1, 4))
+
+    def cosh(self: N) -> N:
+        return self._make(self._unknown("cosh", 1, 4), self.slope * self._unknown("sinh", -4, 4))
+
+    def erf(self: N) -> N:
+        slope = self._at_rest(lambda x: (-(x * x)).exp() * TWO_OVER_ROOT_PI)
+        return self._make(self._unknown("erf", -1, 1), self.slope * slope)
+
+    def _at_rest(self: N, formula: Callable[[N], N]) -> Any:
+        """The value of a formula of this number."""
+        return formula(self._make(self.value, 0)).value
+
+    def pow(self: N, exponent: Any) -> N:
+        """self ** exponent: a product where the exponent is whole, else an unknown function of both.
+
+        d(x^y) = y x^(y-1) dx + x^y log(x) dy. A plain y - 1 is subtracted as machine numbers are, so that a rule that
+        does the same means the same power.
+        """
+        y = self.lift(exponent)
+        value = self._power(y.value)
+        slope = 0
+        if self.slope != 0 and y.value != 0:
+            less = self.lift(exponent - 1).value
+            slope += y.value * self._power(less) * self.slope
+        if y.slope != 0:
+            slope += value * self._unknown("log", -2, 2) * y.slope
+        return self._make(value, slope)
+
+    def _power(self, exponent: Any) -> Any:
+        """The value of self ** exponent, an element of the field."""
+        whole = self.whole(exponent)
+        if whole is None:
+            return self._unknown("pow", 0.25, 4.0, exponent)
+        return (self._inverse() if whole < 0 else self.value) ** abs(whole)
+
+    @classmethod
+    def whole(cls, element: Any) -> int | None:
+        """An element of the field as an exponent to multiply out, if it is a small whole number."""
+        raise NotImplementedError
+
+    # steps: pieces without slope
+
+    def sign(self: N) -> N:
+        return self._make((self > 0) - (self < 0), 0)
+
+    def floor(self: N) -> N:
+        return self._make(math.floor(self._ordered(0)[0]), 0)
+
+    def ceil(self: N) -> N:
+        return -(-self).floor()
+
+    def trunc(self: N) -> N:
+        return self.ceil() if self < 0 else self.floor()
+
+    def round(self: N) -> N:
+        """Half to even."""
+        return self._make(round(self._ordered(0)[0]), 0)
+
+    def mod(self: N, other: Any) -> N:
+        """With the sign of `other`, as Python's %."""
+        return self - (self / other).floor() * other
+
+    def fmod(self: N, other: Any) -> N:
+        """With the sign of self, as C's fmod."""
+        return self - (self / other).trunc() * other
+
 
 class Modular(Number):
     __slots__ = ()
@@ -231,6 +329,11 @@ class Modular(Number):
 
     def _ordered(self, other: Any) -> tuple[Any, Any]:
         raise NeedsOrder("numbers modulo a prime have no order; prove this one with Rational")
+
+    @classmethod
+    def whole(cls, element: int) -> int | None:
+        near = element if element < PRIME // 2 else element - PRIME
+        return near if abs(near) <= 64 else None
 
     def _root(self) -> int:
         root = pow(self.value, (PRIME + 1) // 4, PRIME)
@@ -256,6 +359,10 @@ class Rational(Number):
         if self.value == 0:
             raise Redraw("division by zero")
         return 1 / Fraction(self.value)
+
+    @classmethod
+    def whole(cls, element: Any) -> int | None:
+        return int(element) if element == int(element) and abs(element) <= 64 else None
 
     def _root(self) -> Any:
         value = Fraction(self.value)

@@ -6,11 +6,14 @@ yields an expression that can be counted, and printed in another language. The f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)  # erf'(0), rounded: proofs and gradient rules use this very number
 
 
 @dataclass(frozen=True)
@@ -78,15 +81,14 @@ def _node(op: str, *args: Any) -> Scalar:
 
 
 def _function(name: str, on_floats: Callable[..., Any]) -> Callable[..., Any]:
-    """NumPy's function on arrays of floats; the number's own method on exact numbers; a node on Scalars."""
+    """NumPy's function on arrays of floats; the first number's own method on exact numbers; a node on Scalars."""
 
-    def function(x: Any) -> Any:
-        if isinstance(x, Scalar):
-            return _node(name, x)
-        x = np.asarray(x)
-        if x.dtype != object:
-            return on_floats(x)
-        return np.frompyfunc(lambda number: getattr(number, name)(), 1, 1)(x)
+    def function(*xs: Any) -> Any:
+        if any(isinstance(x, Scalar) for x in xs):
+            return _node(name, *xs)
+        if not any(map(_is_exact, xs)):
+            return on_floats(*xs)
+        return np.frompyfunc(lambda number, *others: getattr(number, name)(*others), len(xs), 1)(*xs)
 
     function.__name__ = name
     return function
@@ -98,6 +100,17 @@ def _stable_sigmoid(x: np.ndarray) -> np.ndarray:
     return np.where(x >= 0, 1, e) / (1 + e)
 
 
+def _stable_softplus(x: np.ndarray) -> np.ndarray:
+    """log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), where nothing overflows and small answers keep their digits."""
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _erf(x: Any) -> np.ndarray:
+    """NumPy has none: the C library's, in float64, rounded once to the dtype of x."""
+    x = np.asarray(x)
+    return np.fromiter(map(math.erf, x.ravel().tolist()), np.float64, x.size).reshape(x.shape).astype(x.dtype)
+
+
 exp = _function("exp", np.exp)
 log = _function("log", np.log)
 sqrt = _function("sqrt", np.sqrt)
@@ -105,15 +118,66 @@ tanh = _function("tanh", np.tanh)
 sin = _function("sin", np.sin)
 cos = _function("cos", np.cos)
 sigmoid = _function("sigmoid", _stable_sigmoid)
+softplus = _function("softplus", _stable_softplus)
+expm1 = _function("expm1", np.expm1)
+log1p = _function("log1p", np.log1p)
+rsqrt = _function("rsqrt", lambda x: 1 / np.sqrt(x))
+tan = _function("tan", np.tan)
+asin = _function("asin", np.arcsin)
+acos = _function("acos", np.arccos)
+atan = _function("atan", np.arctan)
+sinh = _function("sinh", np.sinh)
+cosh = _function("cosh", np.cosh)
+erf = _function("erf", _erf)
+sign = _function("sign", np.sign)
+floor = _function("floor", np.floor)
+ceil = _function("ceil", np.ceil)
+round = _function("round", np.rint)
+trunc = _function("trunc", np.trunc)
+pow = _function("pow", np.power)
+mod = _function("mod", np.mod)
+fmod = _function("fmod", np.fmod)
+
+
+def isnan(x: Any) -> Any:
+    """Whether x is not a number; exact numbers always are one."""
+    return _node("isnan", x) if isinstance(x, Scalar) else _never(x) if _is_exact(x) else np.isnan(x)
+
+
+def isinf(x: Any) -> Any:
+    """Whether x is an infinity of either sign; exact numbers never are."""
+    return _node("isinf", x) if isinstance(x, Scalar) else _never(x) if _is_exact(x) else np.isinf(x)
+
+
+def _is_exact(x: Any) -> bool:
+    return np.asarray(x).dtype == object
+
+
+def _never(x: Any) -> np.ndarray:
+    return np.zeros(np.shape(x), bool)
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
     return _node("where", condition, x, y) if isinstance(condition, Scalar) else np.where(condition, x, y)
 
 
+def _alike(x: Any, y: Any) -> tuple[Any, Any]:
+    """Where one is of exact numbers the other too, so that what is chosen is one and knows the functions."""
+    return (x, x * 0 + y) if _is_exact(x) and not _is_exact(y) else (x, y)
+
+
 def maximum(x: Any, y: Any) -> Any:
     """The larger one; NaN if either is."""
-    return _node("max", x, y) if isinstance(x, Scalar) or isinstance(y, Scalar) else np.maximum(x, y)
+    return _node("max", x, y) if isinstance(x, Scalar) or isinstance(y, Scalar) else np.maximum(*_alike(x, y))
+
+
+def minimum(x: Any, y: Any) -> Any:
+    """The smaller one; NaN if either is."""
+    return _node("min", x, y) if isinstance(x, Scalar) or isinstance(y, Scalar) else np.minimum(*_alike(x, y))
+
+
+def absolute(x: Any) -> Any:
+    return _node("abs", x) if isinstance(x, Scalar) else np.abs(x)
 
 
 def equal(x: Any, y: Any) -> Any:
@@ -126,6 +190,10 @@ def logical_and(x: Any, y: Any) -> Any:
 
 def logical_or(x: Any, y: Any) -> Any:
     return _node("or", x, y) if isinstance(x, Scalar) or isinstance(y, Scalar) else np.logical_or(x, y)
+
+
+def logical_xor(x: Any, y: Any) -> Any:
+    return _node("xor", x, y) if isinstance(x, Scalar) or isinstance(y, Scalar) else np.logical_xor(x, y)
 
 
 def logical_not(x: Any) -> Any:
