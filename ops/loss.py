@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,19 @@ from minigraph.core.op import Example, Op, axis_of, float_dtype, integers, posit
 from minigraph.ops import broadcast
 from minigraph.ops.constant import count_along
 from minigraph.ops.half import in_float32
-from minigraph.ops.pointwise import cast, equal, exp, log, logical_not, relu, where
+from minigraph.ops.pointwise import (
+    absolute,
+    cast,
+    equal,
+    exp,
+    log,
+    logical_not,
+    minimum,
+    relu,
+    softplus,
+    square,
+    where,
+)
 from minigraph.ops.reduce import argmax, mean
 from minigraph.ops.shape import reshape
 from minigraph.ops.softmax import log_softmax as log_softmax  # the face still takes them from here
@@ -434,30 +446,19 @@ def binary_cross_entropy_types(logits: Type, targets: Type, /, *positive_weight:
     return compared_type(logits, targets, reduction)
 
 
-def binary_each(x: np.ndarray, target: np.ndarray, *positive_weight: np.ndarray) -> np.ndarray:
-    """softplus(-x) = -log sigmoid(x) and softplus(x) = -log(1 - sigmoid(x)), each max(±x, 0) + log(1 + e^-|x|)."""
-    e = scalar.exp(-np.abs(x))
-    tail = scalar.log(1 + e) if x.dtype == object else np.log1p(e)
-    one = target * (scalar.maximum(-x, 0) + tail)
+def binary_each(softplus: Callable[[Any], Any], x: Any, target: Any, *positive_weight: Any) -> Any:
+    """-log sigmoid(x) is softplus(-x), and -log(1 - sigmoid(x)) is softplus(x)."""
+    one = target * softplus(-x)
     for weight in positive_weight:
         one = one * weight
-    return one + (1 - target) * (scalar.maximum(x, 0) + tail)
-
-
-def binary_each_of_tensors(x: Tensor, target: Tensor, *positive_weight: Tensor) -> Tensor:
-    below = x <= 0.0  # once for all: at 0 the slopes of the three kinks then add up to those of softplus, -1/2 and 1/2
-    tail = log(exp(-where(below, -x, x)) + 1.0)
-    one = target * (where(below, -x, 0.0) + tail)
-    for weight in positive_weight:
-        one = one * weight
-    return one + (1.0 - target) * (where(below, 0.0, x) + tail)
+    return one + (1.0 - target) * softplus(x)
 
 
 binary_cross_entropy = compared(
     "binary_cross_entropy",
     binary_cross_entropy_types,
-    binary_each,
-    binary_each_of_tensors,
+    partial(binary_each, scalar.softplus),
+    partial(binary_each, softplus),
     (
         Example(real(3, 2), positive(3, 2)),
         Example(real(2, 3), positive(2, 3), positive(3), reduction="sum"),
@@ -489,7 +490,7 @@ def kl_each(log_input: np.ndarray, target: np.ndarray, log_target: bool) -> np.n
     p = scalar.exp(target) if log_target else target
     none = scalar.equal(p, 0)
     log_p = target if log_target else scalar.log(np.where(none, 1, p))
-    # -inf - -inf is a number that is not taken
+    # each is masked by itself: -inf - -inf would be NaN
     return p * (np.where(none, 0, log_p) - np.where(none, 0, log_input))
 
 
@@ -529,22 +530,19 @@ PAIRS = (
 )
 
 
-def size_of(x: Tensor) -> Tensor:
-    """|x|, with the slope 0 at 0."""
-    return relu(x) + relu(-x)
-
-
 def mse_loss_types(x: Type, target: Type, /, *, reduction: str = "mean") -> Type:
     """(x - target) squared; both have one shape."""
     return compared_type(x, target, reduction)
 
 
-def squared(x: Any, target: Any) -> Any:
-    difference = x - target
-    return difference * difference
-
-
-mse_loss = compared("mse_loss", mse_loss_types, squared, squared, PAIRS, flops=2)
+mse_loss = compared(
+    "mse_loss",
+    mse_loss_types,
+    lambda x, target: (x - target) * (x - target),
+    lambda x, target: square(x - target),
+    PAIRS,
+    flops=2,
+)
 
 
 def l1_loss_types(x: Type, target: Type, /, *, reduction: str = "mean") -> Type:
@@ -556,7 +554,7 @@ l1_loss = compared(
     "l1_loss",
     l1_loss_types,
     lambda x, target: np.abs(x - target),
-    lambda x, target: size_of(x - target),
+    lambda x, target: absolute(x - target),
     PAIRS,
     flops=2,
 )
@@ -574,23 +572,19 @@ def huber_canonical(delta: Any) -> dict[str, Any]:
     return {"delta": float(delta)}
 
 
-def huber_each(x: np.ndarray, target: np.ndarray, delta: float) -> np.ndarray:
-    d = np.abs(x - target)
-    curved = np.minimum(d, delta)
+def huber_each(
+    size: Callable[[Any], Any], smaller: Callable[[Any, Any], Any], x: Any, target: Any, delta: float
+) -> Any:
+    d = size(x - target)
+    curved = smaller(d, delta)
     return curved * (d - curved * 0.5)  # both pieces in one, and no square that overflows
-
-
-def huber_each_of_tensors(x: Tensor, target: Tensor, delta: float) -> Tensor:
-    d = size_of(x - target)
-    curved = where(d <= delta, d, delta)
-    return curved * (d - curved * 0.5)
 
 
 huber_loss = compared(
     "huber_loss",
     huber_loss_types,
-    huber_each,
-    huber_each_of_tensors,
+    partial(huber_each, np.abs, np.minimum),
+    partial(huber_each, absolute, minimum),
     (*PAIRS, Example(real(2, 3), real(2, 3), delta=0.5), Example(real(5), real(5), delta=2, reduction="none")),
     flops=5,
     canonical=huber_canonical,
