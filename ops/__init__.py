@@ -17,7 +17,9 @@ from minigraph.ops import (  # noqa: F401
     pool,
     random,
     reduce,
+    resize,
     scan,
     shape,
     softmax,
+    tile,
 )

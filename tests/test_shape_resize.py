@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 import minigraph as mg
+from independent.resize import LOOPS
 from minigraph.core import proof
 from minigraph.core.op import Sample
+from minigraph.ops.resize import depth_to_space, resize, space_to_depth
 from minigraph.ops.shape import expand_dims, flip, moveaxis, slice_axis, split, squeeze, stack, swapaxes
 from minigraph.ops.tile import repeat, tile
+from onnx_ops import Model
 
 GIVEN = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
 
@@ -208,3 +211,119 @@ def test_padding_an_axis_known_only_at_run_time(mode: Any) -> None:
     same(lambda x: mg.pad(x, ((2, 3),), mode=mode), np.pad(given, (2, 3), mode=mode), given, ("N",))
     with pytest.raises(mg.GraphError, match="nothing to pad"):
         run(lambda x: mg.pad(x, ((2, 3),), mode=mode), given[:0], ("N",))
+
+
+# channels into space and back
+
+BLOCKS = np.arange(2 * 8 * 3 * 5, dtype=np.float32).reshape(2, 8, 3, 5)
+
+
+@pytest.mark.parametrize("shape", [None, ("N", 8, "H", "W"), (2, "4*C", 3, 5)])
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_depth_to_space_is_onnxs_in_both_layouts(mode: Any, shape: Any) -> None:
+    model = Model([BLOCKS])
+    expected = model.run([model.add("DepthToSpace", "x0", blocksize=2, mode=mode)])[0]
+    same(lambda x: depth_to_space(x, 2, mode), expected, BLOCKS, shape)
+    last = None if shape is None else (shape[0], *shape[2:], shape[1])
+    channels_last = BLOCKS.transpose(0, 2, 3, 1)
+    same(lambda x: depth_to_space(x, 2, mode, layout="NHWC"), expected.transpose(0, 2, 3, 1), channels_last, last)
+
+
+def test_space_to_depth_is_onnxs() -> None:
+    given = BLOCKS.reshape(2, 4, 6, 5)[:, :, :, :4].copy()
+    model = Model([given])
+    expected = model.run([model.add("SpaceToDepth", "x0", blocksize=2)])[0]
+    same(lambda x: space_to_depth(x, 2), expected, given)
+    same(lambda x: space_to_depth(x, 2), expected, given, ("N", 4, "2*H", "2*W"))
+    last = given.transpose(0, 2, 3, 1)
+    same(lambda x: space_to_depth(x, 2, layout="NHWC"), expected.transpose(0, 2, 3, 1), last)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((1, 3, 4), "NCL"),
+        ((2, 4, 3), "NLC"),
+        ((0, 1, 2, 4), None),
+        ((1, 2, 2, 4, 2), "NCDHW"),
+        ((1, 4, 2, 2, 3), "NDHWC"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_they_are_each_others_inverse_and_gradient(shape: Any, layout: Any, mode: Any) -> None:
+    given = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    there_and_back = lambda x: depth_to_space(space_to_depth(x, 2, mode, layout), 2, mode, layout)
+    same(there_and_back, given, given)
+    proof.prove_gradient(build(lambda x: space_to_depth(x, 2, mode, layout), shape, "float64"), {"x": Sample(shape)})
+
+
+# resize
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize(
+    ("shape", "attrs"),
+    [
+        (("N", 2, "H", 4), {"scales": (2, 1.5)}),
+        (("N", 2, "3*H", "2*W"), {"scales": (1, 0.5)}),
+        (("N", 2, "H", "W"), {"sizes": (5, 1)}),
+        (("N", 2, "H", "W"), {"sizes": ("2*H", "W+1")}),
+    ],
+)
+def test_resize_of_sizes_known_only_at_run_time(shape: Any, attrs: Any, mode: Any) -> None:
+    """In float64, where both round to the last of 53 bits a few times: 1e-14 of numbers of about 1."""
+    given = np.random.default_rng(0).normal(size=(2, 2, 3, 4))
+    builder = mg.Builder()
+    x = builder.input("x", shape, "float64")
+    y = resize(x, mode=mode, **attrs)
+    graph = builder.build(y=y, dx=mg.gradient(mg.sum(y * y), [x])[0])
+    assert str(mg.parse(str(graph))) == str(graph)
+    found = mg.compile(graph, mg.State(), backend="numpy")(x=given)
+    known = {"sizes": (6, 5)} if "sizes" in attrs and attrs["sizes"][0] == "2*H" else attrs
+    expected = LOOPS["resize"](given, mode=mode, **known)
+    np.testing.assert_allclose(found["y"], expected, rtol=0, atol=1e-14)
+    wanted = LOOPS["resize_gradient"](2 * expected, extents=(3, 4), mode=mode, **known)
+    np.testing.assert_allclose(found["dx"], wanted, rtol=0, atol=1e-13)
+
+
+def test_no_rounding_error_chooses_a_neighbour() -> None:
+    """0.7 of 10 are 7; and 5 * (3 / 15) is 1, where floats that divide by 15 / 3 and by 0.2 may go beyond it."""
+    line = np.arange(10, dtype=np.float32).reshape(1, 1, 10)
+    assert build(lambda x: resize(x, scales=0.7), (1, 1, 10)).outputs["y0"].type.shape == (1, 1, 7)
+    for n, m in ((10, 7), (3, 49), (7, 9), (10, 100)):
+        attrs = {"sizes": m, "coordinate_transformation": "asymmetric", "nearest_mode": "ceil"}
+        wanted = [min(-(-i * n // m), n - 1) for i in range(m)]
+        same(lambda x: resize(x, **attrs), line[..., wanted], line[..., :n])  # noqa: B023
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda x: resize(x), "sizes, or scales"),
+        (lambda x: resize(x, 4, scales=2), "not both"),
+        (lambda x: resize(x, (4, 4)), "2 numbers for 1 spatial axes"),
+        (lambda x: resize(x, 0), "1 or more"),
+        (lambda x: resize(x, scales=0.1), "leave nothing"),
+        (lambda x: resize(x, scales=-1), "above 0"),
+        (lambda x: resize(x, scales=float("nan")), "above 0"),
+        (lambda x: resize(x, scales="2"), "above 0"),
+        (lambda x: resize(x, 4, mode="cubic"), '"nearest" or "linear"'),
+        (lambda x: resize(x, 4, coordinate_transformation="corners"), "is half_pixel, "),
+        (lambda x: resize(x, 4, nearest_mode="up"), "is round_prefer_floor, "),
+        (lambda x: resize(x, 4, layout="NHWC"), "layout of"),
+        (lambda x: resize(mg.cast(x, "int32"), 4, mode="linear"), "interpolates floats"),
+        (lambda x: resize(x[:, :, :0], 4), "nothing to look at"),
+        (lambda x: depth_to_space(x, 2), "axis 1 of .* is not a multiple of 2"),
+        (lambda x: space_to_depth(x, 3), "axis 2 of .* is not a multiple of 3"),
+        (lambda x: space_to_depth(x, 0), "1 or more"),
+        (lambda x: depth_to_space(x, 3, mode="RCD"), '"DCR" or "CRD"'),
+    ],
+)
+def test_what_resizing_cannot_do_is_said(function: Callable[[Any], Any], says: str) -> None:
+    with pytest.raises(mg.GraphError, match=says):
+        build(function)
+
+
+def test_a_fraction_of_an_unknown_size_is_refused() -> None:
+    with pytest.raises(mg.GraphError, match="not a polynomial"):
+        build(lambda x: resize(x, scales=0.5), ("N", 1, "H"))
