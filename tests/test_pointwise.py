@@ -341,6 +341,29 @@ def test_exact_functions_are_what_they_are_made_of(kind: Any) -> None:
         kind(0, 0, world).pow(-1)
 
 
+@pytest.mark.parametrize("kind", [Modular, Rational])
+@pytest.mark.parametrize(
+    ("name", "derivative"),
+    [
+        ("expm1", lambda x: x.exp()),
+        ("log1p", lambda x: 1 / (x + 1)),
+        ("rsqrt", lambda x: x.rsqrt() / x / -2),
+        ("softplus", lambda x: x.sigmoid()),
+        ("tan", lambda x: (x.sin() * x.sin() + x.cos() * x.cos()) / (x.cos() * x.cos())),
+        ("asin", lambda x: (1 - x * x).rsqrt()),
+        ("acos", lambda x: -(1 - x * x).rsqrt()),
+        ("atan", lambda x: 1 / (1 + x * x)),
+        ("sinh", lambda x: x.cosh()),
+        ("cosh", lambda x: x.sinh()),
+    ],
+)
+def test_exact_functions_have_the_derivatives_of_the_textbook(kind: Any, name: str, derivative: Any) -> None:
+    world = Unknown(1)
+    at = Fraction(1, 9)  # a square, and modulo the prime 1 - x^2 is one, too
+    moving, still = (kind(kind.field(at), kind.field(speed), world) for speed in (7, 0))
+    assert kind(getattr(moving, name)().slope, 0, world) == 7 * derivative(still)
+
+
 def test_exact_steps_and_remainders() -> None:
     world = Unknown(0)
     number = lambda value: Rational(Fraction(value), Fraction(1), world)
