@@ -414,7 +414,9 @@ def pad_types(x: Type, /, widths: Any, value: float = 0.0, mode: str = "constant
 def _widths_canonical(rank: int, widths: Any, mode: str) -> tuple[str, tuple[tuple[int, int], ...]]:
     mode = "wrap" if mode == "circular" else mode
     expect(mode in MODES, "the mode is one of {}, not {!r}", ", ".join(MODES), mode)
-    widths = tuple((int(before), int(after)) for before, after in widths)
+    widths = tuple((before, after) for before, after in widths)
+    whole = all(isinstance(w, (int, np.integer)) and not isinstance(w, bool) for pair in widths for w in pair)
+    expect(whole, "widths are whole numbers, not {}", widths)
     expect(len(widths) == rank, "needs (before, after) for each of the {} axes, got {}", rank, widths)
     cropped = any(w < 0 for pair in widths for w in pair)
     expect(mode == "constant" or not cropped, "widths are 0 or more in mode {!r}, not {}", mode, widths)

@@ -196,6 +196,7 @@ def test_split_of_a_size_known_only_at_run_time() -> None:
         (lambda x: repeat(x, True, 0), "whole numbers"),
         (lambda x: mg.pad(x, ((0, 0),) * 3, mode="mirror"), "one of constant, edge"),
         (lambda x: mg.pad(x, ((-1, 0),) * 3, mode="edge"), "0 or more in mode 'edge'"),
+        (lambda x: mg.pad(x, ((1.5, 0),) * 3), "whole numbers"),
         (lambda x: mg.pad(x, ((-2, -2), (0, 0), (0, 0))), "negative size"),
         (lambda x: mg.pad(x[:0], ((1, 0), (0, 0), (0, 0)), mode="wrap"), "nothing to pad"),
     ],
@@ -287,7 +288,7 @@ def test_resize_of_sizes_known_only_at_run_time(shape: Any, attrs: Any, mode: An
 
 
 def test_no_rounding_error_chooses_a_neighbour() -> None:
-    """0.7 of 10 are 7; and 5 * (3 / 15) is 1, where floats that divide by 15 / 3 and by 0.2 may go beyond it."""
+    """0.7 of 10 are 7. And "ceil" of i * n / m is computed in integers here: floats a little too large would go on."""
     line = np.arange(10, dtype=np.float32).reshape(1, 1, 10)
     assert build(lambda x: resize(x, scales=0.7), (1, 1, 10)).outputs["y0"].type.shape == (1, 1, 7)
     for n, m in ((10, 7), (3, 49), (7, 9), (10, 100)):
