@@ -546,7 +546,7 @@ def lp_pool(
     layout: str | None = None,
     ceil_mode: bool = False,
 ) -> Any:
-    """The p-norm of each window, (sum |x|^p)^(1/p); p is a whole number. The rest as in max_pool.
+    """The p-norm of each window, (sum |x|^p)^(1/p), of a partial one too; p is a whole number. The rest as in max_pool.
 
     For p > 1 the root has no derivative at a window of zeros: gradients there are NaN.
     """
