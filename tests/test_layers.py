@@ -229,6 +229,12 @@ WRONG: dict[str, tuple[str, str, Layer]] = {
     "instance norm, eps": ("instance_norm1", "eps is 0 or more", lambda x: layers.instance_norm(x, eps=-1)),
     "rms norm, eps": ("rms_norm1", "eps is 0 or more", lambda x: layers.rms_norm(x, eps=-1)),
     "prelu, channels": ("prelu1", "must be known", lambda x: layers.prelu(x, axis=0)),
+    "transposed, channels": ("conv_transpose1", "channels is 1 or more", lambda x: layers.conv_transpose2d(x, 0, 3)),
+    "embedding of none": (
+        "embedding1",
+        "count is 1 or more",
+        lambda x: layers.embedding(x.builder.input("tokens", ("N",), "int32"), 0, 3),
+    ),
     "embedding of floats": ("embedding1", "tokens are int32 or int64", lambda x: layers.embedding(x, 8, 3)),
 }
 

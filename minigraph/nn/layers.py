@@ -199,6 +199,7 @@ def _conv_transpose(
         axis = channel_axis(layout)
         inputs = known(x.shape[axis], "the number of channels")
         expect(isinstance(groups, int) and groups >= 1, "groups is 1 or more, not {!r}", groups)
+        expect(isinstance(channels, int) and channels >= 1, "channels is 1 or more, not {!r}", channels)
         for count, what in ((inputs, "channels"), (channels, "output channels")):
             expect(count % groups == 0, "{} {} do not divide into {} groups", count, what, groups)
         window = per_axis(window, rank, "window", 1)
@@ -429,6 +430,8 @@ def embedding(
     """A row of weight (count, features) for each of tokens (...), integers from 0 to count - 1: (..., features)."""
     with tokens.builder.layer("embedding", name):
         expect(tokens.dtype in ("int32", "int64"), "tokens are int32 or int64, not {}", tokens.value)
+        for n, what in ((count, "count"), (features, "features")):
+            expect(isinstance(n, int) and n >= 1, "{} is 1 or more, not {!r}", what, n)
         shape = (count, features)
         return gather(tokens.builder.parameter("weight", shape, _initializer(weight_init, shape), dtype), tokens)
 
