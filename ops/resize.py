@@ -278,8 +278,8 @@ def depth_to_space(x: Any, block: int, mode: str = "DCR", layout: str | None = N
     """Each pixel's C channels as a block of pixels with C / block^2 channels: (N, C, H, W) -> (N, C/b^2, H*b, W*b).
 
     mode "DCR" (depth, column, row) reads the channel number as (place in the block, channel), "CRD" as (channel,
-    place). For 1 to 3 spatial axes. Source: the operator DepthToSpace of the ONNX specification; PyTorch's pixel_shuffle
-    is "CRD".
+    place), as PyTorch's pixel_shuffle does. For 1 to 3 spatial axes. Source: the operator DepthToSpace of the ONNX
+    specification.
     """
     layout, packed, spread = _blocks(x, block, mode, layout)
     spatial = tuple(x.shape[axis] for axis in spatial_axes(layout))

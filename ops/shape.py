@@ -356,12 +356,11 @@ def unslice_types(g: Type, /, shape: Any, start: Any, step: Any) -> Type:
 
 def unslice_reference(g: np.ndarray, shape: Any, start: Any, step: Any) -> np.ndarray:
     x = np.zeros(shape, g.dtype)
-    ends = [a + n * s for a, n, s in zip(start, g.shape, step)]
-    x[
-        tuple(
-            slice(a, None if end < 0 else end, s) if n else slice(0) for a, end, s, n in zip(start, ends, step, g.shape)
-        )
-    ] = g
+    places = []
+    for a, n, s in zip(start, g.shape, step):
+        end = a + n * s  # below 0 where the step is negative and the first entry is filled
+        places.append(slice(a, None if end < 0 else end, s) if n else slice(0))
+    x[tuple(places)] = g
     return x
 
 
