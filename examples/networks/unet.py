@@ -41,10 +41,4 @@ def double_conv(x: mg.Tensor, channels: int) -> mg.Tensor:
 
 def twice(x: mg.Tensor, channels: int) -> mg.Tensor:
     """The image twice as high and wide, by a transposed convolution: each pixel makes 2 x 2."""
-    builder, (_, inputs, height, width) = x.builder, x.shape
-    with builder.layer("conv_transpose", None):
-        shape = (inputs, channels, 2, 2)
-        weight = builder.parameter("weight", shape, mg.init.normal((2 / int(inputs)) ** 0.5))  # type: ignore[arg-type]
-        bias = builder.parameter("bias", (channels,), mg.init.zeros)
-        y = mg.conv_input_gradient(x, weight, extents=(2 * height, 2 * width), stride=2)
-        return y + mg.reshape(bias, (channels, 1, 1))
+    return layers.conv_transpose2d(x, channels, 2, stride=2)
