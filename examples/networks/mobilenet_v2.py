@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import minigraph as mg
 from minigraph import layers
+from minigraph.ops.activation import relu6
 
 # the paper's table 2: expansion, channels, blocks, stride of the first of them
 STAGES = (
@@ -50,10 +51,6 @@ def inverted_residual(x: mg.Tensor, channels: int, expansion: int, stride: int) 
 def conv_bn(x: mg.Tensor, channels: int, window: int, stride: int = 1, groups: int = 1) -> mg.Tensor:
     x = layers.conv2d(x, channels, window, stride=stride, padding=window // 2, groups=groups, bias=False)
     return layers.batch_norm(x)
-
-
-def relu6(x: mg.Tensor) -> mg.Tensor:
-    return mg.where(x > 6.0, 6.0, mg.relu(x))
 
 
 def scaled(channels: int, width: float) -> int:
