@@ -38,9 +38,7 @@ from minigraph.ops.pointwise import (
 )
 from minigraph.ops.reduce import argmax, mean
 from minigraph.ops.shape import reshape
-from minigraph.ops.softmax import log_softmax as log_softmax  # the face still takes them from here
-from minigraph.ops.softmax import log_softmax_reference, softmax_types
-from minigraph.ops.softmax import softmax as softmax
+from minigraph.ops.softmax import log_softmax, log_softmax_reference, softmax_types
 
 
 def one_hot_types(labels: Type, /, classes: int, *, axis: int = -1, dtype: str = "float32") -> Type:
