@@ -25,6 +25,7 @@ from minigraph.ops.window import (
     channel_axis,
     channels_first,
     cropped,
+    extents_of,
     from_channels_first,
     layout_of,
     offsets,
@@ -39,17 +40,13 @@ from minigraph.ops.window import (
 COLUMN_BYTES = 4 << 20  # how much of the unfolded image is made at a time: what stays in the cache is read once
 
 
-def _extents(x: Type, layout: str) -> Any:
-    return tuple(x.shape[axis] for axis in spatial_axes(layout))
-
-
 def _geometry(
     x: Type, window: Any, stride: Any, padding: Any, dilation: Any, groups: Any, layout: Any, extents: Any = None
 ) -> dict[str, Any]:
     layout = layout_of(x, layout)
     rank = len(layout) - 2
     stride, dilation = per_axis(stride, rank, "stride", 1), per_axis(dilation, rank, "dilation", 1)
-    padding = padding_of(padding, _extents(x, layout) if extents is None else extents, window, stride, dilation)
+    padding = padding_of(padding, extents_of(x, layout) if extents is None else extents, window, stride, dilation)
     expect(isinstance(groups, int) and groups >= 1, "groups is 1 or more, not {!r}", groups)
     return {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "layout": layout}
 
@@ -88,7 +85,7 @@ def conv_types(
         groups,
     )
     expect(outputs % groups == 0, "{} output channels do not divide into {} groups", outputs, groups)
-    places = positions(_extents(x, layout), w.shape[2:], stride, padding, dilation)  # type: ignore[arg-type]
+    places = positions(extents_of(x, layout), w.shape[2:], stride, padding, dilation)  # type: ignore[arg-type]
     return Type(arranged(layout, x.shape[0], outputs, places), dtype)  # type: ignore[arg-type]
 
 
@@ -127,14 +124,14 @@ def conv_reference(
 def conv_gradient(gs: Any, xs: Any, ys: Any, **attrs: Any) -> tuple[Any, Any]:
     x, w = xs
     return (
-        conv_input_gradient(gs[0], w, extents=_extents(x.value.type, attrs["layout"]), **attrs),
+        conv_input_gradient(gs[0], w, extents=extents_of(x.value.type, attrs["layout"]), **attrs),
         conv_weight_gradient(x, gs[0], window=w.shape[2:], **attrs),
     )
 
 
 def _flops(images: Type, w: Type, layout: str) -> Any:
     """A multiplication and an addition for each weight that meets each position."""
-    return 2 * images.shape[0] * product(_extents(images, layout)) * w.size
+    return 2 * images.shape[0] * product(extents_of(images, layout)) * w.size
 
 
 CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
@@ -272,7 +269,7 @@ conv_weight_gradient: Op = Op(
     conv_weight_gradient_reference,
     canonical=conv_weight_gradient_canonical,
     gradient=lambda gs, xs, ys, window, **attrs: (
-        conv_input_gradient(xs[1], gs[0], extents=_extents(xs[0].value.type, attrs["layout"]), **attrs),
+        conv_input_gradient(xs[1], gs[0], extents=extents_of(xs[0].value.type, attrs["layout"]), **attrs),
         conv(xs[0], gs[0], **attrs),
     ),
     flops=lambda inputs, outputs, attrs: _flops(inputs[1], outputs[0], attrs["layout"]),
@@ -315,7 +312,7 @@ def conv_transpose_types(
     expect(channels == w.shape[0], "x has {} channels; the weight {} takes {}", channels, w, w.shape[0])
     inputs = known(w.shape[0], "the number of channels")
     expect(inputs % groups == 0, "{} channels do not divide into {} groups", inputs, groups)
-    extents = _spread(_extents(x, layout), w.shape[2:], stride, padding, output_padding, dilation)  # type: ignore[arg-type]
+    extents = _spread(extents_of(x, layout), w.shape[2:], stride, padding, output_padding, dilation)  # type: ignore[arg-type]
     for n in extents:
         expect(not isinstance(n, int) or n >= 0, "padding {} cuts off more than there is of {}", padding, x)
     return Type(arranged(layout, x.shape[0], w.shape[1] * groups, extents), dtype)  # type: ignore[arg-type]
@@ -357,7 +354,7 @@ def conv_transpose_reference(x: np.ndarray, w: np.ndarray, output_padding: Any, 
 
 
 def conv_transpose_expand(x: Any, w: Any, output_padding: Any, **attrs: Any) -> Any:
-    places = _extents(x.value.type, attrs["layout"])
+    places = extents_of(x.value.type, attrs["layout"])
     extents = _spread(places, w.shape[2:], attrs["stride"], attrs["padding"], output_padding, attrs["dilation"])
     return conv_input_gradient(x, w, extents=extents, **attrs)
 

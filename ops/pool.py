@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.core.builder import Tensor
-from minigraph.core.dim import Shape, Size, known, product, shape_of, show
+from minigraph.core.dim import Size, known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, float_dtype, integers, real
@@ -31,6 +31,7 @@ from minigraph.ops.window import (
     channel_axis,
     channels_first,
     cropped,
+    extents_of,
     from_channels_first,
     layout_of,
     offsets,
@@ -42,10 +43,6 @@ from minigraph.ops.window import (
 )
 
 
-def _extents(x: Type, layout: str) -> Shape:
-    return tuple(x.shape[axis] for axis in spatial_axes(layout))
-
-
 def _geometry(
     x: Type, window: Any, stride: Any, padding: Any, dilation: Any, layout: Any, ceil_mode: Any
 ) -> dict[str, Any]:
@@ -53,10 +50,10 @@ def _geometry(
     rank = len(layout) - 2
     window, dilation = per_axis(window, rank, "window", 1), per_axis(dilation, rank, "dilation", 1)
     stride = window if stride is None else per_axis(stride, rank, "stride", 1)
-    padding = padding_of(padding, _extents(x, layout), window, stride, dilation)
+    padding = padding_of(padding, extents_of(x, layout), window, stride, dilation)
     if ceil_mode:
-        padding = ceiled(_extents(x, layout), window, stride, padding, dilation)
-    for n, *geometry in zip(_extents(x, layout), window, stride, padding, dilation):
+        padding = ceiled(extents_of(x, layout), window, stride, padding, dilation)
+    for n, *geometry in zip(extents_of(x, layout), window, stride, padding, dilation):
         _check_windows(n, *geometry)
     return {"window": window, "stride": stride, "padding": padding, "dilation": dilation, "layout": layout}
 
@@ -72,7 +69,7 @@ def _check_windows(n: Size, k: int, s: int, pair: tuple[int, int], d: int) -> No
 
 
 def _pooled(x: Type, window: Any, stride: Any, padding: Any, dilation: Any, layout: str) -> Type:
-    places = positions(_extents(x, layout), window, stride, padding, dilation)
+    places = positions(extents_of(x, layout), window, stride, padding, dilation)
     return Type(arranged(layout, x.shape[0], x.shape[channel_axis(layout)], places), x.dtype)
 
 
@@ -319,7 +316,7 @@ avg_pool: Op = Op(
     avg_pool_reference,
     canonical=avg_pool_canonical,
     gradient=lambda gs, xs, ys, **attrs: (
-        avg_pool_gradient(gs[0], extents=_extents(xs[0].value.type, attrs["layout"]), **attrs),
+        avg_pool_gradient(gs[0], extents=extents_of(xs[0].value.type, attrs["layout"]), **attrs),
     ),
     flops=lambda inputs, outputs, attrs: outputs[0].size * product(attrs["window"]),
     examples=(
@@ -405,9 +402,9 @@ avg_pool_gradient: Op = Op(
 
 
 def _adaptive_types(x: Type, sizes: tuple[int, ...], layout: str) -> Type:
-    for n, m in zip(_extents(x, layout), sizes):
+    for n, m in zip(extents_of(x, layout), sizes):
         expect(m == 1 or known(n, "the size of what is pooled to several places") > 0, "there is nothing in {}", x)
-    expect(0 not in _extents(x, layout), "there is nothing in the windows of {}", x)
+    expect(0 not in extents_of(x, layout), "there is nothing in the windows of {}", x)
     return Type(arranged(layout, x.shape[0], x.shape[channel_axis(layout)], sizes), x.dtype)
 
 
@@ -444,7 +441,7 @@ def _axis_by_axis(x: Tensor, sizes: tuple[int, ...], layout: str, whole: Any) ->
 
 def _evenly(x: Tensor, sizes: tuple[int, ...], layout: str) -> tuple[int, ...] | None:
     """The window, if all windows are of one size and touch."""
-    pairs: Any = list(zip(_extents(x.value.type, layout), sizes))
+    pairs: Any = list(zip(extents_of(x.value.type, layout), sizes))
     return tuple(n // m for n, m in pairs) if all(isinstance(n, int) and n % m == 0 for n, m in pairs) else None
 
 
@@ -494,7 +491,7 @@ def adaptive_max_pool_types(x: Type, /, sizes: Any, *, layout: str | None = None
     """The largest numbers of windows that lead to given spatial sizes, as those of adaptive_avg_pool; NaN if there is
     one. The first largest takes the gradient, as in max_pool."""
     expect(x.dtype != "bool", "needs numbers, got {}", x)
-    for n in _extents(x, layout):  # type: ignore[arg-type]
+    for n in extents_of(x, layout):  # type: ignore[arg-type]
         known(n, "the size of what is pooled")
     return _adaptive_types(x, sizes, layout)  # type: ignore[arg-type]
 

@@ -37,6 +37,11 @@ def spatial_axes(layout: str) -> tuple[int, ...]:
     return tuple(range(2, len(layout))) if layout[1] == "C" else tuple(range(1, len(layout) - 1))
 
 
+def extents_of(x: Type, layout: str) -> Shape:
+    """The spatial sizes of x."""
+    return tuple(x.shape[axis] for axis in spatial_axes(layout))
+
+
 def arranged(layout: str, batch: Size, channels: Size, spatial: Shape) -> Shape:
     return (batch, channels, *spatial) if layout[1] == "C" else (batch, *spatial, channels)
 

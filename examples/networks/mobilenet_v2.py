@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import minigraph as mg
 from minigraph import layers
-from minigraph.ops.activation import relu6
 
 # the paper's table 2: expansion, channels, blocks, stride of the first of them
 STAGES = (
@@ -24,12 +23,12 @@ def mobilenet_v2(classes: int = 1000, size: int = 224, width: float = 1.0, dropo
     """
     net = mg.Builder("mobilenet_v2")
     image, label = net.input("image", ("N", 3, size, size)), net.input("label", ("N",), "int64")
-    h = relu6(conv_bn(image, scaled(32, width), 3, stride=2))
+    h = mg.relu6(conv_bn(image, scaled(32, width), 3, stride=2))
     for stage, (expansion, channels, blocks, stride) in enumerate(STAGES):
         for i in range(blocks):
             with net.scope(f"stage{stage + 1}.block{i + 1}"):
                 h = inverted_residual(h, scaled(channels, width), expansion, stride if not i else 1)
-    h = relu6(conv_bn(h, scaled(1280, max(1.0, width)), 1))  # a narrow network keeps its features
+    h = mg.relu6(conv_bn(h, scaled(1280, max(1.0, width)), 1))  # a narrow network keeps its features
     h = mg.global_avg_pool(h)
     if dropout:
         h = layers.dropout(h, dropout)
@@ -42,8 +41,8 @@ def inverted_residual(x: mg.Tensor, channels: int, expansion: int, stride: int) 
     y, inputs = x, int(x.shape[1])  # type: ignore[arg-type]
     hidden = expansion * inputs
     if expansion > 1:
-        y = relu6(conv_bn(y, hidden, 1))
-    y = relu6(conv_bn(y, hidden, 3, stride, groups=hidden))
+        y = mg.relu6(conv_bn(y, hidden, 1))
+    y = mg.relu6(conv_bn(y, hidden, 3, stride, groups=hidden))
     y = conv_bn(y, channels, 1)
     return x + y if inputs == channels and stride == 1 else y
 
