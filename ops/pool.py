@@ -122,7 +122,8 @@ def _chosen(x: np.ndarray, window: Any, stride: Any, padding: Pairs, dilation: A
     """For each window the index, among its entries, of the first largest number or the first NaN; never of padding."""
     best, filled = _largest(x, window, stride, padding, dilation), padded(x, padding)
     inside = padded(np.ones((1, 1, *x.shape[2:]), bool), padding)
-    chosen = np.zeros(best.shape, np.int16)
+    small = math.prod(window) <= np.iinfo(np.int16).max  # as almost always: it is read once for each entry
+    chosen = np.zeros(best.shape, np.int16 if small else np.int64)
     for number, (_, visited) in reversed(list(enumerate(offsets(window, stride, dilation, best.shape[2:])))):
         entry = filled[visited]
         # the first is written last

@@ -505,3 +505,13 @@ def test_layers_name_the_line_too(message: str, call: Callable[[mg.Tensor], mg.T
     with pytest.raises(mg.GraphError, match=message) as error:
         call(x)
     assert users_line(error) in str(error.value)
+
+
+def test_the_gradient_of_a_window_of_more_entries_than_int16_counts() -> None:
+    net = mg.Builder()
+    x = net.input("x", (1, 1, 200, 200))
+    (g,) = mg.gradient(mg.sum(mg.adaptive_max_pool(x, 1)), [x])
+    given = np.zeros((1, 1, 200, 200), np.float32)
+    given[0, 0, 190, 7] = 1.0
+    found = mg.compile(net.build(g=g), mg.State(), backend="numpy")(x=given)["g"]
+    np.testing.assert_array_equal(found, given)
