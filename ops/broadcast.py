@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def reduced(x: Type, axes: tuple[int, ...], keepdims: bool) -> Shape:
 
 def axes_canonical(x: Type, axes: Any, keepdims: Any) -> dict[str, Any]:
     """None is all axes; one axis may stand alone; in order, counted from the front."""
-    given = range(x.rank) if axes is None else (axes,) if isinstance(axes, int) else axes
+    given = range(x.rank) if axes is None else axes if isinstance(axes, Iterable) else (axes,)
     axes = tuple(sorted(axis_of(axis, x.rank) for axis in given))
     expect(len(set(axes)) == len(axes), "an axis is named twice in {}", axes)
     return {"axes": axes, "keepdims": bool(keepdims)}

@@ -18,7 +18,7 @@ import numpy as np
 from minigraph.core.dim import known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, float_dtype, real
+from minigraph.core.op import Example, Op, float_dtype, real, whole
 from minigraph.ops.half import in_float32
 from minigraph.ops.window import (
     arranged,
@@ -47,7 +47,7 @@ def _geometry(
     rank = len(layout) - 2
     stride, dilation = per_axis(stride, rank, "stride", 1), per_axis(dilation, rank, "dilation", 1)
     padding = padding_of(padding, extents_of(x, layout) if extents is None else extents, window, stride, dilation)
-    expect(isinstance(groups, int) and groups >= 1, "groups is 1 or more, not {!r}", groups)
+    groups = whole(groups, "groups", 1)
     return {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "layout": layout}
 
 

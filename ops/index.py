@@ -18,7 +18,7 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import Size, known, show, size
 from minigraph.core.errors import expect
 from minigraph.core.ir import INTEGERS, Type, dtype_of
-from minigraph.core.op import OPS, Example, Op, Sample, axis_of, integers, real
+from minigraph.core.op import OPS, Example, Op, Sample, axis_of, integers, real, whole
 from minigraph.ops.half import in_float32
 from minigraph.ops.pointwise import less_equal, where
 from minigraph.ops.shape import reshape, transpose
@@ -38,9 +38,7 @@ def _check_indices(x: Type, indices: Type, axis: int, batch: int) -> None:
 
 
 def _batch_of(batch: Any) -> int:
-    good = isinstance(batch, (int, np.integer)) and not isinstance(batch, bool) and batch >= 0
-    expect(good, "batch is a number of axes, 0 or more, not {!r}", batch)
-    return int(batch)
+    return whole(batch, "batch, a number of axes,", 0)
 
 
 def _from_the_front(indices: np.ndarray, n: int) -> np.ndarray:
@@ -252,9 +250,7 @@ def topk_types(x: Type, /, k: int, axis: int = -1, *, largest: bool = True) -> t
 
 
 def topk_canonical(x: Type, k: Any, axis: Any, largest: Any) -> dict[str, Any]:
-    good = isinstance(k, (int, np.integer)) and not isinstance(k, bool) and k > 0
-    expect(good, "k is a number of 1 or more, not {!r}", k)
-    return {"k": int(k), "axis": axis_of(axis, x.rank), "largest": bool(largest)}
+    return {"k": whole(k, "k", 1), "axis": axis_of(axis, x.rank), "largest": bool(largest)}
 
 
 def topk_reference(x: np.ndarray, k: int, axis: int, largest: bool) -> tuple[np.ndarray, np.ndarray]:

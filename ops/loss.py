@@ -19,7 +19,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import broadcast as broadcast_shapes
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type, dtype_of
-from minigraph.core.op import Example, Op, axis_of, float_dtype, integers, positive, real
+from minigraph.core.op import Example, Op, axis_of, float_dtype, integers, positive, real, whole
 from minigraph.ops import broadcast
 from minigraph.ops.constant import count_along
 from minigraph.ops.half import in_float32
@@ -48,8 +48,7 @@ def one_hot_types(labels: Type, /, classes: int, *, axis: int = -1, dtype: str =
 
 
 def one_hot_canonical(labels: Type, classes: Any, axis: Any, dtype: Any) -> dict[str, Any]:
-    expect(isinstance(classes, int) and classes > 0, "classes is a number of 1 or more, not {!r}", classes)
-    return {"classes": classes, "axis": axis_of(axis, labels.rank + 1), "dtype": dtype_of(dtype)}
+    return {"classes": whole(classes, "classes", 1), "axis": axis_of(axis, labels.rank + 1), "dtype": dtype_of(dtype)}
 
 
 def one_hot_reference(labels: np.ndarray, classes: int, axis: int, dtype: str) -> np.ndarray:
@@ -158,11 +157,7 @@ def labels_canonical(
 ) -> dict[str, Any]:
     check_reduction(reduction)
     if ignore_index is not None:
-        expect(
-            isinstance(ignore_index, (int, np.integer)) and not isinstance(ignore_index, bool),
-            "ignore_index is a label or None, not {!r}",
-            ignore_index,
-        )
+        ignore_index = whole(ignore_index, "ignore_index, where it is not None,")
         if labels.dtype.startswith(("i", "u")):  # else the types say what labels are
             limits = np.iinfo(labels.dtype)
             fits = limits.min <= ignore_index <= limits.max

@@ -23,7 +23,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import Shape, known, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, float_dtype, real, statistic
+from minigraph.core.op import Example, Op, axis_of, float_dtype, real, statistic, whole
 from minigraph.ops import broadcast
 from minigraph.ops.batch_norm import EPS, along, centered, channel_sum, other_axes, statistics_dtype
 from minigraph.ops.half import in_float32
@@ -140,7 +140,7 @@ def group_norm_types(x: Type, gamma: Type, beta: Type, /, groups: int, *, axis: 
 def group_norm_canonical(x: Type, gamma: Type, beta: Type, groups: Any, axis: Any, eps: Any) -> dict[str, Any]:
     expect(x.rank >= 2, "needs a batch and channels, (N, C, ...), got {}", x)
     float_dtype(x)
-    expect(type(groups) is int and groups >= 1, "groups is 1 or more, not {!r}", groups)
+    groups = whole(groups, "groups", 1)
     axis = axis_of(axis, x.rank)
     expect(axis > 0, "axis 0 is the batch; channels lie along another axis of {}", x)
     return {"groups": groups, "axis": axis, "eps": _eps(eps)}
@@ -254,7 +254,7 @@ def local_response_norm_types(
 
 
 def local_response_norm_canonical(x: Type, size: Any, axis: Any, **numbers: Any) -> dict[str, Any]:
-    expect(type(size) is int and size >= 1, "size is 1 or more channels, not {!r}", size)
+    size = whole(size, "size", 1)
     expect(x.rank >= 2, "needs a batch and channels, (N, C, ...), got shape {}", show(x.shape))
     return {"size": size, "axis": axis_of(axis, x.rank), **{name: float(n) for name, n in numbers.items()}}
 

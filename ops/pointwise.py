@@ -18,7 +18,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import broadcast
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type, dtype_of
-from minigraph.core.op import Example, Op, Sample, booleans, float_dtype, integers, positive, real, same_dtype
+from minigraph.core.op import Example, Op, Sample, booleans, float_dtype, integers, positive, real, same_dtype, whole
 from minigraph.ops.broadcast import sum_to
 
 ONE = (Example(real(2, 3)), Example(real()), Example(real(0, 3)), Example(real(3, 1, 5)))
@@ -417,11 +417,10 @@ def clip_canonical(x: Type, low: Any, high: Any) -> dict[str, Any]:
         elif x.is_float:
             bounds[name] = finite(name, bound)
         else:
-            whole = isinstance(bound, (int, np.integer)) and not isinstance(bound, bool)
-            expect(whole, "{} of integers is an integer, not {!r}", name, bound)
+            bound = whole(bound, f"{name} of integers")
             limits = np.iinfo(x.dtype)
             expect(limits.min <= bound <= limits.max, "{} is no number of dtype {}: {}", name, x.dtype, bound)
-            bounds[name] = int(bound)
+            bounds[name] = bound
     expect(bounds != {"low": None, "high": None}, "needs a low or a high bound")
     return bounds
 

@@ -18,7 +18,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import Size, known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, float_dtype, integers, real
+from minigraph.core.op import Example, Op, float_dtype, integers, real, whole
 from minigraph.ops.half import in_float32
 from minigraph.ops.pointwise import cast, exp, log, sqrt, where
 from minigraph.ops.reduce import max as largest
@@ -429,14 +429,14 @@ def _adaptive(x: np.ndarray, sizes: tuple[int, ...], layout: str, reduce: Any) -
     return from_channels_first(y, layout)
 
 
-def _axis_by_axis(x: Tensor, sizes: tuple[int, ...], layout: str, whole: Any) -> Tensor:
-    """A pool to given sizes, one axis after the other: `whole` pools one axis of what it is given to size 1."""
+def _axis_by_axis(x: Tensor, sizes: tuple[int, ...], layout: str, pooled: Any) -> Tensor:
+    """A pool to given sizes, one axis after the other: `pooled` pools one axis of what it is given to size 1."""
     for axis, m in reversed(list(zip(spatial_axes(layout), sizes))):
         n = x.shape[axis]
         if m == 1:
-            x = whole(x, axis)
+            x = pooled(x, axis)
         elif n != m:
-            x = concat([whole(slice_axis(x, axis, *part), axis) for part in _parts(known(n, "a size"), m)], axis=axis)
+            x = concat([pooled(slice_axis(x, axis, *part), axis) for part in _parts(known(n, "a size"), m)], axis=axis)
     return x
 
 
@@ -502,11 +502,11 @@ def adaptive_max_pool_expand(x: Tensor, sizes: tuple[int, ...], layout: str) -> 
     if window := _evenly(x, sizes, layout):
         return max_pool(x, window, layout=layout)
 
-    def whole(part: Tensor, axis: int) -> Tensor:
+    def pooled(part: Tensor, axis: int) -> Tensor:
         window = tuple(part.shape[i] if i == axis else 1 for i in spatial_axes(layout))
         return max_pool(part, window, layout=layout)
 
-    return _axis_by_axis(x, sizes, layout, whole)
+    return _axis_by_axis(x, sizes, layout, pooled)
 
 
 adaptive_max_pool: Op = Op(
@@ -548,7 +548,7 @@ def lp_pool(
 
     For p > 1 the root has no derivative at a window of zeros: gradients there are NaN.
     """
-    expect(isinstance(p, int) and p >= 1, "p is a whole number of 1 or more, not {!r}", p)
+    p = whole(p, "p", 1)
     geometry = _geometry(x.value.type, window, stride, padding, dilation, layout, ceil_mode)
     wide = cast(x, "float32") if x.dtype == "float16" else x
     size = wide if p % 2 == 0 else where(wide < 0.0, -wide, wide)

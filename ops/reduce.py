@@ -12,7 +12,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import known, product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, booleans, float_dtype, integers, real
+from minigraph.core.op import Example, Op, axis_of, booleans, float_dtype, integers, real, whole
 from minigraph.ops import broadcast
 from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, reduced, spread
 from minigraph.ops.constant import count_along
@@ -82,9 +82,9 @@ def var_types(x: Type, /, axes: Any = None, *, keepdims: bool = False, correctio
 
 
 def spread_canonical(x: Type, axes: Any, keepdims: Any, correction: Any) -> dict[str, Any]:
-    number = isinstance(correction, (int, np.integer)) and not isinstance(correction, bool)
-    expect(number and correction in (0, 1), "correction is 0 or 1, not {!r}", correction)
-    return {**axes_canonical(x, axes, keepdims), "correction": int(correction)}
+    correction = whole(correction, "correction, 0 or 1,")
+    expect(correction in (0, 1), "correction is 0 or 1, not {}", correction)
+    return {**axes_canonical(x, axes, keepdims), "correction": correction}
 
 
 @in_float32

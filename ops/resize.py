@@ -25,7 +25,7 @@ import numpy as np
 from minigraph.core.dim import Shape, Size, divide, shape_of, show
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, integers, real
+from minigraph.core.op import Example, Op, integers, real, whole
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape, transpose
 from minigraph.ops.window import arranged, channel_axis, layout_of, spatial_axes
@@ -307,8 +307,7 @@ def _blocks(x: Any, block: Any, mode: Any, layout: str | None) -> tuple[str, lis
 
     n and c are images and channels, s0 a spatial axis, b0 the place in the block along it.
     """
-    whole = isinstance(block, int) and not isinstance(block, bool) and block > 0
-    expect(whole, "the block is a number of pixels, 1 or more, not {!r}", block)
+    block = whole(block, "the block", 1)
     expect(mode in ("DCR", "CRD"), 'the mode is "DCR" or "CRD", not {!r}', mode)
     layout = layout_of(x.value.type, layout)
     rank = range(len(layout) - 2)

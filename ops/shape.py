@@ -14,7 +14,7 @@ import numpy as np
 from minigraph.core.dim import Dim, Shape, Size, divide, known, product, shape_of, show, size
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, integers, real, same_dtype
+from minigraph.core.op import Example, Op, axis_of, integers, real, same_dtype, whole
 from minigraph.ops.half import in_float32
 
 
@@ -310,8 +310,8 @@ def slice_axis(x: Any, axis: int, start: Any = None, stop: Any = None, step: int
 def flip(x: Any, axes: Any = None) -> Any:
     """x backwards along `axes`: one, several, or by default all."""
     turned = set(range(x.rank)) if axes is None else _axes_of(axes, x.rank)
-    whole = (None,) * x.rank
-    return slice_(x, whole, whole, tuple(-1 if i in turned else 1 for i in range(x.rank)))
+    ends = (None,) * x.rank
+    return slice_(x, ends, ends, tuple(-1 if i in turned else 1 for i in range(x.rank)))
 
 
 def split(x: Any, parts: Any, axis: int = 0) -> tuple[Any, ...]:
@@ -331,7 +331,7 @@ def split(x: Any, parts: Any, axis: int = 0) -> tuple[Any, ...]:
         fits = given == total and all(not isinstance(n, int) or n >= 0 for n in sizes)
         expect(fits, "sizes {} do not add up to the {} of axis {} of {}", show(sizes), total, axis, x)
     else:
-        expect(isinstance(parts, int) and parts > 0, "the number of parts is 1 or more, not {!r}", parts)
+        parts = whole(parts, "the number of parts", 1)
         try:
             sizes = [divide(total, parts)] * parts
         except GraphError:
@@ -413,9 +413,7 @@ def pad_types(x: Type, /, widths: Any, value: float = 0.0, mode: str = "constant
 def _widths_canonical(rank: int, widths: Any, mode: str) -> tuple[str, tuple[tuple[int, int], ...]]:
     mode = "wrap" if mode == "circular" else mode
     expect(mode in MODES, "the mode is one of {}, not {!r}", ", ".join(MODES), mode)
-    widths = tuple((before, after) for before, after in widths)
-    whole = all(isinstance(w, (int, np.integer)) and not isinstance(w, bool) for pair in widths for w in pair)
-    expect(whole, "widths are whole numbers, not {}", widths)
+    widths = tuple((whole(before, "a width"), whole(after, "a width")) for before, after in widths)
     expect(len(widths) == rank, "needs (before, after) for each of the {} axes, got {}", rank, widths)
     cropped = any(w < 0 for pair in widths for w in pair)
     expect(mode == "constant" or not cropped, "widths are 0 or more in mode {!r}, not {}", mode, widths)

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minigraph.core.dim import Size
-from minigraph.core.errors import expect
-from minigraph.core.op import axis_of
+from minigraph.core.op import axis_of, whole
 from minigraph.ops.broadcast import broadcast_to
 from minigraph.ops.shape import reshape
 
@@ -35,7 +34,4 @@ def repeat(x: Any, repeats: int, axis: int) -> Any:
 
 
 def _counts(given: Iterable[Any]) -> tuple[int, ...]:
-    counts = tuple(given)
-    whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts)
-    expect(whole, "repeats are 0 or more, in whole numbers, not {}", counts)
-    return counts
+    return tuple(whole(n, "how often x is repeated", 0) for n in given)

@@ -15,6 +15,7 @@ import numpy as np
 from minigraph.core.dim import Shape, Size
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
+from minigraph.core.op import whole
 
 Pairs = tuple[tuple[int, int], ...]
 SPATIAL = {1: "L", 2: "HW", 3: "DHW"}
@@ -50,9 +51,7 @@ def per_axis(given: Any, rank: int, what: str, least: int) -> tuple[int, ...]:
     """One number for all spatial axes, or one for each."""
     numbers = (given,) * rank if not isinstance(given, (tuple, list)) else tuple(given)
     expect(len(numbers) == rank, "{} has {} numbers for {} spatial axes", what, len(numbers), rank)
-    whole = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= least for n in numbers)
-    expect(whole, "{} is {} or more, in whole numbers, not {!r}", what, least, given)
-    return tuple(map(int, numbers))
+    return tuple(whole(n, what, least) for n in numbers)
 
 
 def padding_of(
@@ -79,12 +78,9 @@ def padding_of(
         given = (given,) * rank
     expect(len(given) == rank, "padding has {} entries for {} spatial axes", len(given), rank)
     entries = [tuple(p) if isinstance(p, (tuple, list)) else (p, p) for p in given]
-    expect(
-        all(len(p) == 2 and all(isinstance(n, int) and n >= 0 for n in p) for p in entries),
-        "padding is 0 or more, (before, after) for each spatial axis, not {}",
-        given,
-    )
-    return tuple(entries)
+    for p in entries:
+        expect(len(p) == 2, "padding is a number or (before, after) for each spatial axis, not {}", given)
+    return tuple((whole(a, "padding", 0), whole(b, "padding", 0)) for a, b in entries)
 
 
 def ceiled(

@@ -295,7 +295,7 @@ def test_prelu_has_a_slope_for_each_channel() -> None:
         (lambda x: pointwise.clip(x, -INF, INF), "needs a low or a high bound"),
         (lambda x: pointwise.clip(x, low=INF), "nothing would be left"),
         (lambda x: pointwise.clip(x, low="0"), "low is a finite number"),
-        (lambda x: pointwise.clip(mg.cast(x, "int64"), low=0.5), "low of integers is an integer"),
+        (lambda x: pointwise.clip(mg.cast(x, "int64"), low=0.5), "low of integers is a whole number"),
         (lambda x: pointwise.clip(mg.cast(x, "uint8"), low=-1), "low is no number of dtype uint8"),
         (lambda x: pointwise.isnan(mg.cast(x, "int64")), "needs floats"),
         (lambda x: activation.gelu(mg.cast(x, "int64")), "needs floats"),

@@ -201,7 +201,7 @@ def test_split_of_a_size_known_only_at_run_time() -> None:
         (lambda x: repeat(x, True, 0), "whole numbers"),
         (lambda x: mg.pad(x, ((0, 0),) * 3, mode="mirror"), "one of constant, edge"),
         (lambda x: mg.pad(x, ((-1, 0),) * 3, mode="edge"), "0 or more in mode 'edge'"),
-        (lambda x: mg.pad(x, ((1.5, 0),) * 3), "whole numbers"),
+        (lambda x: mg.pad(x, ((1.5, 0),) * 3), "whole number"),
         (lambda x: mg.pad(x, ((-2, -2), (0, 0), (0, 0))), "negative size"),
         (lambda x: mg.pad(x[:0], ((1, 0), (0, 0), (0, 0)), mode="wrap"), "nothing to pad"),
     ],
@@ -333,3 +333,41 @@ def test_what_resizing_cannot_do_is_said(function: Callable[[Any], Any], says: s
 def test_a_fraction_of_an_unknown_size_is_refused() -> None:
     with pytest.raises(mg.GraphError, match="not a polynomial"):
         build(lambda x: resize(x, scales=0.5), ("N", 1, "H"))
+
+
+LAYER: dict[str, Any] = {"window": 1, "bias": False}
+WHOLE: dict[str, tuple[Callable[[Any, Any], Any], Any]] = {
+    "padding": (lambda x, n: mg.max_pool(x, 2, padding=n), 1),
+    "padding in pairs": (lambda x, n: mg.max_pool(x, 2, padding=((n, n),)), 1),
+    "window": (mg.max_pool, 2),
+    "places of a pool": (mg.adaptive_avg_pool, 2),
+    "p of a pool": (lambda x, n: mg.lp_pool(x, 2, p=n), 2),
+    "groups of a convolution": (lambda x, n: mg.layers.conv1d(x, 6, groups=n, **LAYER), 3),
+    "channels of a convolution": (lambda x, n: mg.layers.conv1d(x, n, **LAYER), 2),
+    "groups of a transposed convolution": (lambda x, n: mg.layers.conv_transpose1d(x, 6, groups=n, **LAYER), 3),
+    "groups of group_norm": (lambda x, n: mg.layers.group_norm(x, n), 3),
+    "size of local_response_norm": (mg.local_response_norm, 2),
+    "features": (lambda x, n: mg.layers.linear(x, n, bias=False), 2),
+    "one axis": (lambda x, n: mg.sum(x, axes=n), 1),
+    "correction": (lambda x, n: mg.var(x, correction=n), 1),
+    "repeats": (tile, 2),
+    "parts": (lambda x, n: split(x, n, axis=2), 2),
+    "widths": (lambda x, n: mg.pad(x, ((0, 0), (0, 0), (n, n))), 1),
+    "block": (depth_to_space, 3),
+    "k": (mg.topk, 2),
+    "batch": (lambda x, n: mg.gather(x, x.builder.constant(np.zeros((2, 2), np.int64)), 1, batch=n), 1),
+    "classes": (lambda x, n: mg.one_hot(mg.cast(x, "int64"), n), 3),
+    "a bound": (lambda x, n: mg.clip(mg.cast(x, "int64"), n), 1),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_numbers_are_those_of_python_and_numpy(name: str) -> None:
+    """One rule for all attributes that count: NumPy's integers are numbers, and truths and fractions are not."""
+    function, n = WHOLE[name]
+    shape = (2, 6, 4) if name != "groups of a transposed convolution" else (2, 3, 4)
+    assert str(build(lambda x: function(x, np.int64(n)), shape)) == str(build(lambda x: function(x, n), shape))
+    for wrong in (True, n + 0.5, "1"):
+        with pytest.raises(mg.GraphError) as caught:
+            build(lambda x, wrong=wrong: function(x, wrong), shape)  # type: ignore[misc]
+        assert repr(wrong) in str(caught.value)

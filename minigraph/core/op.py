@@ -264,8 +264,18 @@ def float_dtype(*types: Type) -> str:
     return dtype
 
 
+def whole(value: Any, what: str, least: int | None = None) -> int:
+    """A whole number, of Python or NumPy, that is not below `least`; GraphError with `what` it is for others."""
+    number = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if least is None:
+        expect(number, "{} is a whole number, not {!r}", what, value)
+    else:
+        expect(number and value >= least, "{} is {} or more, in whole numbers, not {!r}", what, least, value)
+    return int(value)
+
+
 def axis_of(axis: Any, rank: int) -> int:
     """An axis counted from the front; -1 is the last one."""
-    expect(isinstance(axis, (int, np.integer)) and not isinstance(axis, bool), "an axis is an int, not {!r}", axis)
+    axis = whole(axis, "an axis")
     expect(-rank <= axis < rank, "there is no axis {} in {} dimensions", axis, rank)
-    return int(axis) % rank
+    return axis % rank

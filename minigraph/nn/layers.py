@@ -13,7 +13,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import known
 from minigraph.core.errors import expect
 from minigraph.core.initial import Constant, Initializer
-from minigraph.core.op import axis_of
+from minigraph.core.op import axis_of, whole
 from minigraph.nn.init import he_normal, normal, ones, zeros
 from minigraph.ops import activation, norm
 from minigraph.ops import batch_norm as bn
@@ -46,6 +46,7 @@ def linear(
     """x (..., I) times the transpose of weight (features, I), plus bias (features,): (..., features)."""
     with x.builder.layer("linear", name):
         expect(x.rank >= 2, "needs (batch, ..., features), got {}", x.value)
+        features = whole(features, "features", 1)
         shape = (features, known(x.shape[-1], "the number of features"))
         weight = x.builder.parameter("weight", shape, _initializer(weight_init, shape), x.dtype)
         y = matmul(x, transpose(weight))
@@ -74,7 +75,7 @@ def _conv(
         layout = layout_of(x.value.type, layout)
         axis = channel_axis(layout)
         inputs = known(x.shape[axis], "the number of channels")
-        expect(isinstance(groups, int) and groups >= 1, "groups is 1 or more, not {!r}", groups)
+        groups, channels = whole(groups, "groups", 1), whole(channels, "channels", 1)
         expect(inputs % groups == 0, "{} channels do not divide into {} groups", inputs, groups)
         shape = (channels, inputs // groups, *per_axis(window, rank, "window", 1))
         weight = x.builder.parameter("weight", shape, _initializer(weight_init, shape), x.dtype)
@@ -170,7 +171,7 @@ def depthwise_conv2d(
     """
     with x.builder.layer("depthwise_conv", name):
         expect(x.rank == 4, "depthwise_conv2d needs 4 axes, got {}", x.value)
-        expect(isinstance(multiplier, int) and multiplier >= 1, "multiplier is 1 or more, not {!r}", multiplier)
+        multiplier = whole(multiplier, "multiplier", 1)
         layout = layout_of(x.value.type, layout)
         axis = channel_axis(layout)
         channels = known(x.shape[axis], "the number of channels")
@@ -198,8 +199,7 @@ def _conv_transpose(
         layout = layout_of(x.value.type, layout)
         axis = channel_axis(layout)
         inputs = known(x.shape[axis], "the number of channels")
-        expect(isinstance(groups, int) and groups >= 1, "groups is 1 or more, not {!r}", groups)
-        expect(isinstance(channels, int) and channels >= 1, "channels is 1 or more, not {!r}", channels)
+        groups, channels = whole(groups, "groups", 1), whole(channels, "channels", 1)
         for count, what in ((inputs, "channels"), (channels, "output channels")):
             expect(count % groups == 0, "{} {} do not divide into {} groups", count, what, groups)
         window = per_axis(window, rank, "window", 1)
@@ -430,9 +430,7 @@ def embedding(
     """A row of weight (count, features) for each of tokens (...), integers from 0 to count - 1: (..., features)."""
     with tokens.builder.layer("embedding", name):
         expect(tokens.dtype in ("int32", "int64"), "tokens are int32 or int64, not {}", tokens.value)
-        for n, what in ((count, "count"), (features, "features")):
-            expect(isinstance(n, int) and n >= 1, "{} is 1 or more, not {!r}", what, n)
-        shape = (count, features)
+        shape = (whole(count, "count", 1), whole(features, "features", 1))
         return gather(tokens.builder.parameter("weight", shape, _initializer(weight_init, shape), dtype), tokens)
 
 
