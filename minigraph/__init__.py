@@ -49,7 +49,6 @@ from minigraph.ops.activation import (
 )
 from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, running_average
 from minigraph.ops.broadcast import broadcast_to, sum
-from minigraph.ops.constant import constant, count, fill
 from minigraph.ops.conv import conv, conv_input_gradient, conv_transpose, conv_weight_gradient
 from minigraph.ops.index import (
     arange,
@@ -236,14 +235,12 @@ __all__ = [
     "clip",
     "compile",
     "concat",
-    "constant",
     "conv",
     "conv_input_gradient",
     "conv_transpose",
     "conv_weight_gradient",
     "cos",
     "cosh",
-    "count",
     "cross_entropy",
     "cumsum",
     "depth_to_space",
@@ -257,7 +254,6 @@ __all__ = [
     "exp",
     "expand_dims",
     "expm1",
-    "fill",
     "fit",
     "flatten",
     "flip",

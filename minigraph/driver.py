@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -52,6 +53,7 @@ def training_step(
         each of these batches by itself: accumulation does not make its batch larger.
     outputs: what a step returns; all outputs of the model by default.
     """
+    expect(isinstance(optimizer, optim.Optimizer), "the optimizer is one such as optim.Adam(1e-3), not {!r}", optimizer)
     expect(
         loss in model.outputs,
         "there is no output {!r} to be made smaller; there are {}",
@@ -73,6 +75,7 @@ def training_step(
         optimizer.apply(builder, chosen, gradients)
         if accumulate > 1:
             optim.only_if(builder, last, before)
+    expect(not isinstance(outputs, str), "outputs is a list of names, not {!r}", outputs)
     names = list(model.outputs if outputs is None else outputs)
     return builder.build({name: builder.tensor(name) for name in names})
 
@@ -129,7 +132,10 @@ def compile(graph: Graph, state: State, backend: str = "auto") -> Program:
     or statistic, and one of another shape or dtype, is an error.
     backend: "numpy", or "auto" for the fastest that answers.
     """
-    expect(isinstance(state, State), "compile needs a State, as model.init() makes it, not {!r}", state)
+    expect(
+        isinstance(graph, Graph), "compile needs a Graph, as net.build(...) makes it, not a {}", type(graph).__name__
+    )
+    expect(isinstance(state, State), "compile needs a State, as model.init() makes it, not a {}", type(state).__name__)
     expect(
         backend == "auto" or backend in BACKENDS,
         "there is no backend {!r}; there are auto, {}",
@@ -169,7 +175,7 @@ class Program:
         return self._executable.peak_bytes
 
     def __call__(self, /, **inputs: Any) -> dict[str, np.ndarray]:
-        with self._lock:
+        with self._lock, self.state.lock if self.graph.updates else nullcontext():
             symbols, arrays = self._given(inputs)
             outputs, new, _ = self._executable.run(symbols, arrays)
             self.state.replace(new)
@@ -248,9 +254,13 @@ def _array(value: Value, given: Any) -> np.ndarray:
             fits, "input {!r} is {}; got numbers outside of {} to {}", value.name, value.type, limits.min, limits.max
         )
     else:
-        fits = array.dtype.kind in "biuf" and np.can_cast(array.dtype, dtype, "same_kind")
+        fits = not array.size or (array.dtype.kind in "biuf" and np.can_cast(array.dtype, dtype, "same_kind"))
         expect(fits, "input {!r} is {}; got {}", value.name, value.type, array.dtype)
-    return array.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype, copy=False)
+    fits = array.dtype.itemsize <= dtype.itemsize or np.isfinite(converted).sum() == np.isfinite(array).sum()
+    expect(fits, "input {!r} is {}; got numbers that are too large for it", value.name, value.type)
+    return converted
 
 
 def _solve(inputs: Iterable[Value], arrays: Mapping[str, np.ndarray]) -> dict[str, int]:

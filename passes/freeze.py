@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from minigraph.core.builder import Tensor
-from minigraph.core.ir import Graph, Node, Value
+from minigraph.core.errors import GraphError
+from minigraph.core.ir import Graph, Node, Value, describe
 from minigraph.core.rewrite import rewrite
 from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, running_average
 from minigraph.ops.random import dropout
@@ -46,9 +47,20 @@ def _state_of(graph: Graph, statistic: Value) -> Value | None:
 def freeze(graph: Graph) -> Graph:
     """The graph without updates, with running statistics and without dropout.
 
-    A batch norm that is not tracked stays.
+    A batch norm that is not tracked stays. Batch statistics that are outputs become the running ones. Raises GraphError
+    where a node computes with them, as gradients that are part of the model do: differentiate the frozen graph instead.
     """
     statistics = running_statistics(graph)
+    readers = graph.prune(updates=False).readers
+    for node in statistics:
+        for statistic in node.outputs[1:]:
+            other = next((reader for reader in readers.get(statistic, ()) if reader.op is not running_average), None)
+            if other is not None:
+                raise GraphError(
+                    describe(
+                        other, f"computes with the batch statistics of {node.name}, which a frozen graph does not have"
+                    )
+                )
 
     def replacement(node: Node, inputs: Sequence[Tensor]) -> Sequence[Tensor] | None:
         if node.op is dropout:

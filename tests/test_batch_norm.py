@@ -631,3 +631,19 @@ def test_what_does_not_fit_is_refused(build: Callable[[mg.Tensor], mg.Tensor], m
     net = mg.Builder()
     with pytest.raises(mg.GraphError, match=message):
         build(net.input("x", ("N", 3)))
+
+
+def test_gradients_inside_a_model_are_not_frozen_by_mistake() -> None:
+    """They use the batch's statistics; with the running ones in their place they would be wrong without a word."""
+    net = mg.Builder()
+    x = net.input("x", ("N", 3))
+    score = mg.sum(mg.square(layers.batch_norm(x)))
+    model = net.build(score=score, slope=mg.gradient(score, [x])[0])
+    with pytest.raises(mg.GraphError, match=r"computes with the batch statistics of bn1\.batch_norm"):
+        mg.inference(model)
+    frozen = mg.Builder.extending(mg.inference(model, outputs=["score"]))
+    again = frozen.build(slope=mg.gradient(frozen.tensor("score"), [frozen.tensor("x")])[0])
+    state = model.init()
+    state["bn1.running_var"] = np.array([4.0, 1.0, 0.25])
+    found = mg.compile(again, state)(x=np.ones((2, 3)))["slope"]
+    np.testing.assert_allclose(found, np.tile(2 / np.array([4.0, 1.0, 0.25]), (2, 1)), rtol=1e-4)  # eps is 1e-5 of 0.25

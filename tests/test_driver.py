@@ -73,11 +73,12 @@ def test_a_step_moves_by_rate_times_gradient():
     net = mg.Builder.extending(model)
     wrt = list(net.parameters)
     gradients = mg.compile(
-        net.build({p.name: g for p, g in zip(wrt, mg.gradient(net.tensor("loss"), wrt))}), model.init(seed=0)
+        net.build({f"d.{p.name}": g for p, g in zip(wrt, mg.gradient(net.tensor("loss"), wrt))}), model.init(seed=0)
     )(**batch())
     state = model.init(seed=0)
     mg.compile(mg.training_step(model, "loss", mg.optim.SGD(0.5)), state)(**batch())
     for name, gradient in gradients.items():
+        name = name.removeprefix("d.")
         np.testing.assert_allclose(state[name], model.init(seed=0)[name] - 0.5 * gradient, rtol=1e-12, atol=1e-14)
 
 
@@ -727,3 +728,23 @@ def test_integers_and_bools_are_finite():
     net = mg.Builder()
     x = net.input("x", (2,), "int64")
     assert mg.compile(net.build(y=x < 1), mg.State()).first_not_finite(x=[0, 1]) is None
+
+
+def test_two_programs_that_move_one_state_lose_no_step():
+    net = mg.Builder()
+    total = net.variable("total", (), mg.init.zeros)
+    net.update(total, total + net.input("x", ()))
+    graph = net.build(total=total)
+    state = graph.init()
+    programs = [mg.compile(graph, state) for _ in range(2)]
+
+    def work(program):
+        for _ in range(300):
+            program(x=1)
+
+    threads = [threading.Thread(target=work, args=(program,)) for program in programs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert state["total"] == 600

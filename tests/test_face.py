@@ -9,8 +9,8 @@ import minigraph as mg
 
 # Ops that nobody writes: gradients and transposes, and what layers and functions are made of.
 INNER = {
-    "avg_pool_gradient", "batch_norm_gradient", "iota", "max_pool_gradient", "max_pool_select", "pad_gradient",
-    "resize_gradient", "unslice",
+    "avg_pool_gradient", "batch_norm_gradient", "constant", "count", "fill", "iota", "max_pool_gradient",
+    "max_pool_select", "pad_gradient", "resize_gradient", "unslice",
 }  # fmt: skip
 
 

@@ -265,11 +265,47 @@ def test_a_node_never_takes_the_name_of_an_input():
     assert graph.value("relu") is graph.inputs[0]
 
 
-def test_an_input_that_comes_after_a_node_of_its_name_is_refused_clearly():
+def test_an_input_may_have_the_name_of_an_inner_node():
     net = mg.Builder()
-    mg.relu(net.input("x", (2,)))
-    with pytest.raises(GraphError, match="already something called 'relu'"):
-        net.input("relu", (2,))
+    y = mg.relu(net.input("x", (2,)))
+    graph = net.build(y=y + net.input("relu", (2,)))
+    assert graph.value("relu") is graph.inputs[1]
+    again = mg.parse(str(graph))
+    found = mg.compile(again, mg.State())(x=[-1, 2], relu=[10, 20])["y"]
+    assert found.tolist() == [10, 22]
+
+
+def test_an_output_has_no_name_of_another_value():
+    net = mg.Builder()
+    x, w = net.input("x", ("N", 2)), net.parameter("w", (2,), mg.init.zeros)
+    for name in ("x", "w"):
+        with pytest.raises(GraphError, match=f"output '{name}' is not the input or state of that name"):
+            net.build({name: x * w})
+    assert net.build(x=x).outputs["x"] is x.value
+
+
+def test_values_of_a_node_keep_their_names_from_inputs():
+    net = mg.Builder()
+    values, _ = mg.topk(net.input("x", ("N", 3)), 2)
+    other = net.input("topk.values", ("N", 2))
+    graph = net.build(loss=mg.sum(values * other))
+    assert graph.value("topk.values") is other.value
+    again = mg.Builder.extending(mg.parse(str(graph)))
+    mg.gradient(again.tensor("loss"), [again.tensor("x")])
+
+
+def test_a_number_passes_by_a_name_that_was_given():
+    net = mg.Builder()
+    x = net.input("x", ("N", 2))
+    layers.linear(x, 2, name="linear1")
+    layers.linear(x, 2)
+    assert [p.name for p in net.parameters] == ["linear1.weight", "linear1.bias", "linear2.weight", "linear2.bias"]
+
+
+def test_a_symbol_may_be_called_self():
+    net = mg.Builder()
+    graph = net.build(y=net.input("x", ("self",)) + 1)
+    assert graph.bind(self=3).outputs["y"].type.shape == (3,)
 
 
 @pytest.mark.parametrize(
@@ -788,3 +824,19 @@ def test_values_and_nodes_are_compared_by_identity():
     node = small().nodes[0]
     assert dataclasses.replace(node) != node
     assert isinstance(node, Node)
+
+
+def test_a_tensor_is_no_sequence_and_no_number():
+    x = mg.Builder().input("x", ("N", 2))
+    with pytest.raises(GraphError, match="cannot be iterated"):
+        list(x)
+    with pytest.raises(GraphError, match="use equal"):
+        x == 0  # noqa: B015
+    assert x == x
+    assert x != mg.relu(x)
+
+
+def test_outputs_without_names_are_refused():
+    net = mg.Builder()
+    with pytest.raises(GraphError, match="outputs have names"):
+        net.build([net.input("x", ())])  # type: ignore[arg-type]

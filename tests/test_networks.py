@@ -199,10 +199,10 @@ def has_the_gradient_of_differences(data, depth):
     net = mg.Builder.extending(model)
     wrt = [net.tensor("image"), *net.parameters]
     gradients = mg.gradient(net.tensor("loss"), wrt)
-    both = net.build({"loss": net.tensor("loss"), **{p.name: g for p, g in zip(wrt, gradients)}})
+    both = net.build({"loss": net.tensor("loss"), **{f"d.{p.name}": g for p, g in zip(wrt, gradients)}})
     reads_back(both)
     inputs, state = batch(model, data.draw(st.integers(2, 4), label="batch"), 3), model.init(seed=2)
-    got = mg.compile(both, state)(**inputs)
+    got = {name.removeprefix("d."): array for name, array in mg.compile(both, state)(**inputs).items()}
 
     rng = np.random.default_rng(4)
     direction = {p.name: rng.normal(size=got[p.name].shape) for p in wrt}

@@ -364,3 +364,28 @@ def test_an_optimizer_of_the_users_own():
         return w - 0.01 * np.where(g < 0, -1, 1)
 
     compare(Sign(0.01), by_hand)
+
+
+@pytest.mark.parametrize("make", [optim.RMSprop, optim.Adam, optim.AdamW])
+def test_half_precision_weights_with_no_gradient_stay_numbers(make):
+    """1e-8 is 0 in float16, and 0 / (0 + 0) no number: slots and the step are float32."""
+    net = mg.Builder()
+    w = net.parameter("w", (2,), mg.init.ones, "float16")
+    graph = net.build(loss=mg.sum(w * net.input("x", (2,), "float16")))
+    state = graph.init()
+    train = mg.compile(mg.training_step(graph, "loss", make(0.25)), state)
+    train(x=[0.0, 1.0])
+    assert state["w"].dtype == np.float16
+    assert state["w"][0] == 1.0
+    assert np.isfinite(state["w"]).all()
+    assert state["w"][1] < 1.0
+    assert all(state[name].dtype == np.float32 for name in train.created if name.startswith("optimizer.w."))
+
+
+def test_a_parameter_that_the_model_moves_itself_is_not_trained_as_well():
+    net = mg.Builder()
+    w = net.parameter("w", (2,), mg.init.ones)
+    net.update(w, mg.clip(w, -1.0, 1.0))
+    graph = net.build(loss=mg.sum(w * w))
+    with pytest.raises(GraphError, match=r"w: float32.* is updated by the model itself"):
+        mg.training_step(graph, "loss", optim.SGD(0.1))

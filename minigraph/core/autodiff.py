@@ -75,7 +75,7 @@ def _sweep(builder: Builder, nodes: Sequence[Node], parts: Parts, wrt: Sequence[
     for node in reversed(path):
         if parts.keys().isdisjoint(node.outputs):
             continue
-        with builder.origin(_backward(node)), builder.scope(f"{node.name}.grad"):
+        with builder.origin(_backward(node)), builder.scope(f"{node.name}.grad".replace("~", "_")):
             gradients = {value: _total(parts, value) for value in node.outputs if value in parts}
             contributions = _of_node(builder, node, gradients)
             _check(node, contributions)

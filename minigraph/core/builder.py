@@ -34,12 +34,13 @@ class Builder:
         self._state: dict[str, Variable] = {}
         self._outputs: dict[str, Value] = {}
         self._updates: dict[Value, Value] = {}
-        self._names: set[str] = set()
+        self._reserved: set[str] = set()  # names of inputs and state
+        self._names: set[str] = set()  # these, and those of nodes
         self._counts: Counter[str] = Counter()  # of nodes, by full name
         self._scope = ""
         self._layers: dict[str, Counter[str]] = {"": Counter()}  # numbered layers, by the scope they are in
         self._symbols: set[str] = set()
-        self._taken: set[str] = set()  # scopes of the graph that this one extends
+        self._taken: set[str] = set()  # scopes that have state, and those of the graph that this one extends
         self._shared = False
         self._origin: Origin | None = None
         self._streams = 0
@@ -57,6 +58,7 @@ class Builder:
         builder._symbols = set(graph.symbols)
         builder._outputs = dict(graph.outputs)
         builder._updates = dict(graph.updates)
+        builder._reserved = {*graph.variables, *(value.name for value in graph.inputs)}
         builder._names = {*graph.values, *(node.name for node in graph.nodes)}
         for name in builder._names:
             builder._taken.update(name[:i] for i, letter in enumerate(name) if letter == ".")
@@ -108,7 +110,10 @@ class Builder:
 
     def constant(self, given: Any, dtype: Any = None) -> Tensor:
         """A number or an array that never changes, in its own dtype or in `dtype`. Python floats become float32."""
-        array = np.asarray(given)
+        try:
+            array = np.asarray(given)
+        except ValueError as error:
+            raise GraphError(f"a constant is a number or an array: {error}") from None
         if dtype is None:
             dtype = array.dtype if hasattr(given, "dtype") or array.dtype.kind != "f" else "float32"
         dtype = dtype_of(dtype)
@@ -229,8 +234,10 @@ class Builder:
 
     def _interface(self, name: str) -> str:
         expect(_is_name(name), "names have letters, digits and any of _ . - /, not {!r}", name)
-        expect(name not in self._names, "there is already something called {!r} in {!r}", name, self.name)
+        expect(name not in self._reserved, "there is already something called {!r} in {!r}", name, self.name)
+        self._reserved.add(name)
         self._names.add(name)
+        self._taken.update(name[:i] for i, letter in enumerate(name) if letter == ".")
         return name
 
     def _fresh(self, kind: str) -> str:
@@ -261,6 +268,7 @@ class Builder:
             outputs: tuple[Value, ...] = (Value(types[0], name),)
         else:
             outputs = tuple(Value(t, f"{name}.{o}") for t, o in zip(types, op.outputs, strict=True))
+            self._names.update(value.name for value in outputs)
         self.nodes.append(Node(op, inputs, outputs, complete, name, origin))
         return tuple([Tensor(self, value) for value in outputs])
 
@@ -296,6 +304,7 @@ class Builder:
 
     def build(self, outputs: Mapping[str, Tensor] | None = None, /, **more: Tensor) -> Graph:
         """The finished graph with these outputs by name; nodes that no output and no update needs are left out."""
+        expect(outputs is None or isinstance(outputs, Mapping), "outputs have names: build(y=...), not {!r}", outputs)
         named = {**(outputs or {}), **more}
         for name, tensor in named.items():
             expect(_is_name(name), "outputs have letters, digits and any of _ . - / in their names, not {!r}", name)
@@ -448,6 +457,18 @@ class Tensor:
         sizes = iter(part.shape)
         named = [(k, 1 if k is None else next(sizes)) for k in full]
         return OPS["reshape"](part, tuple(n for k, n in named if not isinstance(k, int)))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        raise GraphError(f"{self.value} cannot be iterated over while the graph is built; use split, x[i], or an op")
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (bool, int, float, np.ndarray, np.generic)):
+            raise GraphError(
+                f"== asks whether two tensors are one; to compare the numbers of {self.value} use equal(x, y)"
+            )
+        return self is other
+
+    __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
         raise GraphError(f"{self.value} has no truth value while the graph is built; use where(condition, x, y)")

@@ -21,6 +21,7 @@ class Initializer:
     known: ClassVar[dict[str, type[Initializer]]] = {}
 
     def __init_subclass__(cls) -> None:
+        expect(cls.__name__ not in Initializer.known, "there is already an initializer {!r}", cls.__name__)
         Initializer.known[cls.__name__] = cls
 
     def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

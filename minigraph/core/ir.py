@@ -162,10 +162,10 @@ class Graph:
 
     @cached_property
     def values(self) -> Mapping[str, Value]:
-        """Every value by name."""
-        found = {value.name: value for value in self.inputs}
+        """Every value by name; a name of the interface is that of the interface."""
+        found = {value.name: value for node in self.nodes for value in node.outputs}
         found.update((variable.name, variable.value) for variable in self.state)
-        found.update((value.name, value) for node in self.nodes for value in node.outputs)
+        found.update((value.name, value) for value in self.inputs)
         return found
 
     def value(self, name: str) -> Value:
@@ -229,6 +229,7 @@ class Graph:
                 expect(not strange, "no input tells how large {} is, in {}", strange, value)
         for name, value in self.outputs.items():
             expect(value in known, "output {!r} is not defined", name)
+            expect(name not in names or value.name == name, "output {!r} is not the input or state of that name", name)
         states = {variable.value for variable in self.state}
         for old, new in self.updates.items():
             expect(old in states, "{} is updated but is not state", old)
@@ -241,6 +242,7 @@ class Graph:
 
         Updates keep what they read: a training graph pruned to its loss still moves its running statistics.
         """
+        expect(not isinstance(outputs, str), "outputs is a list of names, not {!r}", outputs)
         names = list(self.outputs if outputs is None else outputs)
         for name in names:
             expect(name in self.outputs, "there is no output {!r}; there are {}", name, ", ".join(self.outputs))
@@ -256,7 +258,7 @@ class Graph:
             moved,
         )
 
-    def bind(self, **symbols: int) -> Graph:
+    def bind(self, /, **symbols: int) -> Graph:
         """The same graph with numbers for all of its symbols. Every node's types are inferred and checked anew."""
         missing = self.symbols - symbols.keys()
         expect(not missing, "no size is given for {}", ", ".join(sorted(missing)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,10 @@ class State(MutableMapping[str, np.ndarray]):
     A new array must have the old one's shape; it takes the old one's dtype.
     """
 
+    lock: threading.RLock  # held by whoever reads arrays, computes others from them and puts these back
+
     def __init__(self, arrays: Mapping[str, Any] = {}):
+        self.lock = threading.RLock()
         self._arrays = {name: _frozen(name, array) for name, array in arrays.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -96,9 +100,8 @@ class State(MutableMapping[str, np.ndarray]):
         }
         difference = Difference(missing, superfluous, other)
         if strict and difference:
-            raise GraphError(
-                f"{os.fspath(path)} does not fit this state.\n{difference}\nload(..., strict=False) takes what fits"
-            )
+            what = "load(..., strict=False) takes what fits; State.read(file) gives all that the file has"
+            raise GraphError(f"{os.fspath(path)} does not fit this state.\n{difference}\n{what}")
         self.replace({name: arrays[name] for name in common if name not in other})
         return difference
 

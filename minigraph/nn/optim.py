@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.errors import expect
@@ -113,20 +114,23 @@ class Optimizer:
 
     A subclass defines `step(builder, parameter, gradient, rate, time)`: inside the parameter's scope it makes its slots
     with `slot`, updates them, and returns what is taken from the parameter. `time` is the number of this step, from 1,
-    a float64 scalar; `rate` has the parameter's dtype.
+    a float64 scalar. The others have the parameter's dtype, but float32 where that is float16, whose smallest number is
+    larger than the eps of some.
 
     weight_decay: adds weight_decay * w to the gradient (an L2 penalty). decay: a pattern over the names of parameters.
     """
 
+    decoupled: ClassVar[bool] = False  # weight decay goes past the gradient
     rate: Rate
     _: KW_ONLY
     weight_decay: float = 0.0
     decay: str | None = None
 
     def __post_init__(self) -> None:
-        number = isinstance(self.rate, (int, float)) and math.isfinite(self.rate)
-        fits = number or isinstance(self.rate, str) or callable(self.rate)
-        expect(fits, "a learning rate is a number, a schedule or the name of an input, not {!r}", self.rate)
+        number = isinstance(self.rate, (int, float)) and math.isfinite(self.rate) and self.rate >= 0
+        name = isinstance(self.rate, str) and not self.rate[:1].isdigit()
+        fits = number or name or callable(self.rate)
+        expect(fits, "a learning rate is 0 or more, a schedule or the name of an input, not {!r}", self.rate)
         expect(self.weight_decay >= 0, "weight_decay is 0 or more, not {}", self.weight_decay)
 
     def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
@@ -138,10 +142,6 @@ class Optimizer:
             return False
         return parameter.rank >= 2 if self.decay is None else fnmatchcase(parameter.name, self.decay)
 
-    def penalized(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        """The gradient with that of the penalty."""
-        return gradient + parameter * self.weight_decay if self.decays(parameter) else gradient
-
     def apply(self, builder: Builder, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Add the update of each parameter by its gradient."""
         named = self.decay is None or any(map(self.decays, parameters)) or not self.weight_decay
@@ -150,12 +150,23 @@ class Optimizer:
             counter = builder.variable("step", (), Constant(0), "int64", "counter")
             builder.update(counter, counter + 1)
             now = cast(counter, "float64")
-            rates, time = self._rates(builder, now, dict.fromkeys(p.dtype for p in parameters)), now + 1.0
+            rates, time = self._rates(builder, now, dict.fromkeys(_wide(p) for p in parameters)), now + 1.0
             for parameter, gradient in zip(parameters, gradients, strict=True):
+                free = builder.latest(parameter).value is parameter.value
+                expect(free, "{} is updated by the model itself; leave it out with trainable=", parameter.value)
                 with builder.scope(parameter.name):
-                    gradient = self.penalized(parameter, gradient)
-                    moved = self.step(builder, parameter, gradient, rates[parameter.dtype], time)
-                    builder.update(parameter, parameter - moved)
+                    rate, w, g = (
+                        rates[_wide(parameter)],
+                        cast(parameter, _wide(parameter)),
+                        cast(gradient, _wide(parameter)),
+                    )
+                    decays = self.decays(parameter)
+                    if decays and not self.decoupled:
+                        g = g + w * self.weight_decay
+                    moved = self.step(builder, w, g, rate, time)
+                    if decays and self.decoupled:
+                        moved = moved + w * (rate * self.weight_decay)
+                    builder.update(parameter, cast(w - moved, parameter.dtype))
 
     def _rates(self, builder: Builder, now: Tensor, dtypes: Iterable[str]) -> dict[str, Tensor]:
         """The learning rate of this step, in each dtype."""
@@ -166,7 +177,13 @@ class Optimizer:
                 rate = builder.input(self.rate, (), "float64")
         else:
             rate = self.rate(now)
+            expect(isinstance(rate, Tensor), "a schedule makes a tensor of its step, not {!r}", rate)
         return {dtype: cast(rate, dtype) for dtype in dtypes}
+
+
+def _wide(parameter: Tensor) -> str:
+    """The dtype in which a parameter is updated."""
+    return "float32" if parameter.dtype == "float16" else parameter.dtype
 
 
 @dataclass(frozen=True)
@@ -252,15 +269,9 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019): w also loses rate * weight_decay * w."""
 
+    decoupled: ClassVar[bool] = True
     _: KW_ONLY
     weight_decay: float = 0.01
-
-    def penalized(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        return gradient
-
-    def step(self, builder: Builder, parameter: Tensor, gradient: Tensor, rate: Tensor, time: Tensor) -> Tensor:
-        moved = super().step(builder, parameter, gradient, rate, time)
-        return moved + parameter * (rate * self.weight_decay) if self.decays(parameter) else moved
 
 
 # around the optimizer
