@@ -14,6 +14,24 @@ from minigraph.core.ir import FLOATS, Type, dtype_of
 from minigraph.core.op import Example, Literal, Op, axis_of, real
 
 
+def number_of(value: Any, dtype: str) -> bool | int | float:
+    """The value as a number of a dtype: the one that was given. A float may be rounded, but not to 0 or inf."""
+    kind = bool if dtype == "bool" else float if dtype in FLOATS else int
+    try:
+        number = kind(value)
+        same = kind is float or bool(number == value)
+    except (TypeError, ValueError, OverflowError):
+        raise GraphError(f"{value!r} is not a number of dtype {dtype}") from None
+    expect(same, "{!r} is not a number of dtype {}", value, dtype)
+    if kind is int:
+        limits = np.iinfo(dtype)
+        expect(limits.min <= number <= limits.max, "{!r} is not a number of dtype {}", value, dtype)
+    elif kind is float and math.isfinite(number):
+        expect(abs(number) <= float(np.finfo(dtype).max), "{!r} is too large for {}", value, dtype)
+        expect(number == 0 or np.dtype(dtype).type(number) != 0, "{!r} is too small for {}", value, dtype)
+    return number
+
+
 def fill_types(*, value: Any, shape: Any = (), dtype: str = "float32") -> Type:
     """One number in every place of `shape`."""
     return Type(shape, dtype)
@@ -21,17 +39,7 @@ def fill_types(*, value: Any, shape: Any = (), dtype: str = "float32") -> Type:
 
 def fill_canonical(*, value: Any, shape: Any, dtype: Any) -> dict[str, Any]:
     dtype = dtype_of(dtype)
-    kind = bool if dtype == "bool" else float if dtype in FLOATS else int
-    try:
-        number = kind(value)
-    except (TypeError, ValueError, OverflowError):
-        raise GraphError(f"{value!r} is not a number of dtype {dtype}") from None
-    if kind is int:
-        limits = np.iinfo(dtype)
-        expect(number == value and limits.min <= number <= limits.max, "{!r} is not a number of dtype {}", value, dtype)
-    elif kind is float and math.isfinite(number):
-        expect(abs(number) <= np.finfo(dtype).max, "{!r} is too large for {}", value, dtype)
-    return {"value": number, "shape": shape_of(shape), "dtype": dtype}
+    return {"value": number_of(value, dtype), "shape": shape_of(shape), "dtype": dtype}
 
 
 fill = Op(

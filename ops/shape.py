@@ -15,6 +15,7 @@ from minigraph.core.dim import Dim, Shape, Size, divide, known, product, shape_o
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, axis_of, integers, real, same_dtype, whole
+from minigraph.ops.constant import number_of
 from minigraph.ops.half import in_float32
 
 
@@ -422,8 +423,7 @@ def _widths_canonical(rank: int, widths: Any, mode: str) -> tuple[str, tuple[tup
 
 def pad_canonical(x: Type, widths: Any, value: Any, mode: Any) -> dict[str, Any]:
     mode, widths = _widths_canonical(x.rank, widths, mode)
-    kind = bool if x.dtype == "bool" else float if x.is_float else int
-    return {"widths": widths, "value": kind(value if mode == "constant" else 0), "mode": mode}
+    return {"widths": widths, "value": number_of(value if mode == "constant" else 0, x.dtype), "mode": mode}
 
 
 def _sources(n: int, before: int, after: int, mode: str) -> np.ndarray:

@@ -12,6 +12,7 @@ import minigraph as mg
 from independent.resize import LOOPS
 from minigraph.core import proof
 from minigraph.core.op import Sample
+from minigraph.ops.constant import fill
 from minigraph.ops.resize import depth_to_space, resize, space_to_depth
 from minigraph.ops.shape import expand_dims, flip, moveaxis, slice_axis, split, squeeze, stack, swapaxes
 from minigraph.ops.tile import repeat, tile
@@ -371,3 +372,21 @@ def test_whole_numbers_are_those_of_python_and_numpy(name: str) -> None:
         with pytest.raises(mg.GraphError) as caught:
             build(lambda x, wrong=wrong: function(x, wrong), shape)  # type: ignore[misc]
         assert repr(wrong) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "says"),
+    [
+        ("uint8", 2.7, "2.7 is not a number of dtype uint8"),
+        ("uint8", 300, "300 is not a number of dtype uint8"),
+        ("bool", 5, "5 is not a number of dtype bool"),
+        ("float16", 1e6, "1000000.0 is too large for float16"),
+        ("float16", 1e-9, "1e-09 is too small for float16"),
+        ("float32", "x", "'x' is not a number of dtype float32"),
+    ],
+)
+def test_what_pads_and_fills_is_a_number_of_the_dtype(dtype: str, value: Any, says: str) -> None:
+    attrs = {"value": value, "dtype": dtype}
+    for function in (lambda x: mg.pad(x, ((1, 0),), value), lambda x: x.builder.emit(fill, (), attrs)):
+        with pytest.raises(mg.GraphError, match=says):
+            build(function, (3,), dtype)
