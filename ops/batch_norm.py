@@ -26,7 +26,7 @@ from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, axis_of, float_dtype, positive, real, statistic
 from minigraph.ops import broadcast
 from minigraph.ops.constant import count_along
-from minigraph.ops.pointwise import cast, equal, sqrt, where
+from minigraph.ops.pointwise import cast, equal, finite, sqrt, where
 from minigraph.ops.reduce import mean
 from minigraph.ops.shape import reshape
 
@@ -43,15 +43,21 @@ def along(rank: int, axis: int) -> tuple[int, ...]:
     return tuple(-1 if i == axis else 1 for i in range(rank))
 
 
+def eps_of(given: Any) -> float:
+    """What is added to a variance: a finite number that is not below 0."""
+    eps = finite("eps", given)
+    expect(eps >= 0, "eps is 0 or more, not {}", eps)
+    return eps
+
+
 def statistics_dtype(x: Type) -> str:
+    """The dtype of the statistics and parameters of x: that of x, but float32 where x is float16."""
     return "float32" if float_dtype(x) == "float16" else x.dtype
 
 
 def _canonical(x: Type, axis: Any, eps: Any) -> dict[str, Any]:
     expect(x.rank >= 2, "needs a batch and channels, (N, C, ...), got {}", x)
-    eps = float(eps)
-    expect(eps >= 0, "eps is 0 or more, not {}", eps)
-    return {"axis": axis_of(axis, x.rank), "eps": eps}
+    return {"axis": axis_of(axis, x.rank), "eps": eps_of(eps)}
 
 
 def _check_parameters(x: Type, axis: int, **parameters: Type) -> None:
@@ -179,8 +185,9 @@ def batch_norm_gradient_types(
 ) -> tuple[Type, Type, Type]:
     """From the gradient g of y, and x, gamma, mean and var of the forward: (dx, dgamma, dbeta).
 
-    dbeta = sum(g),  dgamma = sum(g * x^),  dx = gamma / sigma * (g - dbeta/n - x^ * dgamma/n),  x^ = (x - mean) /
-    sigma.
+    With x^ = (x - mean) / sigma:
+
+        dbeta = sum(g),  dgamma = sum(g * x^),  dx = gamma / sigma * (g - dbeta/n - x^ * dgamma/n)
 
     `mean` is a rounded number. What it is off by, the mean of x - mean, is taken off as well: without that, x^ is off
     by mean / sigma * 6e-8 in float32, which at 1e4 +- 0.1 is half a percent.
@@ -294,8 +301,8 @@ def running_average_types(
     """running + momentum * (batch - running): a statistic of this batch, joined to those of the batches before.
 
     count: how many numbers the statistic is of; of none, `running` stays as it is. momentum: a scalar, the weight of
-        the new
-    one (PyTorch's convention). unbiased=True, for variances, first takes the batch's times count / (count - 1).
+        the new one (PyTorch's convention).
+    unbiased=True, for variances, first takes the batch's times count / (count - 1).
     """
     expect(running == batch, "the running average is {}, and the batch's {}", running, batch)
     for name, t in (("count", count), ("momentum", momentum)):

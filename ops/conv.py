@@ -68,10 +68,9 @@ def conv_types(
     """Convolve x (N, C, H, W) with w (O, C/groups, kh, kw): (N, O, H', W'). Also 1-D and 3-D.
 
     stride, dilation: a number, or one for each spatial axis. padding: a number, one for each axis, (before, after) for
-        each,
-    "valid", or "same" (H' = ceil(H / stride)). groups: each group of C/groups channels makes O/groups of the outputs
-    (groups = C is depthwise). layout: "NCHW" (default) or "NHWC"; "NCL", "NLC", "NCDHW", "NDHWC". Sizes may be symbols
-    where the stride divides them.
+    each, "valid", or "same" (H' = ceil(H / stride)). groups: each group of C/groups channels makes O/groups of the
+    outputs (groups = C is depthwise). layout: "NCHW" (default) or "NHWC"; "NCL", "NLC", "NCDHW", "NDHWC". Sizes may be
+    symbols where the stride divides them.
     """
     dtype, channels = float_dtype(x, w), x.shape[channel_axis(layout)]  # type: ignore[arg-type]
     expect(all(isinstance(n, int) for n in w.shape), "the sizes of a weight are numbers, not {}", w)

@@ -330,7 +330,8 @@ nll_loss = Op(
 
 def accuracy(logits: Tensor, labels: Tensor, axis: int = 1) -> Tensor:
     """The share of labels that have the largest logit, as a float32 scalar."""
-    return mean(cast(equal(argmax(logits, axis), cast(labels, "int64")), "float32"))
+    with logits.builder.scope("accuracy"):
+        return mean(cast(equal(argmax(logits, axis), cast(labels, "int64")), "float32"))
 
 
 # of probabilities

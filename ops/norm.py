@@ -25,17 +25,11 @@ from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, axis_of, float_dtype, real, statistic, whole
 from minigraph.ops import broadcast
-from minigraph.ops.batch_norm import EPS, along, centered, channel_sum, other_axes, statistics_dtype
+from minigraph.ops.batch_norm import EPS, along, centered, channel_sum, eps_of, other_axes, statistics_dtype
 from minigraph.ops.half import in_float32
-from minigraph.ops.pointwise import cast, exp, log, sqrt
+from minigraph.ops.pointwise import cast, exp, finite, log, sqrt
 from minigraph.ops.reduce import mean
 from minigraph.ops.shape import pad, reshape, slice_axis
-
-
-def _eps(given: Any) -> float:
-    eps = float(given)
-    expect(eps >= 0, "eps is 0 or more, not {}", eps)
-    return eps
 
 
 def _check_parameters(x: Type, shape: Shape, meaning: str, **parameters: Type) -> None:
@@ -83,7 +77,7 @@ def layer_norm_types(x: Type, gamma: Type, beta: Type, /, *, axis: int = -1, eps
 
 def _last_canonical(x: Type, axis: Any, eps: Any) -> dict[str, Any]:
     float_dtype(x)
-    return {"axis": axis_of(axis, x.rank), "eps": _eps(eps)}
+    return {"axis": axis_of(axis, x.rank), "eps": eps_of(eps)}
 
 
 def layer_norm_reference(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, axis: int, eps: float) -> np.ndarray:
@@ -143,7 +137,7 @@ def group_norm_canonical(x: Type, gamma: Type, beta: Type, groups: Any, axis: An
     groups = whole(groups, "groups", 1)
     axis = axis_of(axis, x.rank)
     expect(axis > 0, "axis 0 is the batch; channels lie along another axis of {}", x)
-    return {"groups": groups, "axis": axis, "eps": _eps(eps)}
+    return {"groups": groups, "axis": axis, "eps": eps_of(eps)}
 
 
 def _grouped(shape: Any, groups: int, axis: int) -> tuple[Any, tuple[int, ...]]:
@@ -256,7 +250,7 @@ def local_response_norm_types(
 def local_response_norm_canonical(x: Type, size: Any, axis: Any, **numbers: Any) -> dict[str, Any]:
     size = whole(size, "size", 1)
     expect(x.rank >= 2, "needs a batch and channels, (N, C, ...), got shape {}", show(x.shape))
-    return {"size": size, "axis": axis_of(axis, x.rank), **{name: float(n) for name, n in numbers.items()}}
+    return {"size": size, "axis": axis_of(axis, x.rank), **{name: finite(name, n) for name, n in numbers.items()}}
 
 
 def _around(rank: int, size: int, axis: int) -> tuple[tuple[int, int], ...]:

@@ -8,9 +8,9 @@ Along one axis of n entries, resized by a scale s, entry i of the result looks a
     align_corners         i * (n - 1) / (m - 1)     the first and the last of m entries meet those of x; 0 where m is 1
 
 These are ONNX's rules (Resize) for the modes that it shares with PyTorch and TensorFlow; m is the size of the result,
-also where a scale would give a fraction more. Coordinates are
-computed in fractions, so that rounding never decides which neighbour is the nearest. What lies outside of x reads the
-outermost entry. Axes are independent, so each is resized by itself, and the transpose does the same in reverse.
+also where a scale would give a fraction more. Coordinates are computed in fractions, so that rounding never decides
+which neighbour is the nearest. What lies outside of x reads the outermost entry. Axes are independent, so each is
+resized by itself, and the transpose does the same in reverse.
 """
 
 from __future__ import annotations

@@ -143,6 +143,11 @@ WRONG: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "channels in the batch": ("axis 0 is the batch", lambda x, p: group_norm(x, p, p, groups=2, axis=0)),
     "unknown channels": ("number of channels must be known", lambda x, p: instance_norm(x, p, p, axis=2)),
     "eps below 0": ("eps is 0 or more", lambda x, p: group_norm(x, p, p, groups=2, eps=-1.0)),
+    "eps without bound": ("eps is a finite number", lambda x, p: layer_norm(x, x, p, eps=float("inf"))),
+    "eps that is no number": ("eps is a finite number", lambda x, p: mg.batch_norm(x, p, p, eps=float("nan"))),
+    "alpha that is no number": ("alpha is a finite", lambda x, p: local_response_norm(x, size=3, alpha=float("nan"))),
+    "momentum above 1": ("momentum.* 0 to 1 or None, not 5", lambda x, p: mg.layers.batch_norm(x, momentum=5)),
+    "momentum below 0": ("momentum.* 0 to 1 or None, not -1", lambda x, p: mg.layers.batch_norm(x, momentum=-1.0)),
     "half parameters": (
         "is float32",
         lambda x, p: group_norm(mg.cast(x, "float16"), mg.cast(p, "float16"), p, groups=2),

@@ -147,9 +147,9 @@ class Builder:
         The step counts up with each run, so that a stream gives new numbers; seed, stream and step together name them.
         """
         if "random.seed" not in self._state:
-            with self.root():
-                self.variable("random.seed", (), RandomSeed(), "int64", "stream")
-                step = self.variable("random.step", (), Constant(0), "int64", "counter")
+            with self.root(), self.scope("random"):
+                self.variable("seed", (), RandomSeed(), "int64", "stream")
+                step = self.variable("step", (), Constant(0), "int64", "counter")
                 with self.origin(role="update"):
                     self.update(step, step + 1)
         self._streams += 1

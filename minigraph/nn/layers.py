@@ -21,7 +21,7 @@ from minigraph.ops import conv as conv_ops
 from minigraph.ops.constant import count_along, fill
 from minigraph.ops.index import gather
 from minigraph.ops.matmul import matmul
-from minigraph.ops.pointwise import cast, equal, where
+from minigraph.ops.pointwise import cast, equal, finite, where
 from minigraph.ops.random import dropout as dropout_op
 from minigraph.ops.shape import reshape, transpose
 from minigraph.ops.window import channel_axis, layout_of, per_axis
@@ -302,6 +302,8 @@ def batch_norm(
     with builder.layer("bn", name):
         expect(x.rank >= 2, "needs a batch and channels, (N, C, ...), got {}", x.value)
         expect(track or not frozen, "what is frozen needs its running statistics")
+        inside = momentum is None or 0 <= finite("momentum", momentum) <= 1
+        expect(inside, "momentum, the weight of a new batch, is from 0 to 1 or None, not {!r}", momentum)
         axis = axis_of(axis, x.rank)
         channels, dtype = known(x.shape[axis], "the number of channels"), bn.statistics_dtype(x.value.type)
         scale, shift = _scale(x, gamma, (channels,), dtype), _shift(x, beta, (channels,), dtype)
@@ -427,7 +429,10 @@ def embedding(
     dtype: str = "float32",
     name: str | None = None,
 ) -> Tensor:
-    """A row of weight (count, features) for each of tokens (...), integers from 0 to count - 1: (..., features)."""
+    """A row of weight (count, features) for each of tokens (...), integers from 0 to count - 1: (..., features).
+
+    -1 to -count are rows from the end, as in gather; any other is an error when the graph runs.
+    """
     with tokens.builder.layer("embedding", name):
         expect(tokens.dtype in ("int32", "int64"), "tokens are int32 or int64, not {}", tokens.value)
         shape = (whole(count, "count", 1), whole(features, "features", 1))
