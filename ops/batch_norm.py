@@ -23,7 +23,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, float_dtype, positive, real, statistic
+from minigraph.core.op import Example, Op, axis_of, float_dtype, per_number, positive, real, statistic
 from minigraph.ops import broadcast
 from minigraph.ops.constant import count_along
 from minigraph.ops.pointwise import cast, equal, finite, sqrt, where
@@ -149,10 +149,6 @@ def batch_norm_rule(gs: Any, xs: Any, ys: Any, axis: int, eps: float) -> tuple[A
     return dx, dgamma, dbeta
 
 
-def _flops(per_number: int) -> Any:
-    return lambda inputs, outputs, attrs: per_number * inputs[0].size
-
-
 SHAPES: tuple[tuple[tuple[int, ...], dict[str, Any]], ...] = (
     ((4, 3), {}),
     ((3, 2, 3), {"eps": 1e-3}),
@@ -169,7 +165,7 @@ batch_norm = Op(
     batch_norm_rule,
     batch_norm_expand,
     canonical=lambda x, gamma, beta, axis, eps: _canonical(x, axis, eps),
-    flops=_flops(7),
+    flops=per_number(7),
     outputs=("y", "mean", "var"),
     examples=tuple(
         Example(real(*s), statistic(c), statistic(c), **a) for s, a in SHAPES for c in [s[a.get("axis", 1)]]
@@ -238,7 +234,7 @@ batch_norm_gradient: Op = Op(
     batch_norm_gradient_reference,
     expand=batch_norm_gradient_expand,
     canonical=lambda g, x, gamma, mean, var, axis, eps: _canonical(x, axis, eps),
-    flops=_flops(11),
+    flops=per_number(11),
     outputs=("dx", "dgamma", "dbeta"),
     examples=tuple(
         Example(real(*s), real(*s), statistic(c), statistic(c), statistic(c, low=0.1), **a)
@@ -283,7 +279,7 @@ batch_norm_inference = Op(
     batch_norm_inference_reference,
     expand=batch_norm_inference_expand,
     canonical=lambda x, gamma, beta, mean, var, axis, eps: _canonical(x, axis, eps),
-    flops=_flops(3),
+    flops=per_number(3),
     examples=tuple(
         Example(real(*s), statistic(c), statistic(c), statistic(c), statistic(c, low=0.1), **a)
         for s, a in SHAPES
@@ -330,7 +326,7 @@ running_average = Op(
     running_average_reference,
     expand=running_average_expand,
     canonical=lambda running, batch, count, momentum, unbiased: {"unbiased": bool(unbiased)},
-    flops=_flops(4),
+    flops=per_number(4),
     examples=(
         Example(real(3), real(3), positive(), positive()),
         Example(real(2), positive(2), positive(), positive(), unbiased=True),

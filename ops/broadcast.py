@@ -11,7 +11,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import Shape, Size, broadcast, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, integers, real
+from minigraph.core.op import Example, Op, axis_of, integers, no_flops, per_number, real
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape
 
@@ -28,7 +28,7 @@ broadcast_to = Op(
     lambda x, shape: np.broadcast_to(x, shape),
     lambda gs, xs, ys, shape: (sum_to(gs[0], xs[0].shape),),
     canonical=lambda x, shape: {"shape": shape_of(shape)},
-    flops=lambda *_: 0,
+    flops=no_flops,
     examples=(
         Example(real(3), shape=(2, 3)),
         Example(real(2, 1, 3), shape=(4, 2, 5, 3)),
@@ -93,7 +93,7 @@ sum: Op = Op(
     sum_reference,
     lambda gs, xs, ys, axes, keepdims: (spread(gs[0], xs[0], axes),),
     canonical=axes_canonical,
-    flops=lambda inputs, outputs, attrs: inputs[0].size,
+    flops=per_number(1),
     examples=(
         *REDUCTIONS,
         Example(real()),

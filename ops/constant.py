@@ -11,7 +11,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import product, shape_of
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import FLOATS, Type, dtype_of
-from minigraph.core.op import Example, Literal, Op, axis_of, real
+from minigraph.core.op import Example, Literal, Op, axis_of, no_flops, real
 
 
 def number_of(value: Any, dtype: str) -> bool | int | float:
@@ -48,7 +48,7 @@ fill = Op(
     lambda value, shape, dtype: np.full(shape, value, dtype),
     canonical=fill_canonical,
     gradient=lambda gs, xs, ys, **_: (),
-    flops=lambda *_: 0,
+    flops=no_flops,
     examples=(
         Example(value=0.5),
         Example(value=2, shape=(0, 3), dtype="int64"),
@@ -75,7 +75,7 @@ constant = Op(
     lambda value: value.array,
     canonical=constant_canonical,
     gradient=lambda gs, xs, ys, **_: (),
-    flops=lambda *_: 0,
+    flops=no_flops,
     examples=(
         Example(value=np.arange(6.0).reshape(2, 3)),
         Example(value=np.zeros((0, 2), np.float32)),
@@ -102,7 +102,7 @@ count = Op(
     lambda x, axes, dtype: np.asarray(product(x.shape[axis] for axis in axes)).astype(dtype),
     canonical=count_canonical,
     gradient=lambda gs, xs, ys, **_: (None,),
-    flops=lambda *_: 0,
+    flops=no_flops,
     examples=(
         Example(real(2, 3, 4), axes=(0, 2)),
         Example(real(0, 3), axes=(0,)),

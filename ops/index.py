@@ -18,14 +18,10 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import Size, known, show, size
 from minigraph.core.errors import expect
 from minigraph.core.ir import INTEGERS, Type, dtype_of
-from minigraph.core.op import OPS, Example, Op, Sample, axis_of, integers, real, whole
+from minigraph.core.op import OPS, Example, Op, Sample, axis_of, integers, no_flops, per_number, real, whole
 from minigraph.ops.half import in_float32
 from minigraph.ops.pointwise import less_equal, where
 from minigraph.ops.shape import reshape, transpose
-
-
-def _no_flops(*_: Any) -> int:
-    return 0
 
 
 def _check_indices(x: Type, indices: Type, axis: int, batch: int) -> None:
@@ -105,7 +101,7 @@ gather: Op = Op(
     gather_reference,
     gather_gradient,
     canonical=gather_canonical,
-    flops=_no_flops,
+    flops=no_flops,
     examples=(
         Example(real(4, 2), _places(2, 3, of=4)),
         Example(real(2, 3, 2), _places(5, of=3, dtype="int32"), axis=1),
@@ -181,7 +177,7 @@ scatter_add: Op = Op(
     scatter_add_reference,
     scatter_add_gradient,
     canonical=scatter_add_canonical,
-    flops=lambda inputs, outputs, attrs: inputs[0].size,
+    flops=per_number(1),
     examples=(
         Example(real(2, 3, 2), _places(2, 3, of=4), size=4),
         Example(real(2, 5, 2), _places(5, of=3, dtype="int32"), size=3, axis=1),
@@ -276,7 +272,7 @@ topk = Op(
     topk_reference,
     topk_gradient,
     canonical=topk_canonical,
-    flops=lambda inputs, outputs, attrs: inputs[0].size,
+    flops=per_number(1),
     outputs=("values", "indices"),
     examples=(
         Example(real(2, 5), k=3),
@@ -306,7 +302,7 @@ iota = Op(
     lambda size, dtype: np.arange(size, dtype=dtype),
     canonical=lambda size, dtype: {"size": _size(size), "dtype": dtype_of(dtype)},
     gradient=lambda gs, xs, ys, **_: (),
-    flops=_no_flops,
+    flops=no_flops,
     examples=(Example(size=5), Example(size=0, dtype="int32"), Example(size=1, dtype="uint8")),
 )
 

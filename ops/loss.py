@@ -19,7 +19,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import broadcast as broadcast_shapes
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type, dtype_of
-from minigraph.core.op import Example, Op, axis_of, float_dtype, integers, positive, real, whole
+from minigraph.core.op import Example, Op, axis_of, float_dtype, integers, no_flops, per_number, positive, real, whole
 from minigraph.ops import broadcast
 from minigraph.ops.constant import count_along
 from minigraph.ops.half import in_float32
@@ -73,7 +73,7 @@ one_hot = Op(
     one_hot_reference,
     gradient=lambda gs, xs, ys, **_: (None,),
     canonical=one_hot_canonical,
-    flops=lambda *_: 0,
+    flops=no_flops,
     examples=(
         Example(integers(4, below=3), classes=3),
         Example(integers(2, 3, below=2), classes=2, axis=1, dtype="bool"),
@@ -282,7 +282,7 @@ cross_entropy = Op(
     cross_entropy_reference,
     expand=cross_entropy_expand,
     canonical=cross_entropy_canonical,
-    flops=lambda inputs, outputs, attrs: 6 * inputs[0].size,
+    flops=per_number(6),
     examples=(
         *LABELLED,
         Example(real(3, 2), integers(3, below=2), label_smoothing=0.25),
@@ -378,7 +378,7 @@ soft_cross_entropy = Op(
     soft_cross_entropy_reference,
     expand=soft_cross_entropy_expand,
     canonical=soft_cross_entropy_canonical,
-    flops=lambda inputs, outputs, attrs: 7 * inputs[0].size,
+    flops=per_number(7),
     examples=(
         Example(real(3, 2), positive(3, 2)),
         Example(real(2, 3, 1), positive(2, 3, 1), reduction="none"),
@@ -416,7 +416,7 @@ def compared(
             lambda *tensors, reduction, **attrs: total_of_tensor(each_of_tensors(*tensors, **attrs), reduction)
         ),
         canonical=canonical_with_reduction,
-        flops=lambda inputs, outputs, attrs: flops * inputs[0].size,
+        flops=per_number(flops),
         examples=examples,
     )
 

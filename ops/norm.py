@@ -23,7 +23,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import Shape, known, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, float_dtype, real, statistic, whole
+from minigraph.core.op import Example, Op, axis_of, float_dtype, per_number, real, statistic, whole
 from minigraph.ops import broadcast
 from minigraph.ops.batch_norm import EPS, along, centered, channel_sum, eps_of, other_axes, statistics_dtype
 from minigraph.ops.half import in_float32
@@ -60,10 +60,6 @@ def _standardize(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, 
 def _pulled(g: Tensor, standard: Tensor, sigma: Tensor, axes: tuple[int, ...]) -> Tensor:
     """The gradient of x from that of x^ = (x - mean) / sigma:  (g - mean(g) - x^ * mean(g * x^)) / sigma."""
     return (g - mean(g, axes, keepdims=True) - standard * mean(g * standard, axes, keepdims=True)) / sigma
-
-
-def _flops(per_number: int) -> Any:
-    return lambda inputs, outputs, attrs: per_number * inputs[0].size
 
 
 # layer norm
@@ -106,7 +102,7 @@ layer_norm = Op(
     layer_norm_gradient,
     layer_norm_expand,
     canonical=lambda x, gamma, beta, axis, eps: _last_canonical(x, axis, eps),
-    flops=_flops(9),
+    flops=per_number(9),
     examples=(
         Example(real(2, 3), statistic(3), statistic(3)),
         Example(real(2, 2, 3), statistic(2, 3), statistic(2, 3), axis=1, eps=1e-3),
@@ -180,7 +176,7 @@ group_norm = Op(
     group_norm_gradient,
     group_norm_expand,
     canonical=group_norm_canonical,
-    flops=_flops(9),
+    flops=per_number(9),
     examples=(
         Example(real(1, 4, 3), statistic(4), statistic(4), groups=2),
         Example(real(2, 3, 1, 2), statistic(3), statistic(3), groups=1, eps=1e-3),
@@ -223,7 +219,7 @@ rms_norm = Op(
     rms_norm_reference,
     expand=rms_norm_expand,
     canonical=lambda x, gamma, axis, eps: _last_canonical(x, axis, eps),
-    flops=_flops(5),
+    flops=per_number(5),
     examples=(
         Example(real(2, 3), statistic(3)),
         Example(real(2, 2, 3), statistic(2, 3), axis=1, eps=1e-3),

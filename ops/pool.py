@@ -18,11 +18,11 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import Size, known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, float_dtype, integers, real, whole
+from minigraph.core.op import Example, Op, float_dtype, integers, per_number, real, whole
 from minigraph.ops.half import in_float32
 from minigraph.ops.pointwise import cast, exp, log, sqrt, where
 from minigraph.ops.reduce import max as largest
-from minigraph.ops.reduce import mean, reading_flops
+from minigraph.ops.reduce import mean
 from minigraph.ops.shape import concat, slice_axis
 from minigraph.ops.window import (
     Pairs,
@@ -483,7 +483,7 @@ adaptive_avg_pool: Op = Op(
     adaptive_avg_pool_reference,
     expand=adaptive_avg_pool_expand,
     canonical=_adaptive_canonical,
-    flops=reading_flops,
+    flops=per_number(1),
     examples=ADAPTIVE_EXAMPLES,
 )
 
@@ -515,7 +515,7 @@ adaptive_max_pool: Op = Op(
     lambda x, sizes, layout: _adaptive(x, sizes, layout, lambda part, axes: np.max(part, axes)),
     expand=adaptive_max_pool_expand,
     canonical=_adaptive_canonical,
-    flops=reading_flops,
+    flops=per_number(1),
     examples=(*ADAPTIVE_EXAMPLES, Example(integers(1, 2, 5, below=9), sizes=2)),
 )
 

@@ -12,18 +12,13 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import known, product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, booleans, float_dtype, integers, real, whole
+from minigraph.core.op import Example, Op, axis_of, booleans, float_dtype, integers, no_flops, per_number, real, whole
 from minigraph.ops import broadcast
 from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, reduced, spread
 from minigraph.ops.constant import count_along
 from minigraph.ops.half import in_float32
-from minigraph.ops.pointwise import cast, equal, exp, log, relu, sqrt, stop_gradient, where
+from minigraph.ops.pointwise import absolute, cast, equal, exp, log, relu, sqrt, stop_gradient, where
 from minigraph.ops.shape import concat, reshape, slice_axis
-
-
-def reading_flops(inputs: Any, outputs: Any, attrs: Any) -> Any:
-    """One operation for each number that is read."""
-    return inputs[0].size
 
 
 def widened(x: Tensor) -> Tensor:
@@ -62,7 +57,7 @@ mean = Op(
     mean_reference,
     expand=mean_expand,
     canonical=axes_canonical,
-    flops=reading_flops,
+    flops=per_number(1),
     gradient=lambda gs, xs, ys, axes, keepdims: (spread(shared_out(gs[0], xs[0], axes), xs[0], axes),),
     examples=(*REDUCTIONS, Example(real(0, 3), axes=1)),
 )
@@ -125,11 +120,6 @@ def var_gradient(gs: Any, xs: Any, ys: Any, axes: tuple[int, ...], keepdims: boo
     return (cast(spread(share, wide, axes) * deviations(wide, axes), xs[0].dtype),)
 
 
-def spread_flops(inputs: Any, outputs: Any, attrs: Any) -> Any:
-    """Mean, difference, square and sum."""
-    return 4 * inputs[0].size
-
-
 VARIANCES = (
     Example(real(2, 3)),
     Example(real(3, 2), axes=0, correction=1),
@@ -146,7 +136,7 @@ var: Op = Op(
     var_gradient,
     var_expand,
     canonical=spread_canonical,
-    flops=spread_flops,
+    flops=per_number(4),
     examples=(*VARIANCES, Example(real(2, 3), axes=()), Example(real(4), axes=0, correction=1)),
 )
 
@@ -184,7 +174,7 @@ std: Op = Op(
     std_gradient,
     std_expand,
     canonical=spread_canonical,
-    flops=spread_flops,
+    flops=per_number(4),
     examples=VARIANCES,
 )
 
@@ -215,7 +205,7 @@ max = Op(
     lambda x, axes, keepdims: np.max(x, axes, keepdims=keepdims),
     extreme_gradient,
     canonical=axes_canonical,
-    flops=reading_flops,
+    flops=per_number(1),
     examples=(*REDUCTIONS, Example(real(0, 3), axes=1), Example(integers(5, below=9))),
 )
 
@@ -239,7 +229,7 @@ min = Op(
     lambda x, axes, keepdims: np.min(x, axes, keepdims=keepdims),
     extreme_gradient,
     canonical=axes_canonical,
-    flops=reading_flops,
+    flops=per_number(1),
     examples=(*REDUCTIONS, Example(real(0, 3), axes=1), Example(integers(5, below=9))),
 )
 
@@ -274,7 +264,7 @@ argmax = Op(
     "argmax",
     argmax_types,
     lambda x, axis, keepdims: np.argmax(x, axis, keepdims=keepdims),
-    flops=reading_flops,
+    flops=per_number(1),
     canonical=position_canonical,
     examples=POSITIONS,
 )
@@ -283,7 +273,7 @@ argmin = Op(
     "argmin",
     argmin_types,
     lambda x, axis, keepdims: np.argmin(x, axis, keepdims=keepdims),
-    flops=reading_flops,
+    flops=per_number(1),
     canonical=position_canonical,
     examples=POSITIONS,
 )
@@ -328,7 +318,7 @@ prod = Op(
     prod_reference,
     expand=prod_expand,
     canonical=axes_canonical,
-    flops=reading_flops,
+    flops=per_number(1),
     examples=(
         *REDUCTIONS,
         Example(real()),
@@ -391,7 +381,7 @@ logsumexp = Op(
     logsumexp_gradient,
     logsumexp_expand,
     canonical=axes_canonical,
-    flops=lambda inputs, outputs, attrs: 4 * inputs[0].size,
+    flops=per_number(4),
     examples=(*REDUCTIONS, Example(real(0, 3), axes=1), Example(real(2, 1), axes=1)),
 )
 
@@ -422,7 +412,7 @@ all = Op(
     all_types,
     lambda x, axes, keepdims: np.all(x, axes, keepdims=keepdims),
     canonical=axes_canonical,
-    flops=lambda *_: 0,
+    flops=no_flops,
     examples=TRUTHS,
 )
 
@@ -431,7 +421,7 @@ any = Op(
     any_types,
     lambda x, axes, keepdims: np.any(x, axes, keepdims=keepdims),
     canonical=axes_canonical,
-    flops=lambda *_: 0,
+    flops=no_flops,
     examples=TRUTHS,
 )
 
@@ -441,8 +431,7 @@ any = Op(
 
 def l1_norm(x: Tensor, axes: Any = None, keepdims: bool = False) -> Tensor:
     """The sum of |x| over `axes` (all by default). The gradient is the sign of x; at 0 it is 0."""
-    size = where(equal(x, 0.0), 0.0, where(x < 0, -x, x))
-    return broadcast.sum(size, axes, keepdims)
+    return broadcast.sum(absolute(x), axes, keepdims)
 
 
 def l2_norm(x: Tensor, axes: Any = None, keepdims: bool = False) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, integers, real
+from minigraph.core.op import Example, Op, axis_of, integers, per_number, real
 from minigraph.ops.half import in_float32
 
 
@@ -40,7 +40,7 @@ cumsum: Op = Op(
         "exclusive": bool(exclusive),
         "reverse": bool(reverse),
     },
-    flops=lambda inputs, outputs, attrs: inputs[0].size,
+    flops=per_number(1),
     examples=(
         Example(real(5)),
         Example(real(2, 3), axis=0, exclusive=True),

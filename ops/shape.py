@@ -14,14 +14,9 @@ import numpy as np
 from minigraph.core.dim import Dim, Shape, Size, divide, known, product, shape_of, show, size
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, integers, real, same_dtype, whole
+from minigraph.core.op import Example, Op, axis_of, integers, no_flops, real, same_dtype, whole
 from minigraph.ops.constant import number_of
 from minigraph.ops.half import in_float32
-
-
-def _no_flops(*_: Any) -> int:
-    return 0
-
 
 # reshape
 
@@ -58,7 +53,7 @@ reshape: Op = Op(
     reshape_types,
     lambda x, shape: x.reshape(shape),
     canonical=reshape_canonical,
-    flops=_no_flops,
+    flops=no_flops,
     gradient=lambda gs, xs, ys, shape: (reshape(gs[0], xs[0].shape),),
     examples=(
         Example(real(2, 6), shape=(3, -1)),
@@ -122,7 +117,7 @@ transpose: Op = Op(
     lambda x, axes: x.transpose(axes),
     transpose_gradient,
     canonical=transpose_canonical,
-    flops=_no_flops,
+    flops=no_flops,
     examples=(
         Example(real(2, 3)),
         Example(real(2, 3, 4), axes=(2, 0, 1)),
@@ -187,7 +182,7 @@ concat: Op = Op(
     lambda *xs, axis: np.concatenate(xs, axis),
     concat_gradient,
     canonical=concat_canonical,
-    flops=_no_flops,
+    flops=no_flops,
     examples=(
         Example(real(2, 3), real(2, 1), axis=1),
         Example(real(3)),
@@ -287,7 +282,7 @@ slice_: Op = Op(
     slice_reference,
     slice_gradient,
     canonical=slice_canonical,
-    flops=_no_flops,
+    flops=no_flops,
     examples=(
         Example(real(5, 4), start=(1, None), stop=(4, -1)),
         Example(real(7), start=(0,), stop=(None,), step=(3,)),
@@ -378,7 +373,7 @@ unslice: Op = Op(
     unslice_types,
     unslice_reference,
     unslice_gradient,
-    flops=_no_flops,
+    flops=no_flops,
     canonical=lambda g, shape, start, step: {
         "shape": shape_of(shape),
         "start": shape_of(start),
@@ -462,7 +457,7 @@ pad: Op = Op(
     pad_reference,
     pad_transpose,
     canonical=pad_canonical,
-    flops=_no_flops,
+    flops=no_flops,
     examples=(
         Example(real(2, 3), widths=((1, 0), (0, 2)), value=0.5),
         Example(real(0, 2), widths=((0, 0), (1, 1))),

@@ -10,7 +10,7 @@ from minigraph.core import scalar
 from minigraph.core.builder import Tensor
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, float_dtype, real
+from minigraph.core.op import Example, Op, axis_of, float_dtype, per_number, real
 from minigraph.ops import broadcast
 from minigraph.ops.half import in_float32
 from minigraph.ops.pointwise import exp, log
@@ -48,7 +48,7 @@ softmax: Op = Op(
     expand=softmax_expand,
     canonical=axis_canonical,
     gradient=lambda gs, xs, ys, axis: (ys[0] * (gs[0] - broadcast.sum(gs[0] * ys[0], axis, True)),),
-    flops=lambda inputs, outputs, attrs: 5 * inputs[0].size,
+    flops=per_number(5),
     examples=AXES,
 )
 
@@ -76,6 +76,6 @@ log_softmax = Op(
     expand=log_softmax_expand,
     canonical=axis_canonical,
     gradient=lambda gs, xs, ys, axis: (gs[0] - softmax(xs[0], axis) * broadcast.sum(gs[0], axis, True),),
-    flops=lambda inputs, outputs, attrs: 5 * inputs[0].size,
+    flops=per_number(5),
     examples=AXES,
 )

@@ -31,10 +31,12 @@ def layout_of(x: Type, layout: str | None) -> str:
 
 
 def channel_axis(layout: str) -> int:
+    """Where the channels lie."""
     return layout.index("C")
 
 
 def spatial_axes(layout: str) -> tuple[int, ...]:
+    """The axes over which a window slides, in order."""
     return tuple(range(2, len(layout))) if layout[1] == "C" else tuple(range(1, len(layout) - 1))
 
 
@@ -44,6 +46,7 @@ def extents_of(x: Type, layout: str) -> Shape:
 
 
 def arranged(layout: str, batch: Size, channels: Size, spatial: Shape) -> Shape:
+    """A shape in the order of the layout."""
     return (batch, channels, *spatial) if layout[1] == "C" else (batch, *spatial, channels)
 
 
@@ -123,6 +126,7 @@ def positions(
 
 
 def channels_first(x: np.ndarray, layout: str) -> np.ndarray:
+    """A view of x as (N, C, ...)."""
     return x if layout[1] == "C" else np.moveaxis(x, -1, 1)
 
 

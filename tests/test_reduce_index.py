@@ -186,6 +186,7 @@ def test_norms() -> None:
     half = compute(reduce.l2_norm, np.full(4, 300.0, np.float16))
     assert half == 600.0
     assert half.dtype == np.float16
+    assert compute(reduce.l1_norm, np.array([200, 1], np.uint8)) == 201
     assert np.isnan(compute(reduce.l1_norm, [NAN, 1.0]))
     assert np.isnan(compute(reduce.l2_norm, [NAN, 1.0]))
     proved(lambda t: reduce.l2_norm(t, 0), real(3, 2))

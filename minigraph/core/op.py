@@ -41,22 +41,27 @@ class Sample:
 
 
 def real(*shape: int) -> Sample:
+    """Floats of both signs, in the dtype of the trial."""
     return Sample(shape)
 
 
 def positive(*shape: int) -> Sample:
+    """Floats from 0.1 on: for logarithms, roots and divisors."""
     return Sample(shape, low=0.1)
 
 
 def statistic(*shape: int, low: float = -2.0) -> Sample:
+    """Floats that are float32 where the example is tried in float16, as statistics and parameters of norms are."""
     return Sample(shape, low=low, wide=True)
 
 
 def integers(*shape: int, below: int, dtype: str = "int64") -> Sample:
+    """Whole numbers from 0 on: labels, indices."""
     return Sample(shape, dtype, 0, below)
 
 
 def booleans(*shape: int) -> Sample:
+    """Truths, for masks."""
     return Sample(shape, "bool", 0, 2)
 
 
@@ -245,6 +250,16 @@ def plain(value: Any) -> Any:
 
 
 NAN = float("nan")
+
+
+def no_flops(*_: Any) -> int:
+    """As `flops`: it moves numbers and computes none."""
+    return 0
+
+
+def per_number(operations: int) -> Callable[[Sequence[Type], Sequence[Type], Mapping[str, Any]], dim.Size]:
+    """As `flops`: so many operations for each number of the first input."""
+    return lambda inputs, outputs, attrs: operations * inputs[0].size
 
 
 def same_dtype(*types: Type) -> str:
