@@ -26,6 +26,7 @@ from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, axis_of, float_dtype, per_number, positive, real, statistic
 from minigraph.ops import broadcast
 from minigraph.ops.constant import count_along
+from minigraph.ops.half import wide, wide_dtype
 from minigraph.ops.pointwise import cast, equal, finite, sqrt, where
 from minigraph.ops.reduce import mean
 from minigraph.ops.shape import reshape
@@ -52,7 +53,7 @@ def eps_of(given: Any) -> float:
 
 def statistics_dtype(x: Type) -> str:
     """The dtype of the statistics and parameters of x: that of x, but float32 where x is float16."""
-    return "float32" if float_dtype(x) == "float16" else x.dtype
+    return wide_dtype(float_dtype(x))
 
 
 def _canonical(x: Type, axis: Any, eps: Any) -> dict[str, Any]:
@@ -114,10 +115,10 @@ def batch_norm_reference(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, axis: int, eps: float
 ) -> tuple[np.ndarray, ...]:
     axes, shape = other_axes(x.ndim, axis), along(x.ndim, axis)
-    wide = x.astype(np.float32) if x.dtype == np.float16 else x
-    deviation, average = centered(wide, None, axes)
+    x_wide = wide(x)
+    deviation, average = centered(x_wide, None, axes)
     n = math.prod(x.shape[i] for i in axes)
-    var = (channel_sum(deviation * deviation, axes) / n).astype(wide.dtype).reshape(-1)
+    var = (channel_sum(deviation * deviation, axes) / n).astype(x_wide.dtype).reshape(-1)
     y = deviation * (gamma / scalar.sqrt(var + eps)).reshape(shape) + beta.reshape(shape)
     return y.astype(x.dtype, copy=False), average.reshape(-1), var
 
@@ -197,8 +198,7 @@ def batch_norm_gradient_reference(
     g: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, var: np.ndarray, axis: int, eps: float
 ) -> tuple[np.ndarray, ...]:
     axes, shape, dtype = other_axes(x.ndim, axis), along(x.ndim, axis), x.dtype
-    if dtype == np.float16:
-        g, x = g.astype(np.float32), x.astype(np.float32)
+    g, x = wide(g), wide(x)
     n = math.prod(x.shape[i] for i in axes)
     if n == 0:
         return x.astype(dtype), np.zeros_like(gamma), np.zeros_like(gamma)
@@ -259,9 +259,8 @@ def batch_norm_inference_reference(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray, axis: int, eps: float
 ) -> np.ndarray:
     shape = along(x.ndim, axis)
-    wide = x.astype(np.float32) if x.dtype == np.float16 else x
     scale = gamma / scalar.sqrt(var + eps)
-    return ((wide - mean.reshape(shape)) * scale.reshape(shape) + beta.reshape(shape)).astype(x.dtype, copy=False)
+    return ((wide(x) - mean.reshape(shape)) * scale.reshape(shape) + beta.reshape(shape)).astype(x.dtype, copy=False)
 
 
 def batch_norm_inference_expand(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from minigraph.core.ir import Type, dtype_of
 from minigraph.core.op import Example, Op, axis_of, float_dtype, integers, no_flops, per_number, positive, real, whole
 from minigraph.ops import broadcast
 from minigraph.ops.constant import count_along
-from minigraph.ops.half import in_float32
+from minigraph.ops.half import expand_in_float32, in_float32
 from minigraph.ops.pointwise import (
     absolute,
     cast,
@@ -112,17 +112,6 @@ def total_of_tensor(each: Tensor, reduction: str, count: Tensor | None = None) -
         return mean(each)
     added = broadcast.sum(each)
     return added if count is None else added / count
-
-
-def expand_in_float32(expand: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The expansion, of float32 where it is given float16; its result is float16 again."""
-
-    @wraps(expand)
-    def expanded(*tensors: Tensor, **attrs: Any) -> Tensor:
-        wide = (cast(t, "float32") if t.dtype == "float16" else t for t in tensors)
-        return cast(expand(*wide, **attrs), tensors[0].dtype)
-
-    return expanded
 
 
 # of labels

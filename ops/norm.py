@@ -26,7 +26,7 @@ from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, axis_of, float_dtype, per_number, real, statistic, whole
 from minigraph.ops import broadcast
 from minigraph.ops.batch_norm import EPS, along, centered, channel_sum, eps_of, other_axes, statistics_dtype
-from minigraph.ops.half import in_float32
+from minigraph.ops.half import in_float32, wide, widened
 from minigraph.ops.pointwise import cast, exp, finite, log, sqrt
 from minigraph.ops.reduce import mean
 from minigraph.ops.shape import pad, reshape, slice_axis
@@ -36,10 +36,6 @@ def _check_parameters(x: Type, shape: Shape, meaning: str, **parameters: Type) -
     wanted = Type(shape, statistics_dtype(x))
     for name, p in parameters.items():
         expect(p == wanted, "{} of {} is {}, {}; got {}", name, x, wanted, meaning, p)
-
-
-def _wide(x: np.ndarray) -> np.ndarray:
-    return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def _standardized(x: np.ndarray, axes: tuple[int, ...], eps: float) -> np.ndarray:
@@ -77,7 +73,7 @@ def _last_canonical(x: Type, axis: Any, eps: Any) -> dict[str, Any]:
 
 
 def layer_norm_reference(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, axis: int, eps: float) -> np.ndarray:
-    y = _standardized(_wide(x), tuple(range(axis, x.ndim)), eps) * gamma + beta
+    y = _standardized(wide(x), tuple(range(axis, x.ndim)), eps) * gamma + beta
     return y.astype(x.dtype, copy=False)
 
 
@@ -147,7 +143,7 @@ def group_norm_reference(
 ) -> np.ndarray:
     split, axes = _grouped(x.shape, groups, axis)
     shape = along(x.ndim, axis)
-    standard = _standardized(_wide(x).reshape(split), axes, eps).reshape(x.shape)
+    standard = _standardized(wide(x).reshape(split), axes, eps).reshape(x.shape)
     return (standard * gamma.reshape(shape) + beta.reshape(shape)).astype(x.dtype, copy=False)
 
 
@@ -203,14 +199,14 @@ def rms_norm_types(x: Type, gamma: Type, /, *, axis: int = -1, eps: float = EPS)
 
 
 def rms_norm_reference(x: np.ndarray, gamma: np.ndarray, axis: int, eps: float) -> np.ndarray:
-    wide, axes = _wide(x), tuple(range(axis, x.ndim))
-    square = (channel_sum(wide * wide, axes) / math.prod(x.shape[axis:])).astype(wide.dtype)
-    return (wide / scalar.sqrt(square + eps) * gamma).astype(x.dtype, copy=False)
+    x_wide, axes = wide(x), tuple(range(axis, x.ndim))
+    square = (channel_sum(x_wide * x_wide, axes) / math.prod(x.shape[axis:])).astype(x_wide.dtype)
+    return (x_wide / scalar.sqrt(square + eps) * gamma).astype(x.dtype, copy=False)
 
 
 def rms_norm_expand(x: Tensor, gamma: Tensor, axis: int, eps: float) -> Tensor:
-    wide = cast(x, gamma.dtype)
-    return cast(wide / sqrt(mean(wide * wide, tuple(range(axis, x.rank)), keepdims=True) + eps) * gamma, x.dtype)
+    x_wide = cast(x, gamma.dtype)
+    return cast(x_wide / sqrt(mean(x_wide * x_wide, tuple(range(axis, x.rank)), keepdims=True) + eps) * gamma, x.dtype)
 
 
 rms_norm = Op(
@@ -263,12 +259,12 @@ def local_response_norm_reference(
 
 
 def local_response_norm_expand(x: Tensor, size: int, alpha: float, beta: float, bias: float, axis: int) -> Tensor:
-    wide = cast(x, statistics_dtype(x.value.type))
-    squares, channels = pad(wide * wide, _around(x.rank, size, axis)), x.shape[axis]
+    x_wide = widened(x)
+    squares, channels = pad(x_wide * x_wide, _around(x.rank, size, axis)), x.shape[axis]
     total = slice_axis(squares, axis, 0, channels)
     for i in range(1, size):
         total = total + slice_axis(squares, axis, i, i + channels)
-    return cast(wide * exp(-beta * log(bias + alpha / size * total)), x.dtype)
+    return cast(x_wide * exp(-beta * log(bias + alpha / size * total)), x.dtype)
 
 
 local_response_norm = Op(

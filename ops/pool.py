@@ -19,7 +19,7 @@ from minigraph.core.dim import Size, known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, float_dtype, integers, per_number, real, whole
-from minigraph.ops.half import in_float32
+from minigraph.ops.half import in_float32, widened
 from minigraph.ops.pointwise import cast, exp, log, sqrt, where
 from minigraph.ops.reduce import max as largest
 from minigraph.ops.reduce import mean
@@ -463,7 +463,7 @@ def adaptive_avg_pool_reference(x: np.ndarray, sizes: tuple[int, ...], layout: s
 def adaptive_avg_pool_expand(x: Tensor, sizes: tuple[int, ...], layout: str) -> Tensor:
     if window := _evenly(x, sizes, layout):
         return avg_pool(x, window, layout=layout)
-    wide = cast(x, "float32") if x.dtype == "float16" else x
+    wide = widened(x)
     return cast(_axis_by_axis(wide, sizes, layout, lambda part, axis: mean(part, axis, keepdims=True)), x.dtype)
 
 
@@ -550,7 +550,7 @@ def lp_pool(
     """
     p = whole(p, "p", 1)
     geometry = _geometry(x.value.type, window, stride, padding, dilation, layout, ceil_mode)
-    wide = cast(x, "float32") if x.dtype == "float16" else x
+    wide = widened(x)
     size = wide if p % 2 == 0 else where(wide < 0.0, -wide, wide)
     power = size
     for _ in range(p - 1):

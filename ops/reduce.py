@@ -16,15 +16,9 @@ from minigraph.core.op import Example, Op, axis_of, booleans, float_dtype, integ
 from minigraph.ops import broadcast
 from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, reduced, spread
 from minigraph.ops.constant import count_along
-from minigraph.ops.half import in_float32
+from minigraph.ops.half import in_float32, wide_dtype, widened
 from minigraph.ops.pointwise import absolute, cast, equal, exp, log, relu, sqrt, stop_gradient, where
 from minigraph.ops.shape import concat, reshape, slice_axis
-
-
-def widened(x: Tensor) -> Tensor:
-    """x, in float32 where it is float16."""
-    return cast(x, "float32") if x.dtype == "float16" else x
-
 
 # mean
 
@@ -42,7 +36,7 @@ def mean_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> Any:
 
 def shared_out(total: Tensor, x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """total / (how many numbers x has along the axes). In float32 where x is float16, which ends at 65504."""
-    wide = "float32" if x.dtype == "float16" else x.dtype
+    wide = wide_dtype(x.dtype)
     return cast(cast(total, wide) / count_along(x, axes, wide), x.dtype)
 
 
