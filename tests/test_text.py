@@ -112,7 +112,7 @@ def test_origins_are_read_back():
 def test_files_of_any_name_are_read_back(file):
     net = mg.Builder()
     x = net.input("x", (2,))
-    with net.origin(Origin(file=f"/home/me/{file}", line=7)):
+    with net.origin(Origin(file=f"somewhere/{file}", line=7)):
         y = mg.relu(x)
     (node,) = reads_back(net.build(y=y)).nodes
     assert (node.origin.file, node.origin.line) == (file, 7)
