@@ -17,7 +17,7 @@ import numpy as np
 from minigraph.core import dim
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
-from minigraph.core.scalar import Scalar
+from minigraph.core.scalar import Scalar, var
 
 OPS: dict[str, Op] = {}
 
@@ -165,7 +165,7 @@ class Op:
         if self.flops is not None:
             return self.flops(inputs, outputs, attrs)
         if self.expression is not None:
-            expression = self.expression(*(Scalar("var", (str(i),)) for i in range(len(inputs))), **attrs)
+            expression = self.expression(*(var(str(i)) for i in range(len(inputs))), **attrs)
             each = expression.operations() if isinstance(expression, Scalar) else 0
             return outputs[0].size * each
         return sum((t.size for t in outputs if t.is_float), 0)

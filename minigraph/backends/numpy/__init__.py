@@ -22,7 +22,7 @@ class Executable:
         self.peak_bytes = 0
         self._bound: OrderedDict[tuple[tuple[str, int], ...], Evaluation] = OrderedDict()
 
-    def prepare(self, symbols: Mapping[str, int]) -> Evaluation:
+    def _prepare(self, symbols: Mapping[str, int]) -> Evaluation:
         """The graph at these sizes, with every node checked anew; kept for the next time."""
         key = tuple(sorted(symbols.items()))
         if key not in self._bound:
@@ -37,7 +37,7 @@ class Executable:
         self, symbols: Mapping[str, int], arrays: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Inputs and state by name -> outputs, new state, and kept values by name. All are new arrays."""
-        evaluation = self.prepare(symbols)
+        evaluation = self._prepare(symbols)
         graph = evaluation.graph
         given = {value: arrays[value.name] for value in (*graph.inputs, *(v.value for v in graph.state))}
         found = evaluation.run(given)
