@@ -17,6 +17,7 @@ from minigraph.core.errors import GraphError, expect
 from minigraph.core.initial import Constant, Initializer, RandomSeed
 from minigraph.core.ir import Graph, Node, Origin, Type, Value, Variable, dtype_of, explain, needed
 from minigraph.core.op import OPS, Op
+from minigraph.core.operators import Operators
 
 
 class Builder:
@@ -327,7 +328,7 @@ class Builder:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Tensor:
+class Tensor(Operators):
     """A value of a graph under construction. Operators build nodes; == is identity (use `equal`)."""
 
     builder: Builder
@@ -352,82 +353,6 @@ class Tensor:
     def apply(self, op: Op, tensors: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         outputs = self.builder.emit(op, tensors, attrs)
         return outputs[0] if len(outputs) == 1 else outputs
-
-    # fmt: off (one formula a line)
-    def __add__(self, other: Any) -> Tensor:
-        return OPS["add"](self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return OPS["add"](other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return OPS["sub"](self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return OPS["sub"](other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return OPS["mul"](self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return OPS["mul"](other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return OPS["div"](self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return OPS["div"](other, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return OPS["matmul"](self, other)
-
-    def __neg__(self) -> Tensor:
-        return OPS["neg"](self)
-
-    def __pow__(self, other: Any) -> Tensor:
-        is_number = isinstance(other, (int, float, np.integer, np.floating))
-        return OPS["power"](self, exponent=other) if is_number else OPS["pow"](self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return OPS["pow"](other, self)
-
-    def __mod__(self, other: Any) -> Tensor:
-        return OPS["mod"](self, other)
-
-    def __rmod__(self, other: Any) -> Tensor:
-        return OPS["mod"](other, self)
-
-    def __abs__(self) -> Tensor:
-        return OPS["abs"](self)
-
-    def __and__(self, other: Any) -> Tensor:
-        return OPS["logical_and"](self, other)
-
-    def __rand__(self, other: Any) -> Tensor:
-        return OPS["logical_and"](other, self)
-
-    def __or__(self, other: Any) -> Tensor:
-        return OPS["logical_or"](self, other)
-
-    def __ror__(self, other: Any) -> Tensor:
-        return OPS["logical_or"](other, self)
-
-    def __invert__(self) -> Tensor:
-        return OPS["logical_not"](self)
-
-    def __lt__(self, other: Any) -> Tensor:
-        return OPS["less"](self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return OPS["less_equal"](self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return OPS["less"](other, self)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return OPS["less_equal"](other, self)
-
-    # fmt: on
 
     def __getitem__(self, key: Any) -> Tensor:
         """x[key] by NumPy's rules, with ints, slices, one `...` for the axes between, and None for a new axis.
