@@ -10,7 +10,7 @@ first of these as a layer of its own. A bias is an `add`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,10 @@ import numpy as np
 from minigraph.core.dim import known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, float_dtype, real, whole
+from minigraph.core.op import Example, Op, Weight, float_dtype, real, whole
+from minigraph.ops.broadcast import broadcast_to
 from minigraph.ops.half import in_float32
+from minigraph.ops.shape import reshape
 from minigraph.ops.window import (
     arranged,
     channel_axis,
@@ -133,6 +135,30 @@ def _flops(images: Type, w: Type, layout: str) -> Any:
     return 2 * images.shape[0] * product(extents_of(images, layout)) * w.size
 
 
+def grouped(s: Any, groups: int, rows: Any, columns: Any, rank: int) -> Any:
+    """One number for each of groups * columns channels as a factor (groups * rows, columns, 1, ...) of a weight.
+
+    Of each group's rows, column j gets the number of the group's j-th channel.
+    """
+    apart = broadcast_to(reshape(s, (groups, 1, columns)), (groups, rows, columns))
+    return reshape(apart, (groups * rows, columns, *(1,) * (rank - 2)))
+
+
+def conv_weights(types: Sequence[Type], padding: Any, groups: int, layout: str, **_: Any) -> tuple[Weight]:
+    w, axis = types[1], channel_axis(layout)
+    return (
+        Weight(
+            index=1,
+            data=0,
+            axis=axis,
+            data_axis=axis,
+            outputs=lambda s: reshape(s, (-1, *(1,) * (w.rank - 1))),
+            inputs=lambda s: grouped(s, groups, known(w.shape[0], "outputs") // groups, w.shape[1], w.rank),
+            even=not any(n for pair in padding for n in pair),
+        ),
+    )
+
+
 CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
     ((2, 3, 5, 4), (2, 3, 3, 3), {"padding": 1}),
     ((1, 4, 6, 5), (6, 2, 3, 2), {"stride": (2, 1), "padding": ((1, 0), (0, 2)), "groups": 2}),
@@ -148,6 +174,7 @@ conv: Op = Op(
     conv_reference,
     conv_gradient,
     canonical=conv_canonical,
+    weights=conv_weights,
     flops=lambda inputs, outputs, attrs: _flops(outputs[0], inputs[1], attrs["layout"]),
     examples=tuple(Example(real(*x), real(*w), **attrs) for x, w, attrs in CASES),
 )
@@ -358,12 +385,28 @@ def conv_transpose_expand(x: Any, w: Any, output_padding: Any, **attrs: Any) -> 
     return conv_input_gradient(x, w, extents=extents, **attrs)
 
 
+def conv_transpose_weights(types: Sequence[Type], groups: int, layout: str, **_: Any) -> tuple[Weight]:
+    w, axis = types[1], channel_axis(layout)
+    return (
+        Weight(
+            index=1,
+            data=0,
+            axis=axis,
+            data_axis=axis,
+            outputs=lambda s: grouped(s, groups, known(w.shape[0], "channels") // groups, w.shape[1], w.rank),
+            inputs=lambda s: reshape(s, (-1, *(1,) * (w.rank - 1))),
+            even=False,  # at its ends fewer numbers of x meet
+        ),
+    )
+
+
 conv_transpose: Op = Op(
     "conv_transpose",
     conv_transpose_types,
     conv_transpose_reference,
     expand=conv_transpose_expand,
     canonical=conv_transpose_canonical,
+    weights=conv_transpose_weights,
     flops=lambda inputs, outputs, attrs: _flops(inputs[0], inputs[1], attrs["layout"]),
     examples=(
         Example(real(2, 2, 3, 2), real(2, 3, 3, 3), padding=1),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import broadcast
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, float_dtype, real
+from minigraph.core.op import Example, Op, Weight, float_dtype, real
 from minigraph.ops.broadcast import sum_to
 from minigraph.ops.half import in_float32
-from minigraph.ops.shape import transpose
+from minigraph.ops.shape import reshape, transpose
 
 
 def matmul_types(x: Type, y: Type, /) -> Type:
@@ -27,11 +29,23 @@ def swap(x: Tensor) -> Tensor:
     return transpose(x, (*range(x.rank - 2), x.rank - 1, x.rank - 2))
 
 
+def matmul_weights(types: Sequence[Type]) -> tuple[Weight, Weight]:
+    """The factor on the right, whose columns are the channels of the result, and that on the left, whose rows are."""
+    x, y = types
+    rank = max(x.rank, y.rank)
+    row, column = lambda s: reshape(s, (1, -1)), lambda s: reshape(s, (-1, 1))
+    return (
+        Weight(index=1, data=0, axis=rank - 1, data_axis=x.rank - 1, outputs=row, inputs=column, even=True),
+        Weight(index=0, data=1, axis=rank - 2, data_axis=y.rank - 2, outputs=column, inputs=row, even=True),
+    )
+
+
 matmul = Op(
     "matmul",
     matmul_types,
     in_float32(np.matmul),
     lambda gs, xs, ys: (sum_to(gs[0] @ swap(xs[1]), xs[0].shape), sum_to(swap(xs[0]) @ gs[0], xs[1].shape)),
+    weights=matmul_weights,
     flops=lambda inputs, outputs, attrs: 2 * outputs[0].size * inputs[0].shape[-1],
     examples=(
         Example(real(2, 3), real(3, 4)),

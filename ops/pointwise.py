@@ -52,6 +52,7 @@ def pointwise(
     examples: Sequence[Example],
     rule: Callable[..., Sequence[Any]] | None = None,
     attribute: Callable[[str, Any], Any] | None = None,
+    commutative: bool = False,
 ) -> Op:
     """Declare a pointwise op of one, two or three inputs.
 
@@ -83,6 +84,7 @@ def pointwise(
         gradient if rule else None,
         canonical=canonical if len(inputs) < len(parameters) else None,
         expression=expression,
+        commutative=commutative,
         examples=tuple(examples),
     )
 
@@ -132,9 +134,13 @@ def choice_dtype(condition: Type, x: Type, y: Type) -> str:
 
 
 # arithmetic
-add = pointwise("add", "x + y.", lambda x, y: x + y, number_dtype, TWO + WHOLE, lambda g, x, y, z: (g, g))
+add = pointwise(
+    "add", "x + y.", lambda x, y: x + y, number_dtype, TWO + WHOLE, lambda g, x, y, z: (g, g), commutative=True
+)
 sub = pointwise("sub", "x - y.", lambda x, y: x - y, number_dtype, TWO + WHOLE, lambda g, x, y, z: (g, -g))
-mul = pointwise("mul", "x * y.", lambda x, y: x * y, number_dtype, TWO + WHOLE, lambda g, x, y, z: (g * y, g * x))
+mul = pointwise(
+    "mul", "x * y.", lambda x, y: x * y, number_dtype, TWO + WHOLE, lambda g, x, y, z: (g * y, g * x), commutative=True
+)
 div = pointwise(
     "div",
     "x / y, of floats.",
@@ -186,6 +192,7 @@ maximum: Op = pointwise(
     number_dtype,
     TWO + WHOLE,
     lambda g, x, y, z: _chosen(g, x, y, lambda a, b: a < b),
+    commutative=True,
 )
 minimum: Op = pointwise(
     "minimum",
@@ -194,6 +201,7 @@ minimum: Op = pointwise(
     number_dtype,
     TWO + WHOLE,
     lambda g, x, y, z: _chosen(g, x, y, lambda a, b: a > b),
+    commutative=True,
 )
 
 
@@ -466,16 +474,25 @@ clip: Op = Op(
 )
 
 # comparison and logic
-equal = pointwise("equal", "Whether x is y.", lambda x, y: scalar.equal(x, y), comparison_dtype, TWO + WHOLE)
+equal = pointwise(
+    "equal", "Whether x is y.", lambda x, y: scalar.equal(x, y), comparison_dtype, TWO + WHOLE, commutative=True
+)
 less = pointwise("less", "Whether x < y.", lambda x, y: x < y, comparison_dtype, TWO + WHOLE)
 less_equal = pointwise("less_equal", "Whether x <= y.", lambda x, y: x <= y, comparison_dtype, TWO + WHOLE)
 BOOLS = (Example(booleans(2, 3), booleans(3)), Example(booleans(0), booleans()))
 logical_and = pointwise(
-    "logical_and", "x and y, of bools.", lambda x, y: scalar.logical_and(x, y), logical_dtype, BOOLS
+    "logical_and", "x and y, of bools.", lambda x, y: scalar.logical_and(x, y), logical_dtype, BOOLS, commutative=True
 )
-logical_or = pointwise("logical_or", "x or y, of bools.", lambda x, y: scalar.logical_or(x, y), logical_dtype, BOOLS)
+logical_or = pointwise(
+    "logical_or", "x or y, of bools.", lambda x, y: scalar.logical_or(x, y), logical_dtype, BOOLS, commutative=True
+)
 logical_xor = pointwise(
-    "logical_xor", "x or y but not both, of bools.", lambda x, y: scalar.logical_xor(x, y), logical_dtype, BOOLS
+    "logical_xor",
+    "x or y but not both, of bools.",
+    lambda x, y: scalar.logical_xor(x, y),
+    logical_dtype,
+    BOOLS,
+    commutative=True,
 )
 logical_not = pointwise(
     "logical_not", "not x, of bools.", lambda x: scalar.logical_not(x), logical_dtype, (Example(booleans(2, 3)),)

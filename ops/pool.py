@@ -18,7 +18,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import Size, known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, float_dtype, integers, per_number, real, whole
+from minigraph.core.op import Channels, Example, Op, float_dtype, integers, per_number, real, whole
 from minigraph.ops.half import in_float32, widened
 from minigraph.ops.pointwise import cast, exp, log, sqrt, where
 from minigraph.ops.reduce import max as largest
@@ -27,6 +27,7 @@ from minigraph.ops.shape import concat, slice_axis
 from minigraph.ops.window import (
     Pairs,
     arranged,
+    beside_windows,
     ceiled,
     channel_axis,
     channels_first,
@@ -146,6 +147,7 @@ max_pool = Op(
     max_pool_gradient_rule,
     canonical=_geometry,
     flops=lambda inputs, outputs, attrs: outputs[0].size * product(attrs["window"]),
+    channels=lambda types, axis, layout, **attrs: beside_windows(axis, layout, "positive", True),
     examples=(*(Example(real(*x), **attrs) for x, _, attrs in CASES), Example(integers(1, 2, 4, below=9), window=2)),
 )
 
@@ -311,6 +313,14 @@ def avg_pool_reference(
     return from_channels_first(total / counts.astype(x.dtype), layout)
 
 
+def avg_pool_channels(
+    types: tuple[Type, ...], axis: int, padding: Pairs, count_include_pad: Any, layout: str, **attrs: Any
+) -> Channels | None:
+    """The weights of a window add up to 1, and so a summand passes, unless zeros of the padding count."""
+    zeros_count = count_include_pad is not False and any(map(any, padding))
+    return beside_windows(axis, layout, "any", not zeros_count)
+
+
 avg_pool: Op = Op(
     "avg_pool",
     avg_pool_types,
@@ -320,6 +330,7 @@ avg_pool: Op = Op(
         avg_pool_gradient(gs[0], extents=extents_of(xs[0].value.type, attrs["layout"]), **attrs),
     ),
     flops=lambda inputs, outputs, attrs: outputs[0].size * product(attrs["window"]),
+    channels=avg_pool_channels,
     examples=(
         *(Example(real(*x), **attrs) for x, _, attrs in CASES),
         Example(real(1, 2, 4, 3), window=3, stride=1, padding=1, count_include_pad=True),
@@ -484,6 +495,7 @@ adaptive_avg_pool: Op = Op(
     expand=adaptive_avg_pool_expand,
     canonical=_adaptive_canonical,
     flops=per_number(1),
+    channels=lambda types, axis, sizes, layout: beside_windows(axis, layout, "any", True),
     examples=ADAPTIVE_EXAMPLES,
 )
 
@@ -516,6 +528,7 @@ adaptive_max_pool: Op = Op(
     expand=adaptive_max_pool_expand,
     canonical=_adaptive_canonical,
     flops=per_number(1),
+    channels=lambda types, axis, sizes, layout: beside_windows(axis, layout, "positive", True),
     examples=(*ADAPTIVE_EXAMPLES, Example(integers(1, 2, 5, below=9), sizes=2)),
 )
 

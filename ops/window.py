@@ -15,7 +15,7 @@ import numpy as np
 from minigraph.core.dim import Shape, Size
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import whole
+from minigraph.core.op import Channels, whole
 
 Pairs = tuple[tuple[int, int], ...]
 SPATIAL = {1: "L", 2: "HW", 3: "DHW"}
@@ -38,6 +38,11 @@ def channel_axis(layout: str) -> int:
 def spatial_axes(layout: str) -> tuple[int, ...]:
     """The axes over which a window slides, in order."""
     return tuple(range(2, len(layout))) if layout[1] == "C" else tuple(range(1, len(layout) - 1))
+
+
+def beside_windows(axis: int, layout: str, scale: str, shift: bool) -> Channels | None:
+    """`channels` of an op that computes along the spatial axes, for each image and channel by itself."""
+    return None if axis in spatial_axes(layout) else Channels(axis, scale, shift)
 
 
 def extents_of(x: Type, layout: str) -> Shape:

@@ -78,7 +78,42 @@ class Example:
         return f"Example({', '.join(parts)})"
 
 
+@dataclass(frozen=True)
+class Weight:
+    """An input w in which an op f(x, w) is linear for each output channel, as it is in each channel of its data x.
+
+    index, data: which inputs w and x are.
+    axis, data_axis: where the channels of the result lie, and those of x.
+    outputs, inputs: a tensor with one number for each channel (of the result, of x) -> the factor of w that scales
+        these channels: f(x, w * outputs(s)) = s * f(x, w), and f(x, w * inputs(s)) = f(s * x, w).
+    even: whether one shift for each channel of x comes out as one for each channel of the result: not where windows
+        reach into padding.
+    """
+
+    index: int
+    data: int
+    axis: int
+    data_axis: int
+    outputs: Callable[[Any], Any]
+    inputs: Callable[[Any], Any]
+    even: bool
+
+
 Gradient = Callable[..., Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """How one number for each channel passes through an op: f(s * x) = s * f(x), f(x + t) = f(x) + t.
+
+    axis: where the channels of x lie in the result.
+    scale: which scales pass: "any", "positive" (all numbers > 0), or "none".
+    shift: whether shifts pass.
+    """
+
+    axis: int
+    scale: str
+    shift: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +132,11 @@ class Op:
     canonical: (types, *, attributes) -> dict: attributes in their one form (stride 2 is stride (2, 2)).
     flops: (input types, output types, attributes) -> floating-point operations. By default one for each output number.
     expression: of pointwise ops: numbers -> number, serving arrays and `Scalar`s alike.
+    commutative: whether the two inputs may change places.
+    weights: (types of the inputs, *, attributes) -> the inputs in which it is linear, channel by channel; see Weight.
+    channels: (types of the inputs, axis, *, attributes) -> Channels, or None where nothing passes: how a factor and a
+        summand of the first input, one number for each index of its `axis`, pass to the one output, while the other
+        inputs stay as they are. May promise too little, never too much.
     outputs: the names of the outputs.
     examples: what the tests try it on, empty batches and odd sizes included.
     """
@@ -109,6 +149,9 @@ class Op:
     canonical: Callable[..., dict[str, Any]] | None = None
     flops: Callable[[Sequence[Type], Sequence[Type], Mapping[str, Any]], dim.Size] | None = None
     expression: Callable[..., Any] | None = None
+    commutative: bool = False
+    weights: Callable[..., Sequence[Weight]] | None = None
+    channels: Callable[..., Channels | None] | None = None
     outputs: tuple[str, ...] = ("",)
     examples: tuple[Example, ...] = ()
     tensors: int = field(init=False)  # how many inputs; -1 for any number
@@ -169,6 +212,12 @@ class Op:
             each = expression.operations() if isinstance(expression, Scalar) else 0
             return outputs[0].size * each
         return sum((t.size for t in outputs if t.is_float), 0)
+
+    def passes(self, types: Sequence[Type], attrs: Mapping[str, Any], axis: int) -> Channels | None:
+        """How one number for each index of `axis` of the first input passes to the result; None where it does not."""
+        if self.channels is None:
+            return None
+        return self.channels(tuple(types), axis_of(axis, types[0].rank), **attrs)
 
     def __call__(self, *arguments: Any, **attrs: Any) -> Any:
         """Build a node. Tensors come first; then attributes, in the order of the signature or by name."""
@@ -260,6 +309,11 @@ def no_flops(*_: Any) -> int:
 def per_number(operations: int) -> Callable[[Sequence[Type], Sequence[Type], Mapping[str, Any]], dim.Size]:
     """As `flops`: so many operations for each number of the first input."""
     return lambda inputs, outputs, attrs: operations * inputs[0].size
+
+
+def each_number(scale: str, shift: bool = False) -> Callable[..., Channels]:
+    """As `channels`: of an op that keeps the shape of its first input and computes each number from one of it."""
+    return lambda types, axis, **attrs: Channels(axis, scale, shift)
 
 
 def same_dtype(*types: Type) -> str:
