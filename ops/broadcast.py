@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from minigraph.core.builder import Tensor
-from minigraph.core.dim import Shape, Size, broadcast, shape_of, show
+from minigraph.core.dim import Shape, Size, broadcast, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, integers, no_flops, per_number, real
+from minigraph.core.op import Channels, Example, Op, axis_of, integers, no_flops, per_number, real
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape
 
@@ -22,6 +22,12 @@ def broadcast_to_types(x: Type, /, shape: Any) -> Type:
     return Type(shape, x.dtype)
 
 
+def broadcast_to_channels(types: tuple[Type, ...], axis: int, shape: Shape) -> Channels | None:
+    """The axes are counted from the end. One channel that is repeated is no longer one."""
+    place = axis + len(shape) - types[0].rank
+    return Channels(place, "any", True) if shape[place] == types[0].shape[axis] else None
+
+
 broadcast_to = Op(
     "broadcast_to",
     broadcast_to_types,
@@ -29,6 +35,7 @@ broadcast_to = Op(
     lambda gs, xs, ys, shape: (sum_to(gs[0], xs[0].shape),),
     canonical=lambda x, shape: {"shape": shape_of(shape)},
     flops=no_flops,
+    channels=broadcast_to_channels,
     examples=(
         Example(real(3), shape=(2, 3)),
         Example(real(2, 1, 3), shape=(4, 2, 5, 3)),
@@ -53,6 +60,12 @@ def reduced(x: Type, axes: tuple[int, ...], keepdims: bool) -> Shape:
     """The shape that is left when `axes` are reduced away, or kept with size 1."""
     sizes: list[Size] = [1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes]
     return tuple(sizes)
+
+
+def beside_reduced(axis: int, axes: tuple[int, ...], keepdims: bool, scale: str, shift: bool) -> Channels | None:
+    """`channels` of an op that reduces `axes`: those of the other axes."""
+    in_front = [i for i in axes if i < axis and not keepdims]
+    return None if axis in axes else Channels(axis - len(in_front), scale, shift)
 
 
 def axes_canonical(x: Type, axes: Any, keepdims: Any) -> dict[str, Any]:
@@ -87,6 +100,13 @@ REDUCTIONS = (
     Example(real(4), axes=0),
 )
 
+
+def sum_channels(types: tuple[Type, ...], axis: int, axes: tuple[int, ...], keepdims: bool) -> Channels | None:
+    """A summand is added as often as there are numbers in a sum: it passes where that is once."""
+    once = product(types[0].shape[i] for i in axes) == 1
+    return beside_reduced(axis, axes, keepdims, "any", once)
+
+
 sum: Op = Op(
     "sum",
     sum_types,
@@ -94,6 +114,7 @@ sum: Op = Op(
     lambda gs, xs, ys, axes, keepdims: (spread(gs[0], xs[0], axes),),
     canonical=axes_canonical,
     flops=per_number(1),
+    channels=sum_channels,
     examples=(
         *REDUCTIONS,
         Example(real()),

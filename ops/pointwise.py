@@ -19,10 +19,12 @@ from minigraph.core.dim import broadcast
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type, dtype_of
 from minigraph.core.op import (
+    Channels,
     Example,
     Op,
     Sample,
     booleans,
+    each_number,
     float_dtype,
     integers,
     no_flops,
@@ -53,6 +55,7 @@ def pointwise(
     rule: Callable[..., Sequence[Any]] | None = None,
     attribute: Callable[[str, Any], Any] | None = None,
     commutative: bool = False,
+    channels: Callable[..., Channels | None] | None = None,
 ) -> Op:
     """Declare a pointwise op of one, two or three inputs.
 
@@ -61,6 +64,7 @@ def pointwise(
     rule: (g, *inputs, y, *, attributes) -> a gradient for each input, or None for zero.
     attribute: (name, value) -> the attribute in its one form, or GraphError; by default a finite number becomes a
         float.
+    commutative, channels: as of Op.
     """
 
     def result(*types: Type, **attrs: Any) -> Type:
@@ -85,6 +89,7 @@ def pointwise(
         canonical=canonical if len(inputs) < len(parameters) else None,
         expression=expression,
         commutative=commutative,
+        channels=channels,
         examples=tuple(examples),
     )
 
@@ -149,7 +154,15 @@ div = pointwise(
     (Example(real(2, 3), positive(2, 3)), Example(real(4, 1, 3), positive(2, 1)), Example(real(0, 3), positive(3))),
     lambda g, x, y, z: (g / y, -(g * z / y)),
 )
-neg = pointwise("neg", "-x.", lambda x: -x, signed_dtype, (*ONE, Example(integers(4, below=9))), lambda g, x, y: (-g,))
+neg = pointwise(
+    "neg",
+    "-x.",
+    lambda x: -x,
+    signed_dtype,
+    (*ONE, Example(integers(4, below=9))),
+    lambda g, x, y: (-g,),
+    channels=each_number("any"),
+)
 square = pointwise(
     "square",
     "x * x.",
@@ -168,6 +181,7 @@ absolute: Op = pointwise(
     number_dtype,
     (*ONE, Example(integers(4, below=9))),
     lambda g, x, y: (g * sign(x),),
+    channels=each_number("positive"),
 )
 sign: Op = pointwise(
     "sign",
@@ -404,6 +418,7 @@ relu: Op = pointwise(
     float_dtype,
     ONE,
     lambda g, x, y: (where(x <= 0, 0.0, g),),
+    channels=each_number("positive"),
 )
 
 
@@ -573,7 +588,15 @@ def _same(x: Type, /) -> Type:
     return x
 
 
-stop_gradient = Op("stop_gradient", _same, lambda x: x, lambda gs, xs, ys: (None,), flops=no_flops, examples=ONE)
+stop_gradient = Op(
+    "stop_gradient",
+    _same,
+    lambda x: x,
+    lambda gs, xs, ys: (None,),
+    flops=no_flops,
+    channels=each_number("any", shift=True),
+    examples=ONE,
+)
 
 
 def not_equal(x: Any, y: Any) -> Tensor:

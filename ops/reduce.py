@@ -14,7 +14,7 @@ from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, axis_of, booleans, float_dtype, integers, no_flops, per_number, real, whole
 from minigraph.ops import broadcast
-from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, reduced, spread
+from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, beside_reduced, reduced, spread
 from minigraph.ops.constant import count_along
 from minigraph.ops.half import in_float32, wide_dtype, widened
 from minigraph.ops.pointwise import absolute, cast, equal, exp, log, relu, sqrt, stop_gradient, where
@@ -52,6 +52,7 @@ mean = Op(
     expand=mean_expand,
     canonical=axes_canonical,
     flops=per_number(1),
+    channels=lambda types, axis, axes, keepdims: beside_reduced(axis, axes, keepdims, "any", True),
     gradient=lambda gs, xs, ys, axes, keepdims: (spread(shared_out(gs[0], xs[0], axes), xs[0], axes),),
     examples=(*REDUCTIONS, Example(real(0, 3), axes=1)),
 )
@@ -200,6 +201,7 @@ max = Op(
     extreme_gradient,
     canonical=axes_canonical,
     flops=per_number(1),
+    channels=lambda types, axis, axes, keepdims: beside_reduced(axis, axes, keepdims, "positive", True),
     examples=(*REDUCTIONS, Example(real(0, 3), axes=1), Example(integers(5, below=9))),
 )
 
@@ -224,6 +226,7 @@ min = Op(
     extreme_gradient,
     canonical=axes_canonical,
     flops=per_number(1),
+    channels=lambda types, axis, axes, keepdims: beside_reduced(axis, axes, keepdims, "positive", True),
     examples=(*REDUCTIONS, Example(real(0, 3), axes=1), Example(integers(5, below=9))),
 )
 
@@ -376,6 +379,7 @@ logsumexp = Op(
     logsumexp_expand,
     canonical=axes_canonical,
     flops=per_number(4),
+    channels=lambda types, axis, axes, keepdims: beside_reduced(axis, axes, keepdims, "none", True),
     examples=(*REDUCTIONS, Example(real(0, 3), axes=1), Example(real(2, 1), axes=1)),
 )
 

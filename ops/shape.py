@@ -14,7 +14,7 @@ import numpy as np
 from minigraph.core.dim import Dim, Shape, Size, divide, known, product, shape_of, show, size
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, integers, no_flops, real, same_dtype, whole
+from minigraph.core.op import Channels, Example, Op, axis_of, integers, no_flops, real, same_dtype, whole
 from minigraph.ops.constant import number_of
 from minigraph.ops.half import in_float32
 
@@ -48,12 +48,28 @@ def reshape_canonical(x: Type, shape: Any) -> dict[str, Any]:
     return {"shape": shape}
 
 
+def reshape_channels(types: tuple[Type, ...], axis: int, shape: Shape) -> Channels | None:
+    """The channels stay an axis of their own where as many numbers as before lie in front of it and behind it.
+
+    There may be several such axes where one channel lies among axes of size 1; its own place is then the first choice.
+    """
+    x = types[0].shape
+    before, after = product(x[:axis]), product(x[axis + 1 :])
+    found = [
+        i
+        for i, n in enumerate(shape)
+        if n == x[axis] and product(shape[:i]) == before and product(shape[i + 1 :]) == after
+    ]
+    return Channels(axis if axis in found else found[0], "any", True) if found else None
+
+
 reshape: Op = Op(
     "reshape",
     reshape_types,
     lambda x, shape: x.reshape(shape),
     canonical=reshape_canonical,
     flops=no_flops,
+    channels=reshape_channels,
     gradient=lambda gs, xs, ys, shape: (reshape(gs[0], xs[0].shape),),
     examples=(
         Example(real(2, 6), shape=(3, -1)),
@@ -118,6 +134,7 @@ transpose: Op = Op(
     transpose_gradient,
     canonical=transpose_canonical,
     flops=no_flops,
+    channels=lambda types, axis, axes: Channels(axes.index(axis), "any", True),
     examples=(
         Example(real(2, 3)),
         Example(real(2, 3, 4), axes=(2, 0, 1)),
