@@ -6,12 +6,13 @@ updates needed goes with them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from minigraph.core.builder import Tensor
 from minigraph.core.errors import GraphError
 from minigraph.core.ir import Graph, Node, Value, describe
-from minigraph.core.rewrite import rewrite
+from minigraph.core.pattern import values
+from minigraph.core.rewrite import Condition, Match, Rule, rewrite
 from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, running_average
 from minigraph.ops.random import dropout
 
@@ -62,13 +63,42 @@ def freeze(graph: Graph) -> Graph:
                     )
                 )
 
-    def replacement(node: Node, inputs: Sequence[Tensor]) -> Sequence[Tensor] | None:
-        if node.op is dropout:
-            return inputs[:1]
-        if node.op is batch_norm and node in statistics:
-            builder = inputs[0].builder
-            mean, var = (Tensor(builder, value) for value in statistics[node])
-            return batch_norm_inference(*inputs, mean, var, **node.attrs), mean, var
-        return None
+    return rewrite(graph, RULES).prune(updates=False)
 
-    return rewrite(graph, "freeze", replacement).prune(updates=False)
+
+def _running(match: Match) -> tuple[Value, Value] | None:
+    """The states of the running statistics of the match's batch norm."""
+    if "running" not in match.walk.memo:
+        found = running_statistics(match.walk.source)
+        match.walk.memo["running"] = {node.outputs[0]: states for node, states in found.items()}
+    found = match.walk.memo["running"]
+    return next((found[y] for y in match.walk.originals(match.node.outputs[0]) if y in found), None)
+
+
+def _with_running(match: Match, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    mean, var = map(match.tensor, _running(match))  # type: ignore[arg-type]
+    return batch_norm_inference(x, gamma, beta, mean, var, **match.node.attrs), mean, var
+
+
+x, gamma, beta, seed, step = values("x gamma beta seed step")
+
+RULES = (
+    Rule(
+        "take-running-statistics",
+        "in evaluation, batch_norm(x) is batch_norm_inference(x, running mean, running variance)",
+        batch_norm(x, gamma, beta),
+        _with_running,
+        sound=(
+            Condition(
+                "it keeps running statistics",
+                lambda match: "" if _running(match) else f"{match.node.name} keeps no running statistics",
+            ),
+        ),
+    ),
+    Rule(
+        "leave-out-dropout",
+        "in evaluation, dropout(x) = x",
+        dropout(x, seed, step),
+        lambda match, x, seed, step: x,
+    ),
+)

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from minigraph.core.ir import Graph
+import numpy as np
 
-
-@dataclass(frozen=True)
-class Fired:
-    """A rule that fired: at which node, which nodes it replaced (`at` among them), which it made. All by name."""
-
-    rule: str
-    at: str
-    sources: tuple[str, ...]
-    made: tuple[str, ...]
+from minigraph.core.errors import expect
+from minigraph.core.frozen import Fact
+from minigraph.core.ir import Graph, Node, Value
+from minigraph.core.rewrite import Fired, Refused, Rule, Walk, refusals, without_dead
 
 
 @dataclass(frozen=True)
-class Refused:
-    """Why a rule does not fire at a node of the final graph, as a sentence."""
+class Pass:
+    """One transformation: rules that are applied in one walk, or a function from graph to graph.
 
-    rule: str
-    at: str
-    why: str
+    about: what it does, as a sentence.
+    """
+
+    name: str
+    about: str
+    rules: tuple[Rule, ...] = ()
+    function: Callable[[Graph], Graph] | None = None
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one pass of a pipeline did."""
+    """What one pass of a pipeline did.
+
+    fired: the rules that did, in order. refused: why others did not, at nodes of the graph `after`.
+    facts: what they took for true of the state's numbers.
+    """
 
     name: str
     about: str
@@ -39,6 +43,7 @@ class Step:
     fired: tuple[Fired, ...]
     refused: tuple[Refused, ...]
     seconds: float
+    facts: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,3 +53,91 @@ class Optimized:
     source: Graph
     graph: Graph
     steps: tuple[Step, ...]
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        return tuple(fact for step in self.steps for fact in step.facts)
+
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """The reasons that are left: those at nodes of the final graph."""
+        names = {node.name for node in self.graph.nodes}
+        return tuple(dict.fromkeys(r for step in self.steps for r in step.refused if r.at in names))
+
+
+Pipeline = Sequence["Pass | Callable[[Graph], Graph]"]
+Hook = Callable[[Step], None]
+
+
+def run(
+    pipeline: Pipeline,
+    graph: Graph,
+    state: Mapping[str, np.ndarray] | None = None,
+    without: Collection[str] = (),
+    hook: Hook | None = None,
+) -> Optimized:
+    """The graph after these passes. The graph given, and the state, stay as they are.
+
+    A pass is a Pass, or a function from graph to graph, which goes by its name. state: the numbers that rules may ask
+    for. without: names of passes to leave out. hook: called with each step when it is done.
+    """
+    expect(not isinstance(without, str), "without is a list of names, not {!r}", without)
+    passes = [p if isinstance(p, Pass) else Pass(p.__name__, (p.__doc__ or "").strip(), function=p) for p in pipeline]
+    names = [p.name for p in passes]
+    for name in without:
+        expect(name in names, "there is no pass {!r}; there are {}", name, ", ".join(names))
+    steps: list[Step] = []
+    for p in passes:
+        if p.name not in without:
+            steps.append(_step(p, steps[-1].after if steps else graph, state))
+            if hook is not None:
+                hook(steps[-1])
+    return Optimized(graph, steps[-1].after if steps else graph, tuple(steps))
+
+
+def _step(p: Pass, before: Graph, state: Mapping[str, np.ndarray] | None) -> Step:
+    start = time.perf_counter()
+    if p.function is not None:
+        after = p.function(before)
+        expect(isinstance(after, Graph), "the pass {} gives a Graph, not a {}", p.name, type(after).__name__)
+        walk, reasons = Walk(after), ()
+    else:
+        walk = Walk(before, p.rules, state)
+        after = walk.run()
+        reasons = refusals(after, p.rules, state)
+    after = with_own_names(after)
+    if after is not before:
+        after.check()
+    seconds = time.perf_counter() - start
+    return Step(p.name, p.about, before, after, tuple(walk.fired), reasons, seconds, tuple(walk.facts))
+
+
+def with_own_names(graph: Graph) -> Graph:
+    """The graph with a name of its own for each inner value: the second conv1 becomes conv1~2, which only people see."""
+    taken = Counter([*(value.name for value in graph.inputs), *graph.variables])
+    taken.update(value.name for node in graph.nodes for value in node.outputs)
+    if all(count == 1 for count in taken.values()):
+        return graph
+    seen = {value.name for value in graph.inputs} | set(graph.variables)
+    new: dict[Value, Value] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        suffix, count = "", 1
+        while any(value.name + suffix in seen for value in node.outputs):
+            count += 1
+            suffix = f"~{count}"
+        seen.update(value.name + suffix for value in node.outputs)
+        if suffix:
+            new.update((value, Value(value.type, value.name + suffix)) for value in node.outputs)
+        if suffix or any(value in new for value in node.inputs):
+            copies = {v: new.setdefault(v, Value(v.type, v.name)) for v in node.outputs}
+            inputs = tuple(new.get(value, value) for value in node.inputs)
+            nodes.append(replace(node, name=node.name + suffix, inputs=inputs, outputs=tuple(copies.values())))
+        else:
+            nodes.append(node)
+    moved = {old: new.get(value, value) for old, value in graph.updates.items()}
+    outputs = {name: new.get(value, value) for name, value in graph.outputs.items()}
+    return Graph(graph.name, graph.inputs, graph.state, tuple(nodes), outputs, moved)
+
+
+__all__ = ["Fired", "Optimized", "Pass", "Pipeline", "Refused", "Step", "run", "with_own_names", "without_dead"]

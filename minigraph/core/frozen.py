@@ -1,0 +1,104 @@
+"""What is frozen: values that come out the same at every call, because their leaves are constants and fixed state.
+
+A weight scaled by a batch norm's frozen statistics is written as nodes of the graph. `split` takes all such nodes out:
+they are the *prologue*, computed once, in float64, and rounded last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigraph.core import dim
+from minigraph.core.ir import FLOATS, Graph, Node, Value, needed
+
+FIXED = ("parameter", "statistic", "slot")  # the kinds of state that stand still where nothing updates them
+
+
+def leaves(graph: Graph) -> set[Value]:
+    """The state that this graph does not update. Counters and random streams never stand still."""
+    return {v.value for v in graph.state if v.kind in FIXED and v.value not in graph.updates}
+
+
+def stands_still(node: Node, frozen: set[Value]) -> bool:
+    """Whether what the node computes is frozen, when these values are."""
+    return frozen.issuperset(node.inputs) and not any(dim.symbolic(value.type.shape) for value in node.outputs)
+
+
+def frozen(graph: Graph) -> set[Value]:
+    """All frozen values, leaves included."""
+    found = leaves(graph)
+    for node in graph.nodes:
+        if stands_still(node, found):
+            found.update(node.outputs)
+    return found
+
+
+def compute(nodes: Iterable[Node], state: Mapping[str, np.ndarray], known: dict[Value, np.ndarray]) -> None:
+    """Add to `known` the numbers of what these nodes define, in float64, from the state by name."""
+    with np.errstate(all="ignore"):
+        for node in nodes:
+            if node.outputs[0] not in known:
+                arrays = [known[v] if v in known else wide(state[v.name]) for v in node.inputs]
+                attrs = {**node.attrs, "dtype": "float64"} if node.attrs.get("dtype") in FLOATS else node.attrs
+                known.update(zip(node.outputs, map(wide, node.op.run(arrays, attrs)), strict=True))
+
+
+def wide(array: np.ndarray) -> np.ndarray:
+    """The array, in float64 if it holds floats."""
+    return array.astype(np.float64, copy=False) if array.dtype.kind == "f" else array
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a rewrite took for true of the numbers of a frozen value. Where it is no longer, the rewrite is void."""
+
+    value: Value
+    nodes: tuple[Node, ...]  # that compute it from state
+    asks: Callable[[np.ndarray], bool]
+    answer: bool
+
+    def holds(self, state: Mapping[str, np.ndarray]) -> bool:
+        known: dict[Value, np.ndarray] = {}
+        compute(self.nodes, state, known)
+        array = known[self.value] if self.value in known else wide(state[self.value.name])
+        return self.asks(array) == self.answer
+
+
+@dataclass(frozen=True)
+class Prologue:
+    """The nodes that are computed once, and those of their values that the rest of a graph reads."""
+
+    nodes: tuple[Node, ...]
+    values: tuple[Value, ...]
+
+    def run(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        known: dict[Value, np.ndarray] = {}
+        compute(self.nodes, state, known)
+        with np.errstate(all="ignore"):
+            return {v.name: np.array(known[v].astype(v.type.dtype, copy=False), order="C") for v in self.values}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of the state that it is computed from."""
+        made = {value for node in self.nodes for value in node.outputs}
+        return tuple(dict.fromkeys(v.name for node in self.nodes for v in node.inputs if v not in made))
+
+
+def split(graph: Graph) -> tuple[Prologue, Graph]:
+    """The frozen part of a graph, and the rest, which takes the prologue's values as inputs behind its own.
+
+    Constants stay where they are read: they cost nothing, and whoever compiles the rest wants to see their numbers.
+    """
+    still = frozen(graph)
+    early = {node for node in graph.nodes if node.inputs and node.outputs[0] in still}
+    rest = [node for node in graph.nodes if node not in early]
+    read = {v for node in rest for v in node.inputs} | {*graph.outputs.values(), *graph.updates.values()}
+    values = [v for node in graph.nodes if node in early for v in node.outputs if v in read]
+    nodes, _ = needed(graph.nodes, values)
+    prologue = Prologue(nodes, tuple(values))
+    late, live = needed(rest, (*graph.outputs.values(), *graph.updates, *graph.updates.values()))
+    state = tuple(v for v in graph.state if v.value in live)
+    return prologue, Graph(graph.name, (*graph.inputs, *values), state, late, graph.outputs, graph.updates)
