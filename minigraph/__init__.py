@@ -166,10 +166,12 @@ from minigraph.ops.shape import slice_ as slice
 from minigraph.ops.softmax import log_softmax, softmax
 from minigraph.ops.tile import repeat, tile
 from minigraph.passes.freeze import freeze
+from minigraph.passes.precise_statistics import precise_statistics
 
 if TYPE_CHECKING:
     from minigraph.tools.draw import draw
     from minigraph.tools.fit import evaluate, fit
+    from minigraph.tools.precise_bn import precise_bn
     from minigraph.tools.summary import summary
 
 # what only some programs need, and takes long to load: name -> its module
@@ -177,6 +179,7 @@ _LATER = {
     "draw": "minigraph.tools.draw",
     "fit": "minigraph.tools.fit",
     "evaluate": "minigraph.tools.fit",
+    "precise_bn": "minigraph.tools.precise_bn",
     "summary": "minigraph.tools.summary",
 }
 
@@ -320,6 +323,8 @@ __all__ = [
     "parse",
     "pow",
     "power",
+    "precise_bn",
+    "precise_statistics",
     "prelu",
     "prod",
     "random_bits",
