@@ -172,6 +172,7 @@ if TYPE_CHECKING:
     from minigraph.tools.draw import draw
     from minigraph.tools.fit import evaluate, fit
     from minigraph.tools.precise_bn import precise_bn
+    from minigraph.tools.saved import load, save
     from minigraph.tools.summary import summary
 
 # what only some programs need, and takes long to load: name -> its module
@@ -180,6 +181,8 @@ _LATER = {
     "fit": "minigraph.tools.fit",
     "evaluate": "minigraph.tools.fit",
     "precise_bn": "minigraph.tools.precise_bn",
+    "load": "minigraph.tools.saved",
+    "save": "minigraph.tools.saved",
     "summary": "minigraph.tools.summary",
 }
 
@@ -291,6 +294,7 @@ __all__ = [
     "leaky_relu",
     "less",
     "less_equal",
+    "load",
     "local_response_norm",
     "log",
     "log1p",
@@ -339,6 +343,7 @@ __all__ = [
     "round",
     "rsqrt",
     "running_average",
+    "save",
     "scatter_add",
     "scatter_add_along_axis",
     "selu",

@@ -80,7 +80,7 @@ class _Reader:
         if parts is None or match is None:
             raise GraphError("this is neither an input, a state, a node, an output nor an update")
         declared, op_name, inside = match[1], match.groups()[-2], match.groups()[-1]
-        expect(op_name in OPS, "there is no op {!r}", op_name)
+        expect(op_name in OPS, "op {!r} is not known: import the module that defines it first", op_name)
         op, inputs, attrs = OPS[op_name], [], {}
         for argument in _split(inside):
             key, equals, value = argument.partition("=")
@@ -165,7 +165,8 @@ def _initializer(text: str) -> Initializer:
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
             raise ValueError("it is no call")
         if tree.func.id not in Initializer.known:
-            raise ValueError(f"there are {', '.join(Initializer.known)}")
+            known = ", ".join(Initializer.known)
+            raise ValueError(f"known are {known}; if it is your own, import the module that defines it first")
         return Initializer.known[tree.func.id](**{str(word.arg): _value(word.value) for word in tree.keywords})
     except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
         raise GraphError(f"{text.strip()[:80]!r} is not an initializer: {error}") from None
