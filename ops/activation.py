@@ -11,8 +11,11 @@ from typing import Any
 
 from minigraph.core import scalar
 from minigraph.core.builder import Tensor
+from minigraph.core.dim import broadcast
 from minigraph.core.errors import expect
-from minigraph.core.op import Example, Op, Sample, axis_of, float_dtype, real
+from minigraph.core.ir import Type
+from minigraph.core.op import Channels, Example, Op, Sample, axis_of, each_number, float_dtype, real
+from minigraph.ops.broadcast import broadcast_to_channels
 from minigraph.ops.pointwise import (
     ONE,
     TWO,
@@ -57,14 +60,16 @@ leaky_relu = pointwise(
     float_dtype,
     (*ONE, Example(real(2, 3), alpha=0.25), Example(real(3), alpha=0)),
     lambda g, x, y, alpha: (where(x > 0.0, g, g * alpha),),
+    channels=each_number("positive"),
 )
 thresholded_relu = pointwise(
     "thresholded_relu",
     "x where it is above alpha, else 0. The derivative at alpha is 0.",
     lambda x, *, alpha=1.0: scalar.where(x <= alpha, 0, x),
     float_dtype,
-    (*ONE, Example(real(2, 3), alpha=-0.5)),
+    (*ONE, Example(real(2, 3), alpha=-0.5), Example(real(2, 3), alpha=0)),
     lambda g, x, y, alpha: (where(x <= alpha, 0.0, g),),
+    channels=lambda types, axis, alpha: Channels(axis, "positive", False) if alpha == 0 else None,  # then it is relu
 )
 hard_sigmoid = pointwise(
     "hard_sigmoid",
@@ -90,6 +95,13 @@ def hard_tanh(x: Tensor, low: float = -1.0, high: float = 1.0) -> Tensor:
     return clip(x, low, high)
 
 
+def prelu_channels(types: tuple[Type, ...], axis: int) -> Channels | None:
+    """The slopes stay what they are, one for all channels or one for each."""
+    x, slope = types
+    repeated = broadcast_to_channels((x,), axis, broadcast(x.shape, slope.shape))
+    return Channels(repeated.axis, "positive", False) if repeated else None
+
+
 _prelu: Op = pointwise(
     "prelu",
     "x where it is above 0, else slope * x. The derivative at x = 0 is the slope.",
@@ -97,6 +109,7 @@ _prelu: Op = pointwise(
     float_dtype,
     TWO,
     lambda g, x, slope, y: (where(x > 0.0, g, g * slope), where(x > 0.0, 0.0, g * x)),
+    channels=prelu_channels,
 )
 
 

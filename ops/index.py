@@ -18,7 +18,7 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import Size, known, show, size
 from minigraph.core.errors import expect
 from minigraph.core.ir import INTEGERS, Type, dtype_of
-from minigraph.core.op import OPS, Example, Op, Sample, axis_of, integers, no_flops, per_number, real, whole
+from minigraph.core.op import OPS, Channels, Example, Op, Sample, axis_of, integers, no_flops, per_number, real, whole
 from minigraph.ops.half import in_float32
 from minigraph.ops.pointwise import less_equal, where
 from minigraph.ops.shape import reshape, transpose
@@ -95,12 +95,19 @@ def _places(*shape: int, of: int, dtype: str = "int64") -> Sample:
     return Sample(shape, dtype, -of, of)
 
 
+def gather_channels(types: tuple[Type, ...], channel: int, axis: int, batch: int) -> Channels | None:
+    """The axes of the indices stand in the place of the one that is indexed."""
+    place = channel if channel < axis else channel + types[1].rank - batch - 1
+    return None if channel == axis else Channels(place, "any", True)
+
+
 gather: Op = Op(
     "gather",
     gather_types,
     gather_reference,
     gather_gradient,
     canonical=gather_canonical,
+    channels=gather_channels,
     flops=no_flops,
     examples=(
         Example(real(4, 2), _places(2, 3, of=4)),
@@ -171,12 +178,21 @@ def scatter_add_gradient(gs: Any, xs: Any, ys: Any, size: Any, axis: int, batch:
     return gather(gs[0], xs[1], axis, batch=batch), None
 
 
+def scatter_add_channels(types: tuple[Type, ...], channel: int, size: Any, axis: int, batch: int) -> Channels | None:
+    """One axis of places stands where the updates have those of the indices."""
+    rank = types[1].rank - batch
+    if channel < axis:
+        return Channels(channel, "any", False)
+    return Channels(channel - rank + 1, "any", False) if channel >= axis + rank else None
+
+
 scatter_add: Op = Op(
     "scatter_add",
     scatter_add_types,
     scatter_add_reference,
     scatter_add_gradient,
     canonical=scatter_add_canonical,
+    channels=scatter_add_channels,
     flops=per_number(1),
     examples=(
         Example(real(2, 3, 2), _places(2, 3, of=4), size=4),

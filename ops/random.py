@@ -15,7 +15,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import shape_of
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, Sample, float_dtype, integers, no_flops, real
+from minigraph.core.op import Example, Op, Sample, each_number, float_dtype, integers, no_flops, real
 from minigraph.ops.pointwise import where
 
 MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -101,6 +101,7 @@ dropout: Op = Op(
     dropout_reference,
     expand=dropout_expand,
     canonical=dropout_canonical,
+    channels=each_number("any"),
     gradient=lambda gs, xs, ys, **attrs: (dropout(gs[0], xs[1], xs[2], **attrs), None, None),
     examples=(
         Example(real(3, 5), STEP, STEP, rate=0.5, stream=0),

@@ -28,7 +28,7 @@ from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, integers, real, whole
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape, transpose
-from minigraph.ops.window import arranged, channel_axis, layout_of, spatial_axes
+from minigraph.ops.window import arranged, beside_windows, channel_axis, layout_of, spatial_axes
 
 COORDINATES = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
 ROUNDINGS = {
@@ -206,6 +206,7 @@ resize: Op = Op(
     ),
     canonical=resize_canonical,
     flops=lambda inputs, outputs, attrs: _flops(outputs[0], attrs),
+    channels=lambda types, axis, layout, **attrs: beside_windows(axis, layout, "any", True),
     examples=(
         *(Example(real(*x), **attrs) for x, _, attrs in CASES),
         Example(integers(1, 1, 3, below=9), scales=2),

@@ -6,7 +6,7 @@ import numpy as np
 
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, integers, per_number, real
+from minigraph.core.op import Channels, Example, Op, axis_of, integers, per_number, real
 from minigraph.ops.half import in_float32
 
 
@@ -41,6 +41,7 @@ cumsum: Op = Op(
         "reverse": bool(reverse),
     },
     flops=per_number(1),
+    channels=lambda types, channel, axis, **attrs: None if channel == axis else Channels(channel, "any", False),
     examples=(
         Example(real(5)),
         Example(real(2, 3), axis=0, exclusive=True),

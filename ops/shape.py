@@ -293,6 +293,11 @@ def slice_gradient(gs: Any, xs: Any, ys: Any, start: Any, stop: Any, step: Any) 
     return (unslice(gs[0], shape=xs[0].shape, start=start, step=step),)
 
 
+def slice_channels(types: tuple[Type, ...], axis: int, start: Any, stop: Any, step: Any) -> Channels | None:
+    whole_axis = (start[axis], stop[axis], step[axis]) == (0, types[0].shape[axis], 1)
+    return Channels(axis, "any", True) if whole_axis else None
+
+
 slice_: Op = Op(
     "slice",
     slice_types,
@@ -300,6 +305,7 @@ slice_: Op = Op(
     slice_gradient,
     canonical=slice_canonical,
     flops=no_flops,
+    channels=slice_channels,
     examples=(
         Example(real(5, 4), start=(1, None), stop=(4, -1)),
         Example(real(7), start=(0,), stop=(None,), step=(3,)),
@@ -468,6 +474,14 @@ def pad_transpose(gs: Any, xs: Any, ys: Any, widths: Any, value: float, mode: st
     return (slice_(gs[0], start, tuple(a + n for a, n in zip(start, xs[0].shape))),)
 
 
+def pad_channels(types: tuple[Type, ...], axis: int, widths: Any, value: float, mode: str) -> Channels | None:
+    """What x holds already passes as x does; zeros stay zeros when they are scaled."""
+    only_x = mode != "constant" or all(w <= 0 for pair in widths for w in pair)
+    if any(widths[axis]) or not (only_x or value == 0):
+        return None
+    return Channels(axis, "any", only_x)
+
+
 pad: Op = Op(
     "pad",
     pad_types,
@@ -475,12 +489,14 @@ pad: Op = Op(
     pad_transpose,
     canonical=pad_canonical,
     flops=no_flops,
+    channels=pad_channels,
     examples=(
         Example(real(2, 3), widths=((1, 0), (0, 2)), value=0.5),
         Example(real(0, 2), widths=((0, 0), (1, 1))),
         Example(real(3), widths=((2, 1),)),
         Example(integers(3, below=9), widths=((2, 1),), value=7),
         Example(real(4, 3), widths=((-1, 2), (-1, -1)), value=0.5),
+        Example(real(4, 2), widths=((-1, -2), (0, 0)), value=0.5),
         Example(real(2, 3), widths=((1, 2), (0, 1)), mode="edge"),
         Example(real(3, 4), widths=((2, 1), (0, 3)), mode="reflect"),
         Example(real(2, 1), widths=((5, 0), (1, 1)), mode="reflect"),
