@@ -134,7 +134,8 @@ class Walk:
 
     def __init__(self, graph: Graph, rules: Sequence[Rule] = (), state: Mapping[str, np.ndarray] | None = None):
         self.source, self.state = graph, state
-        self.builder = Builder.extending(replace(graph, nodes=(), outputs={}, updates={}))
+        self.builder = Builder.extending(graph)  # so that its names are taken
+        self.builder.nodes = []
         self.producer: dict[Value, Node] = {}
         self.fired: list[Fired] = []
         self.facts: list[Fact] = []
@@ -289,7 +290,7 @@ class Walk:
         tensors = {k: Tensor(builder, v) for k, v in match.bound.items() if isinstance(v, Value)}
         start = len(builder.nodes)
         origin = replace(node.origin, rule=rule.name, sources=sources(matched))
-        with builder.root(), builder.origin(origin), builder.scope(node.name.replace("~", "_")):
+        with builder.root(), builder.origin(origin), builder.scope(origin.sources[0].replace("~", "_")):
             result = rule.becomes(match, **tensors)
         results = result if isinstance(result, tuple) else (result,)
         built, builder.nodes[start:] = builder.nodes[start:], []
@@ -303,7 +304,7 @@ class Walk:
 
     def _named(self, root: Node, built: Sequence[Node], results: Sequence[Value]) -> list[Node]:
         """The nodes built, under the names they are to have, and the root's outputs led over to `results`."""
-        takes = {new: old.name for old, new in zip(root.outputs, results)}
+        takes = {new: old.name for old, new in zip(root.outputs, results) if self.originals(old)}
         renamed: dict[Value, Value] = {}
         final: list[Node] = []
         inside: set[Value] = set()

@@ -1,0 +1,122 @@
+"""How far a scale or a shift of channels can go up a graph: through which ops, and what stops it.
+
+A question is answered for all ways at once, by looking at the graph only; its answer is "" or a sentence.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minigraph.core.ir import Node, Value
+from minigraph.core.op import Weight
+from minigraph.core.rewrite import Walk
+from minigraph.ops.pointwise import add, mul
+from minigraph.ops.shape import concat
+from minigraph.passes.per_channel import passing, varies
+
+Place = tuple[Value, "int | None"]  # a value, and the axis of its channels; None for a number that is one for all
+
+
+def all_positive(scale: np.ndarray) -> bool:
+    return bool((scale > 0).all())
+
+
+def weights(node: Node) -> tuple[Weight, ...]:
+    """The inputs in which the node is linear, channel by channel."""
+    if node.op.weights is None:
+        return ()
+    return tuple(node.op.weights(tuple(value.type for value in node.inputs), **node.attrs))
+
+
+def scale_stops(walk: Walk, y: Value, scale: Value) -> str:
+    """What keeps a scale of y from being folded into frozen weights before it."""
+    along = varies(scale.type, y.type)
+    if along is None or len(along) > 1:
+        return f"{scale.name} is not one number for each channel of {y.name}"
+    waiting: list[Place] = [(y, along[0] if along else None)]
+    while waiting:
+        value, axis = waiting.pop()
+        key = "scale", value, axis, scale
+        if key not in walk.memo:
+            walk.memo[key] = _scale_step(walk, value, axis, scale)
+        found = walk.memo[key]
+        if isinstance(found, str):
+            return found
+        waiting += found
+    return ""
+
+
+def _scale_step(walk: Walk, value: Value, axis: int | None, scale: Value) -> str | list[Place]:
+    """Where the scale goes on from this value, or what stops it."""
+    if walk.is_frozen(value):
+        return []
+    node = walk.producer.get(value)
+    if node is None:
+        return f"{value.name} is an input"
+    if also := walk.also_read(value):
+        return also
+    if weights(node):
+        fixed = [weight for weight in weights(node) if walk.is_frozen(node.inputs[weight.index])]
+        if any(axis in (None, weight.axis) for weight in fixed):
+            return []
+        if fixed:
+            return f"its channels, axis {axis}, are not the output channels of {node.name}, axis {fixed[0].axis}"
+        return f"no factor of {node.name} ({node.op.name}) is frozen"
+    moving = [v for v in node.inputs if not walk.is_frozen(v)]
+    if node.op is mul:
+        return [] if len(moving) == 1 else f"{node.name} is a product of two values that are not frozen"
+    if node.op is add:
+        return [(v, met(node, v, axis)) for v in moving]
+    if node.op is concat:
+        return [(v, axis) for v in node.inputs]
+    return _scale_passes(walk, node, axis, scale)
+
+
+def _scale_passes(walk: Walk, node: Node, axis: int | None, scale: Value) -> str | list[Place]:
+    for a in range(node.outputs[0].type.rank) if axis is None else (axis,):
+        found = passing(node, a)
+        if found is not None and found[1].scale != "none":
+            if found[1].scale == "positive" and not walk.ask(scale, all_positive):
+                return f"only positive scales pass through {node.name} ({node.op.name}), and {not_known(walk)}"
+            return [(node.inputs[0], None if axis is None else found[0])]
+    return f"it comes from {node.name} ({node.op.name}), through which no scale passes"
+
+
+def not_known(walk: Walk) -> str:
+    """How numbers miss a condition: without a state they are not known."""
+    return "without a state its numbers are not known" if walk.state is None else "not all of its numbers are"
+
+
+def met(node: Node, value: Value, axis: int | None) -> int | None:
+    """The axis of an input that meets this axis of the result of an op that broadcasts."""
+    return None if axis is None else axis - (node.outputs[0].type.rank - value.type.rank)
+
+
+def shift_stops(walk: Walk, y: Value, shift: Value) -> str:
+    """What keeps a shift of y from going up to another shift, or to stand right behind a weight."""
+    along = varies(shift.type, y.type)
+    if along is None or len(along) > 1:
+        return f"{shift.name} is not one number for each channel of {y.name}"
+    axis = along[0] if along else None
+    while True:
+        node = walk.producer.get(y)
+        if node is None:
+            return f"{y.name} is an input"
+        if also := walk.also_read(y):
+            return also
+        if weights(node) or is_shift(walk, node):
+            return ""
+        if node.op is add:
+            branches = [shift_stops(walk, v, shift) for v in node.inputs if v.type == y.type]
+            return "" if "" in branches else f"no branch of {node.name} has a shift or a weight"
+        if node.op is concat:
+            return next(filter(None, (shift_stops(walk, v, shift) for v in node.inputs)), "")
+        found = None if axis is None else passing(node, axis)
+        if found is None or not found[1].shift:
+            return f"it comes from {node.name} ({node.op.name}), through which no shift passes"
+        y, axis = node.inputs[0], found[0]
+
+
+def is_shift(walk: Walk, node: Node) -> bool:
+    """Whether the node adds something frozen."""
+    return node.op is add and any(map(walk.is_frozen, node.inputs))
