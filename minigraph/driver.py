@@ -8,9 +8,10 @@ outputs = train(image=..., label=...)                                moves the s
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,13 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.collector import paused
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.evaluate import apply
+from minigraph.core.frozen import split
 from minigraph.core.ir import Graph, Node, Type, Value, needed
+from minigraph.core.pipeline import Hook, Optimized, Pipeline, debugging, report, run
 from minigraph.core.state import State
 from minigraph.nn import optim
 from minigraph.passes.freeze import freeze
+from minigraph.passes.pipelines import INFERENCE, TRAINING
 
 Patterns = str | Sequence[str]
 BACKENDS = {"numpy": Executable}
@@ -125,11 +129,43 @@ def inference(model: Graph, outputs: Iterable[str] | None = None) -> Graph:
     return freeze(model.prune(outputs))
 
 
-def compile(graph: Graph, state: State, backend: str = "auto") -> Program:
-    """A program that runs the graph on a state.
+def optimize(
+    graph: Graph,
+    state: Mapping[str, np.ndarray] | None = None,
+    *,
+    pipeline: Pipeline | None = None,
+    without: Collection[str] = (),
+    hook: Hook | None = None,
+) -> Optimized:
+    """The graph after a pipeline of passes: its `graph`, and in `steps` what each pass did and why not more.
+
+    state: numbers that rules may ask for (whether all of a batch norm's scales are positive, say).
+    pipeline: passes, or functions from graph to graph. By default passes.pipelines.TRAINING for a graph with updates,
+        INFERENCE for others.
+    without: names of passes to leave out. hook: called with each step when it is done.
+    """
+    expect(isinstance(graph, Graph), "optimize needs a Graph, not a {}", type(graph).__name__)
+    if pipeline is None:
+        pipeline = TRAINING if graph.updates else INFERENCE
+    hooks = [*([hook] if hook else []), *debugging(state)]
+    return run(pipeline, graph, state, without, hooks)
+
+
+def compile(
+    graph: Graph,
+    state: State,
+    backend: str = "auto",
+    *,
+    pipeline: Pipeline | None = None,
+    without: Collection[str] = (),
+    snapshot: bool = False,
+) -> Program:
+    """A program that runs the graph on a state, after the passes of a pipeline (see optimize).
 
     Slots, counters and random streams that the state lacks are created in it (`program.created`); a missing parameter
     or statistic, and one of another shape or dtype, is an error.
+    What depends on fixed parameters alone, such as weights with a batch norm folded into them, is computed once; when
+    the state has moved on, the next call computes it anew. With snapshot=True it stays as it was at first.
     backend: "numpy", or "auto" for the fastest that answers.
     """
     expect(
@@ -142,7 +178,8 @@ def compile(graph: Graph, state: State, backend: str = "auto") -> Program:
         backend,
         ", ".join(BACKENDS),
     )
-    return Program(graph, state, "numpy" if backend == "auto" else backend)
+    plan = partial(optimize, graph, pipeline=pipeline, without=without)
+    return Program(graph, state, "numpy" if backend == "auto" else backend, plan, snapshot)
 
 
 class Program:
@@ -152,16 +189,53 @@ class Program:
     the caller's own. One call runs at a time; other threads wait.
     """
 
-    def __init__(self, graph: Graph, state: State, backend: str):
-        self.graph, self.state, self.backend = graph, state, backend
-        self.created = _complete(graph, state)
+    def __init__(
+        self,
+        source: Graph,
+        state: State,
+        backend: str,
+        plan: Callable[[Mapping[str, np.ndarray]], Optimized],
+        snapshot: bool = False,
+    ):
+        self.source, self.state, self.backend, self.snapshot = source, state, backend, snapshot
+        self.created = _complete(source, state)
+        self._plan = plan
         self._lock = threading.Lock()
-        self._executable = BACKENDS[backend](graph)
+        self._prepare(state.copy())
+
+    def _prepare(self, state: State) -> None:
+        """Optimize the graph for this state, and compute what is frozen."""
+        self.optimized = self._plan(state)
+        self.graph = self.optimized.graph
+        self._prologue, rest = split(self.graph)
+        self._executable = BACKENDS[self.backend](rest)
+        self._compute(state)
+
+    def _compute(self, state: State) -> None:
+        self._folded = self._prologue.run(state)
+        names = {*self._prologue.reads, *(name for fact in self.optimized.facts for name in fact.reads)}
+        self._seen = {name: state[name] for name in names}
+
+    def refresh(self) -> None:
+        """Compute anew what was computed once from the state. Calls do this by themselves if the state has moved on.
+
+        Where the optimized graph rests on what the numbers were and no longer are, the graph is optimized anew.
+        """
+        with self._lock:
+            self._refresh(self.state.copy())
+
+    def _refresh(self, state: State) -> None:
+        if all(fact.holds(state) for fact in self.optimized.facts):
+            self._compute(state)
+        else:
+            self._prepare(state)
 
     @property
     def report(self) -> str:
-        """What was compiled, on what, and what was added to the state."""
-        lines = [f"{self.graph!r} on {self.backend}"]
+        """What was compiled, on what, what each pass did and why not more, and what was added to the state."""
+        once = len(self._prologue.nodes)
+        lines = [f"{self.graph!r} on {self.backend}" + (f", {once} of them computed once" if once else "")]
+        lines += report(self.optimized)
         if self.created:
             lines.append("created in the state: " + ", ".join(self.created))
         return "\n".join(lines)
@@ -176,19 +250,25 @@ class Program:
 
     def __call__(self, /, **inputs: Any) -> dict[str, np.ndarray]:
         with self._lock, self.state.lock if self.graph.updates else nullcontext():
-            symbols, arrays = self._given(inputs)
-            outputs, new, _ = self._executable.run(symbols, arrays)
+            state = self.state.copy()
+            symbols, arrays = self._given(self.graph, state, inputs)
+            if not self.snapshot and any(state[name] is not array for name, array in self._seen.items()):
+                self._refresh(state)
+            outputs, new, _ = self._executable.run(symbols, {**arrays, **self._folded})
             self.state.replace(new)
             return outputs
 
     def values(self, names: Sequence[str], /, **inputs: Any) -> dict[str, np.ndarray]:
-        """Values between inputs and outputs, by their names in the graph, for these inputs. The state does not move."""
+        """Values between inputs and outputs for these inputs, by their names in the graph as it was given.
+
+        The state does not move.
+        """
         expect(not isinstance(names, str), "values takes a list of names, not {!r}", names)
         for name in names:
-            self.graph.value(name)
+            self.source.value(name)
         with self._lock:
-            symbols, arrays = self._given(inputs)
-            return BACKENDS[self.backend](self.graph, names).run(symbols, arrays)[2]
+            symbols, arrays = self._given(self.source, self.state.copy(), inputs)
+            return BACKENDS[self.backend](self.source, names).run(symbols, arrays)[2]
 
     def first_not_finite(self, /, **inputs: Any) -> str | None:
         """Where NaN or infinity first appears for these inputs.
@@ -196,8 +276,8 @@ class Program:
         An input, a state, or a node with its line. None if nowhere.
         """
         with self._lock:
-            symbols, arrays = self._given(inputs)
-            graph = self.graph.bind(**symbols)
+            symbols, arrays = self._given(self.source, self.state.copy(), inputs)
+            graph = self.source.bind(**symbols)
         known: dict[Value, np.ndarray] = {}
         for kind, value in [("input", v) for v in graph.inputs] + [("state", s.value) for s in graph.state]:
             known[value] = arrays[value.name]
@@ -211,26 +291,27 @@ class Program:
                         return _blame(node, value, array)
         return None
 
-    def _given(self, inputs: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, np.ndarray]]:
-        """The sizes of symbols, and all arrays by name: inputs in their dtypes, and the state as it is now."""
-        wanted = {value.name: value for value in self.graph.inputs}
+    def _given(
+        self, graph: Graph, state: State, inputs: Mapping[str, Any]
+    ) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+        """The sizes of symbols, and all arrays by name: inputs in their dtypes, and the state."""
+        wanted = {value.name: value for value in graph.inputs}
         missing = [name for name in wanted if name not in inputs]
         strange = [name for name in inputs if name not in wanted]
         expect(
             not missing and not strange,
             "{!r} takes the inputs {}; {}",
-            self.graph.name,
+            graph.name,
             ", ".join(wanted) or "none",
             "; ".join([f"{n!r} is missing" for n in missing] + [f"{n!r} is not one of them" for n in strange]),
         )
         arrays = {name: _array(value, inputs[name]) for name, value in wanted.items()}
         symbols = _solve(wanted.values(), arrays)
-        snapshot = self.state.copy()
-        for variable in self.graph.state:
-            expect(variable.name in snapshot, "the state no longer has {!r}", variable.name)
-            found = _type(snapshot[variable.name])
+        for variable in graph.state:
+            expect(variable.name in state, "the state no longer has {!r}", variable.name)
+            found = _type(state[variable.name])
             expect(found == variable.value.type, "state {} has become {}", variable.value, found)
-            arrays[variable.name] = snapshot[variable.name]
+            arrays[variable.name] = state[variable.name]
         return symbols, arrays
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ they are the *prologue*, computed once, in float64, and rounded last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,11 @@ class Fact:
     asks: Callable[[np.ndarray], bool]
     answer: bool
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of the state that it is about."""
+        return leaves_of(self.nodes, [self.value])
+
     def holds(self, state: Mapping[str, np.ndarray]) -> bool:
         known: dict[Value, np.ndarray] = {}
         compute(self.nodes, state, known)
@@ -83,8 +88,14 @@ class Prologue:
     @property
     def reads(self) -> tuple[str, ...]:
         """The names of the state that it is computed from."""
-        made = {value for node in self.nodes for value in node.outputs}
-        return tuple(dict.fromkeys(v.name for node in self.nodes for v in node.inputs if v not in made))
+        return leaves_of(self.nodes, self.values)
+
+
+def leaves_of(nodes: Sequence[Node], values: Sequence[Value]) -> tuple[str, ...]:
+    """The names of the state that nodes compute these values from."""
+    made = {value for node in nodes for value in node.outputs}
+    read = [*(v for node in nodes for v in node.inputs), *values]
+    return tuple(dict.fromkeys(v.name for v in read if v not in made))
 
 
 def split(graph: Graph) -> tuple[Prologue, Graph]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,10 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from minigraph.core.equivalence import verify
 from minigraph.core.errors import expect
 from minigraph.core.frozen import Fact
 from minigraph.core.ir import Graph, Node, Value
-from minigraph.core.rewrite import Fired, Refused, Rule, Walk, refusals, without_dead
+from minigraph.core.rewrite import Fired, Refused, Rule, Walk, refusals
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,12 @@ def run(
     graph: Graph,
     state: Mapping[str, np.ndarray] | None = None,
     without: Collection[str] = (),
-    hook: Hook | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> Optimized:
     """The graph after these passes. The graph given, and the state, stay as they are.
 
     A pass is a Pass, or a function from graph to graph, which goes by its name. state: the numbers that rules may ask
-    for. without: names of passes to leave out. hook: called with each step when it is done.
+    for. without: names of passes to leave out. hooks: each is called with each step when it is done.
     """
     expect(not isinstance(without, str), "without is a list of names, not {!r}", without)
     passes = [p if isinstance(p, Pass) else Pass(p.__name__, (p.__doc__ or "").strip(), function=p) for p in pipeline]
@@ -90,7 +93,7 @@ def run(
     for p in passes:
         if p.name not in without:
             steps.append(_step(p, steps[-1].after if steps else graph, state))
-            if hook is not None:
+            for hook in hooks:
                 hook(steps[-1])
     return Optimized(graph, steps[-1].after if steps else graph, tuple(steps))
 
@@ -113,7 +116,7 @@ def _step(p: Pass, before: Graph, state: Mapping[str, np.ndarray] | None) -> Ste
 
 
 def with_own_names(graph: Graph) -> Graph:
-    """The graph with a name of its own for each inner value: the second conv1 becomes conv1~2, which only people see."""
+    """The graph with a name of its own for each inner value: a second conv1 becomes conv1~2, which only people see."""
     taken = Counter([*(value.name for value in graph.inputs), *graph.variables])
     taken.update(value.name for node in graph.nodes for value in node.outputs)
     if all(count == 1 for count in taken.values()):
@@ -140,4 +143,53 @@ def with_own_names(graph: Graph) -> Graph:
     return Graph(graph.name, graph.inputs, graph.state, tuple(nodes), outputs, moved)
 
 
-__all__ = ["Fired", "Optimized", "Pass", "Pipeline", "Refused", "Step", "run", "with_own_names", "without_dead"]
+# telling
+
+
+def report(optimized: Optimized) -> list[str]:
+    """What each pass did, a line each, and then the reasons why not more."""
+    lines = []
+    for step in optimized.steps:
+        counts = Counter(fired.rule for fired in step.fired)
+        did = ", ".join(f"{rule} {n} times" if n > 1 else f"{rule} once" for rule, n in counts.items())
+        if step.after is not step.before:
+            size = f"{len(step.before.nodes)} -> {len(step.after.nodes)} nodes"
+            lines.append(f"{step.name}: {size}" + (f" ({did})" if did else ""))
+    reasons: dict[tuple[str, str], None] = {}
+    nodes = {node.name: node for node in optimized.graph.nodes}
+    for refused in optimized.refused:
+        of = ", ".join(nodes[refused.at].origin.sources) or refused.at
+        reasons[of, refused.why] = None
+    return lines + [f"{of}: {why}" for of, why in reasons]
+
+
+def debugging(state: Mapping[str, np.ndarray] | None) -> list[Hook]:
+    """Hooks that the environment asks for.
+
+    MINIGRAPH_DEBUG=1 prints what each pass did, 2 also each rule that fired and each reason why not. MINIGRAPH_CHECK=1
+    runs the graph before and after each pass on random numbers, and raises GraphError where they differ.
+    """
+    level = os.environ.get("MINIGRAPH_DEBUG", "0")
+    expect(level in ("0", "1", "2"), "MINIGRAPH_DEBUG is 0, 1 or 2, not {!r}", level)
+    check = os.environ.get("MINIGRAPH_CHECK", "0")
+    expect(check in ("0", "1"), "MINIGRAPH_CHECK is 0 or 1, not {!r}", check)
+    hooks: list[Hook] = []
+    if level != "0":
+        hooks.append(lambda step: print("\n".join(_told(step, level == "2")), file=sys.stderr))
+    if check == "1":
+        hooks.append(lambda step: _checked(step, state))
+    return hooks
+
+
+def _told(step: Step, rules: bool) -> list[str]:
+    lines = [f"{step.name}: {len(step.before.nodes)} -> {len(step.after.nodes)} nodes, {step.seconds * 1e3:.1f} ms"]
+    if rules:
+        lines += [f"  {fired.rule} at {fired.at}: {', '.join(fired.sources)}" for fired in step.fired]
+        lines += [f"  not {refused.rule} at {refused.at}: {refused.why}" for refused in step.refused]
+    return lines
+
+
+def _checked(step: Step, state: Mapping[str, np.ndarray] | None) -> None:
+    if step.after is not step.before:
+        found = verify(step.before, step.after, state)
+        expect(found.same, "the pass {} changes what {!r} computes: {}", step.name, step.before.name, found)

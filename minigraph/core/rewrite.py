@@ -102,6 +102,12 @@ class Match:
         return ""
 
 
+def known_as(node: Node) -> str:
+    """A name for reports: that of a node of the user's graph."""
+    names = node.origin.sources
+    return node.name if not names or node.name in names else names[0]
+
+
 def sources(nodes: Sequence[Node]) -> tuple[str, ...]:
     """The names of the nodes of the user's graph that these come from."""
     return tuple(dict.fromkeys(name for node in nodes for name in (node.origin.sources or (node.name,))))
@@ -180,7 +186,7 @@ class Walk:
         readers = self.readers(value)
         if len(readers) <= 1:
             return ""
-        names = list(dict.fromkeys(reader if isinstance(reader, str) else reader.name for reader in readers))
+        names = list(dict.fromkeys(reader if isinstance(reader, str) else known_as(reader) for reader in readers))
         times = f" {len(readers)} times" if len(names) == 1 else ""
         return f"{value.name} is read by {' and '.join(names)}{times}"
 
@@ -233,7 +239,7 @@ class Walk:
                 raise GraphError(f"{names} go on for ever at {node.name}: what one makes, another takes back")
         if not self.fired:
             return self.source
-        now = self._latest
+        now = self.now
         graph = Graph(
             self.source.name,
             self.source.inputs,
@@ -244,14 +250,15 @@ class Walk:
         )
         return without_dead(graph)
 
-    def _latest(self, value: Value) -> Value:
+    def now(self, value: Value) -> Value:
+        """What stands for a value of the source graph by now."""
         while value in self._new:
             value = self._new[value]
         return value
 
     def _current(self, node: Node) -> Node:
         """The node with what its inputs have become."""
-        inputs = tuple([self._latest(value) for value in node.inputs])
+        inputs = tuple([self.now(value) for value in node.inputs])
         if inputs == node.inputs:
             return node
         copies = tuple([Value(value.type, value.name) for value in node.outputs])
