@@ -1,0 +1,561 @@
+"""Is a rewritten graph the same function as the one before? For a user's passes as for ours.
+
+    report = verify(before, after)
+
+Both graphs are run in float64 at their real shapes, on random inputs and state: what differs there beyond rounding is
+refuted. Then they are proved equal as formulas, as circuits are (combinational equivalence with cut points): values
+with one value number are equal by construction; an inner value that agrees in float64 with one of the graph before is
+claimed to be equal, and the claim is proved in exact numbers, with the values nearest below that are known to be equal
+in the place of inputs. Once proved, both have one number, and the next claim ends there. So a proof runs site by site,
+at shapes made small, however large the network is.
+
+What exact numbers say holds for formulas, and not for what machine numbers round them to: a detour through float16 is
+the same formula.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from minigraph.core import proof, trial
+from minigraph.core.collector import paused
+from minigraph.core.errors import GraphError, expect
+from minigraph.core.evaluate import apply
+from minigraph.core.exact import Modular, Number, Outside, Rational
+from minigraph.core.ir import FLOATS, Graph, Type, Value, needed
+from minigraph.core.numbering import Cone, Numbering, alike, cone, site
+from minigraph.core.op import Literal, Sample
+from minigraph.core.shrink import cost, shrunken
+
+BUDGET = 100_000  # operations of one run in exact numbers, at about 2 µs: a fifth of a second
+REPEATED = 6_000  # where a proof takes many runs, or fractions, which are ten times slower
+MANY = 400  # nodes in a cone that is still worth a try
+TRIALS = ((trial.BATCH, 1.0), (trial.BATCH + 2, 8.0))  # sizes of the batch, and deviations of the inputs
+
+
+class Opaque(Modular):
+    """Modular numbers in which a square root is an unknown function, too: one exists for each number.
+
+    What is equal for any function in its place is equal for the root.
+    """
+
+    __slots__ = ()
+
+    def _root(self) -> int:
+        return int(self._unknown("sqrt"))
+
+
+KINDS = {Opaque: "numbers modulo 2^61 - 1", Modular: "numbers modulo 2^61 - 1", Rational: "fractions"}
+
+
+@dataclass(frozen=True)
+class Proved:
+    """A value of `after` that was proved to be one of `before`: in which numbers, and at which shapes of what it reads.
+
+    shrunken: whether these are smaller than the graph's.
+    """
+
+    name: str
+    numbers: str
+    shapes: tuple[str, ...]
+    shrunken: bool
+
+    def __str__(self) -> str:
+        smaller = ", made smaller" if self.shrunken else ""
+        return f"{self.name}: in {self.numbers}, of {', '.join(self.shapes) or 'constants'}{smaller}"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A value that agrees in float64 and could not be proved, and why."""
+
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.why}"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found. True unless the graphs differ.
+
+    why: what differs, as a sentence; "" if nothing was found.
+    proved, checked: the sites at which the graphs are not the same by construction.
+    difference, at: the largest difference of outputs and updates in float64, as a part of the largest number of its
+        tensor, and which this is.
+    sizes: what the symbols stood for.
+    """
+
+    same: bool
+    why: str = ""
+    proved: tuple[Proved, ...] = ()
+    checked: tuple[Checked, ...] = ()
+    difference: float = 0.0
+    at: str = ""
+    sizes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.same
+
+    def __str__(self) -> str:
+        if not self.same:
+            return f"not the same function: {self.why}"
+        if not self.at:
+            return "the same function: both graphs compute the same by construction; nothing had to be proved"
+        lines = ["the same function, as far as float64 shows:" if self.checked else "the same function:"]
+        lines.append(f"  {_count(len(self.proved), 'site')} proved in exact numbers")
+        lines += [f"    {site}" for site in self.proved]
+        if self.checked:
+            lines.append(f"  {_count(len(self.checked), 'site')} only checked in float64")
+            lines += [f"    {site}" for site in self.checked]
+        with_sizes = f" (with {'; then with '.join(self.sizes)})" if any(self.sizes) else ""
+        lines.append(
+            f"  run in float64{with_sizes}, outputs and updates differ by at most {self.difference:.1e} of the largest "
+            f"number of a tensor, at {self.at!r}; {trial.Tolerance.RELATIVE:.0e} is allowed"
+        )
+        return "\n".join(lines)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+@paused()
+def verify(
+    before: Graph,
+    after: Graph,
+    state: Mapping[str, np.ndarray] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> Verification:
+    """Whether `after` computes what `before` does: the same outputs and updates from the same inputs and state.
+
+    state: numbers to run with in float64, instead of random ones; the question is then about this state. What an
+        optimizer would add to it is drawn.
+    sizes: what symbols stand for, {"N": 3}. By default small numbers with which all shapes fit.
+    seed: of the random numbers; with one seed, one answer.
+
+    The graphs may differ in everything but the names and types of inputs, outputs and updates; state that `after` does
+    not read may be missing in it. Raises GraphError for what is no graph, and where no sizes are found that fit.
+    """
+    for graph in (before, after):
+        expect(isinstance(graph, Graph), "verify takes two graphs, not a {}", type(graph).__name__)
+        graph.check()
+    why = interface(before, after)
+    if why:
+        return Verification(False, why)
+    numbering = Numbering()
+    one, other = numbering.all(before), numbering.all(after)
+    ends = proof.results(after)
+    if all(one[value] == other[ends[name]] for name, value in proof.results(before).items()):
+        return Verification(True)
+    return _compared(before, after, state or {}, sizes or {}, seed)
+
+
+def interface(before: Graph, after: Graph) -> str:
+    """What differs in inputs, state, outputs and updates, by name and type, as a sentence; "" where nothing does."""
+    types = lambda values: {value.name: value.type for value in values}
+    named = lambda values: {name: value.type for name, value in values.items()}
+    states, left = (types(variable.value for variable in graph.state) for graph in (before, after))
+    moved, moving = (types(graph.updates) for graph in (before, after))
+    return (
+        _unlike("input", types(before.inputs), types(after.inputs))
+        or _unlike("state", {name: states[name] for name in left if name in states}, left)
+        or _unlike("output", named(before.outputs), named(after.outputs))
+        or _unlike("update of state", moved, moving)
+    )
+
+
+def _unlike(what: str, before: Mapping[str, Type], after: Mapping[str, Type]) -> str:
+    for name in [*before, *after]:
+        if name not in after:
+            return f"the {what} {name!r} is missing after"
+        if name not in before:
+            return f"the {what} {name!r} is new after"
+        if before[name] != after[name]:
+            return f"the {what} {name!r} is {before[name]} before and {after[name]} after"
+    return ""
+
+
+def _compared(
+    before: Graph, after: Graph, state: Mapping[str, np.ndarray], sizes: Mapping[str, int], seed: int
+) -> Verification:
+    """The trials in float64, and the proofs if they agree. With a second size, a number that stands for one is seen."""
+    runs: list[_Run] = []
+    for number, (least, scale) in enumerate(TRIALS):
+        one, found = trial.bound(before, sizes, least)
+        text = trial.symbols_text(found)
+        try:
+            other = after.bind(**found)
+        except GraphError as error:
+            return Verification(False, f"with {text}, the graph after does not fit: {error}")
+        runs.append(_Run(one, other, text))
+        why = runs[-1].try_out(np.random.default_rng((seed, number)), state, scale)
+        if why:
+            return Verification(False, why)
+    difference, at = max(run.worst for run in runs)
+    found_sizes = tuple(dict.fromkeys(run.sizes for run in runs))
+    report = Verification(True, difference=difference, at=at, sizes=found_sizes)
+    return _Proof(runs[0], free=not state).result(report)
+
+
+class _Run:
+    """Both graphs without symbols, and what a run of them in float64 showed."""
+
+    def __init__(self, before: Graph, after: Graph, sizes: str):
+        self.before, self.after, self.sizes = before, after, sizes
+        self.prints: dict[Value, tuple[float, float, float]] = {}  # of values of both graphs
+        self.constants = _same_constants(before, after)
+        self.worst = 0.0, ""
+
+    def try_out(self, rng: np.random.Generator, state: Mapping[str, np.ndarray], scale: float) -> str:
+        """Run both; what differs, as a sentence, or ""."""
+        one, other = trial.in_float64(self.before), trial.in_float64(self.after)
+        arrays, results = _first_that_runs(one, rng, state, scale, _watch(self.before, one, self.prints))
+        # a constant that was computed and rounded beforehand: rounding is not what is asked for here
+        rounded = {value: array for value, (_, array) in self.constants.items()}
+        try:
+            found = trial.run(other, arrays, _watch(self.after, other, self.prints, rounded))
+        except (GraphError, Outside) as error:
+            return f"the graph after cannot be computed: {error}"
+        ends = proof.results(other)
+        for name, value in proof.results(one).items():
+            off = trial.difference(results[value], found[ends[name]])
+            self.worst = max(self.worst, (off, name))
+            if off > trial.Tolerance.RELATIVE:
+                sizes = f" with {self.sizes}" if self.sizes else ""
+                return (
+                    f"{name!r} differs by {off:.1e} of its largest number, in float64{sizes}; "
+                    f"{trial.Tolerance.RELATIVE:.0e} is allowed"
+                )
+        return ""
+
+
+def _first_that_runs(
+    graph: Graph, rng: np.random.Generator, state: Mapping[str, np.ndarray], scale: float, seen: trial.Seen
+) -> tuple[dict[str, np.ndarray], dict[Value, np.ndarray]]:
+    """Arrays on which a graph can be run, and its results: labels may have to be smaller than was thought."""
+    below: int | None
+    for below in (None, 2, 1):
+        arrays = trial.draw(graph, rng, state, scale, below)
+        try:
+            return arrays, trial.run(graph, arrays, seen)
+        except (GraphError, Outside) as error:
+            failed = error
+    raise GraphError(f"{graph.name!r} could not be run in float64: {failed}")
+
+
+def _watch(
+    graph: Graph,
+    wide: Graph,
+    prints: dict[Value, tuple[float, float, float]],
+    instead: Mapping[Value, np.ndarray] = {},
+) -> trial.Seen:
+    """Notes the fingerprint of each value of `graph` while its copy in float64 is run."""
+    pairs = zip((v for n in wide.nodes for v in n.outputs), (v for n in graph.nodes for v in n.outputs), strict=True)
+    original = dict(pairs)
+
+    def seen(value: Value, array: np.ndarray) -> np.ndarray:
+        if value not in original:
+            return array
+        if original[value] in instead:
+            array = instead[original[value]]
+        prints[original[value]] = trial.fingerprint(array)
+        return array
+
+    return seen
+
+
+def _constants(graph: Graph) -> dict[Value, np.ndarray]:
+    """What is computed from nothing, in float64."""
+    wide = trial.in_float64(graph)
+    found: dict[Value, np.ndarray] = {}
+    result = {}
+    with np.errstate(all="ignore"):
+        for old, node in zip(graph.nodes, wide.nodes, strict=True):
+            if all(value in found for value in node.inputs):
+                arrays = apply(node, [found[value] for value in node.inputs])
+                found.update(zip(node.outputs, arrays))
+                result.update(zip(old.outputs, arrays))
+    return result
+
+
+def _same_constants(before: Graph, after: Graph) -> dict[Value, tuple[Value, np.ndarray]]:
+    """For each constant of `after`: one of `before` that rounds to the same numbers of its dtype, and these unrounded.
+
+    A constant that is computed beforehand is rounded; in its own dtype the last bit may differ.
+    """
+    known: dict[Type, list[tuple[Value, np.ndarray]]] = {}
+    for value, array in _constants(before).items():
+        known.setdefault(value.type, []).append((value, array))
+    found = {}
+    for value, array in _constants(after).items():
+        off = 2 * float(np.finfo(value.type.dtype).eps) if value.type.is_float else 0.0
+        # the same number first: among near ones, the nearest
+        for allowed in (0.0, off):
+            near = (p for p in known.get(value.type, ()) if np.allclose(p[1], array, allowed, 0.0, equal_nan=True))
+            match = next(near, None)
+            if match is not None:
+                found[value] = match
+                break
+    return found
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of a claim: a proof, in these numbers and with these inputs; or a counterexample; or neither, and why."""
+
+    numbers: str = ""
+    inputs: tuple[Value, ...] = ()
+    shrunken: bool = False
+    false: bool = False
+    why: str = ""
+
+    @property
+    def proved(self) -> bool:
+        return bool(self.numbers)
+
+
+class _Proof:
+    """The claims about one pair of graphs, in the order of the graph after.
+
+    free: whether a difference on any state counts; else the question is about one state.
+    """
+
+    def __init__(self, run: _Run, free: bool):
+        self.before, self.after, self.prints, self.constants, self.free = (
+            run.before,
+            run.after,
+            run.prints,
+            run.constants,
+            free,
+        )
+        self.numbering = Numbering()
+        self.old = self.numbering.all(run.before)
+        self.fresh = len(self.numbering.formulas)  # numbers from here on are formulas that only `after` has
+        self.shared: set[int] = set()  # numbers of values of both graphs
+        self.resolved: dict[int, int] = {}  # a number of `after` -> the one of `before` that it was found to be
+        self.proved: list[Proved] = []
+        self.checked: list[Checked] = []
+        self._outcomes: dict[object, _Outcome] = {}  # of sites that look alike
+        self._named: dict[str, Value] = {}
+        self._printed: dict[object, Value] = {}
+        for node in run.before.nodes:
+            for value in node.outputs:
+                self._named.setdefault(value.name, value)
+                self._printed.setdefault(self._key(value), value)
+
+    def result(self, report: Verification) -> Verification:
+        """The report with what was proved and what was not, or with what was refuted."""
+        new = self.numbering.given(self.after)
+        self.shared.update(new.values())
+        nodes, _ = needed(self.after.nodes, proof.results(self.after).values())
+        for node in nodes:
+            numbers, _ = self.numbering.node(node, tuple([new[v] for v in node.inputs]))
+            for value, number in zip(node.outputs, numbers):
+                new[value] = self._resolve(value, number)
+                if new[value] < self.fresh:
+                    self.shared.add(new[value])
+        ends = proof.results(self.after)
+        for name, value in proof.results(self.before).items():
+            one, other = self.old[value], new[ends[name]]
+            if one != other:
+                outcome = self._decide(name, one, other)
+                if outcome.false:
+                    return Verification(False, f"{name!r} differs: {outcome.why}")
+                self._note(name, outcome)
+        return replace(report, proved=tuple(self.proved), checked=tuple(self.checked))
+
+    def _resolve(self, value: Value, number: int) -> int:
+        """The number of `before` that a value of `after` has, or its own."""
+        if number < self.fresh:
+            return number
+        if number not in self.resolved:
+            self.resolved[number] = self._claim(value, number)
+        return self.resolved[number]
+
+    def _claim(self, value: Value, number: int) -> int:
+        if value in self.constants:
+            twin, _ = self.constants[value]
+            self.proved.append(Proved(value.name, f"numbers rounded to {value.type.dtype}", (), False))
+            return self.old[twin]
+        named, printed = self._named.get(value.name), self._printed.get(self._key(value))
+        if named is not None and named.type == value.type and self._agree(named, value):
+            outcome = self._decide(value.name, self.old[named], number)
+            if not outcome.false:
+                self._note(value.name, outcome)
+                return self.old[named]
+        elif printed is not None and self._agree(printed, value):
+            outcome = self._decide(value.name, self.old[printed], number)
+            if outcome.proved:
+                self._note(value.name, outcome)
+                return self.old[printed]
+        return number
+
+    def _note(self, name: str, outcome: _Outcome) -> None:
+        if outcome.proved:
+            shapes = tuple(trial.shape_text(value) for value in outcome.inputs)
+            self.proved.append(Proved(name, outcome.numbers, shapes, outcome.shrunken))
+        else:
+            self.checked.append(Checked(name, outcome.why))
+
+    def _key(self, value: Value) -> object:
+        """By which values that agree are found, if they are of any size."""
+        size, first, _ = self.prints.get(value, (0.0, 0.0, 0.0))
+        return (value.type, f"{size:.6e}", f"{first:.4e}") if 0 < size < math.inf else value
+
+    def _agree(self, one: Value, other: Value) -> bool:
+        return trial.agree(self.prints[one], self.prints[other])
+
+    def _decide(self, name: str, one: int, other: int) -> _Outcome:
+        """Whether two numbers are equal, from cones that reach further and further down."""
+        why = ""
+        for before, after in self._cones(one, other):
+            whole = all(self.numbering.formulas[n].node is None for n in before.cuts | after.cuts)
+            outcome = self._compare(before, after, whole)
+            if outcome.proved or outcome.false:
+                return outcome
+            why = why or outcome.why
+        return _Outcome(why=why or "the part of the graph that it would have to be proved with is too large")
+
+    def _cones(self, one: int, other: int) -> Iterator[tuple[Cone, Cone]]:
+        """Pairs of cones: down to the nearest values of both graphs; with the same cuts on both sides; one step further;
+        down to inputs and state."""
+        opened: set[int] = set()
+        seen: set[tuple[Cone, Cone]] = set()
+
+        def pair() -> tuple[Cone, Cone]:
+            cut = lambda n: n in self.shared and n not in opened and not self._scalar(n)
+            return cone(self.numbering, one, cut), cone(self.numbering, other, cut)
+
+        def fits(cones: tuple[Cone, Cone]) -> bool:
+            known = cones in seen
+            seen.add(cones)
+            return not known and len(cones[0].inner) + len(cones[1].inner) <= MANY
+
+        cones = pair()
+        if fits(cones):
+            yield cones
+        for _ in range(16):
+            uneven = {n for n in cones[0].cuts ^ cones[1].cuts if self.numbering.formulas[n].node is not None}
+            if not uneven or len(cones[0].inner) > MANY:
+                break
+            opened |= uneven
+            cones = pair()
+        if fits(cones):
+            yield cones
+        opened |= cones[0].cuts | cones[1].cuts
+        cones = pair()
+        if fits(cones):
+            yield cones
+        cones = cone(self.numbering, one, lambda n: False), cone(self.numbering, other, lambda n: False)
+        if fits(cones):
+            yield cones
+
+    def _scalar(self, number: int) -> bool:
+        """Whether it is one known number, whose value a proof may need."""
+        formula = self.numbering.formulas[number]
+        return formula.constant and formula.value.type.size == 1
+
+    def _compare(self, before: Cone, after: Cone, whole: bool) -> _Outcome:
+        one, other, leaves = site(self.numbering, before, after)
+        positive = frozenset(name for name, number in leaves.items() if self.numbering.positive(number))
+        key = alike((one, other)), tuple(v.name in positive for v in one.inputs), whole
+        if key not in self._outcomes:
+            self._outcomes[key] = prove(one, other, positive, whole and self.free)
+        outcome = self._outcomes[key]
+        # of sites that look alike, each with the names that it has
+        inputs = tuple(Value(small.type, v.name) for small, v in zip(outcome.inputs, one.inputs))
+        return replace(outcome, inputs=inputs)
+
+
+def prove(before: Graph, after: Graph, positive: Iterable[str], refutable: bool) -> _Outcome:
+    """Whether two graphs of the same inputs give the same "y", whatever the inputs are; `positive` ones are above 0.
+
+    refutable: whether a counterexample at the real shapes counts, if it is one in float64 as well: exact numbers also
+    tell 0.1 * 0.3 from the constant 0.03.
+    """
+    why = ""
+    positive = frozenset(positive)
+    # one run first, in which roots are unknown and there is no order; then what needs many runs, and smaller shapes
+    for budget, several in ((BUDGET, False), (REPEATED, True)):
+        for pair in itertools.islice(shrunken(before, after, budget), 3):
+            real = pair[0] is before
+            try:
+                kind = _prove_same(*pair, positive, several)
+            except proof.Refuted:
+                shapes = ", ".join(trial.shape_text(v) for v in pair[0].inputs)
+                if several and real and refutable and _differ(before, after, positive):
+                    return _Outcome(false=True, why=f"in exact numbers and in float64, of {shapes}")
+                why = why or f"exact numbers differ where {shapes} are free to be anything"
+            except Outside as error:
+                why = why or f"exact numbers cannot compute it: {error}"
+            except GraphError as error:
+                why = f"exact numbers cannot compute it: {str(error).splitlines()[0]}" if several else why
+            else:
+                return _Outcome(KINDS[kind], pair[0].inputs, not real)
+    operations = cost(before) + cost(after)
+    return _Outcome(why=why or f"it takes {operations:,} operations, and no smaller shapes were found that fit")
+
+
+def _prove_same(before: Graph, after: Graph, positive: frozenset[str], several: bool) -> type[Number]:
+    samples = _samples(before, after, positive)
+    draws = 1 if all(v.type.is_float for v in before.inputs) else proof.ORDERED_DRAWS  # labels and masks have cases
+    if not several:
+        return proof.prove_same(before, after, samples, ((Opaque, draws),))
+    kind = proof.prove_same(before, after, samples, ((Modular, draws), (Rational, proof.ORDERED_DRAWS)))
+    reach = _reach(before, after)
+    if kind is Rational and reach > 1:  # beyond the thresholds, too
+        wide = {k: replace(s, low=s.low * reach, high=s.high * reach) for k, s in samples.items() if s.dtype is None}
+        proof.prove_same(before, after, {**samples, **wide}, ((Rational, proof.ORDERED_DRAWS),))
+    return kind
+
+
+def _samples(before: Graph, after: Graph, positive: frozenset[str]) -> dict[str, Sample]:
+    samples = {}
+    for value, twin in zip(before.inputs, after.inputs, strict=True):
+        shape: tuple[int, ...] = value.type.shape  # type: ignore[assignment]
+        if value.type.is_float:
+            samples[value.name] = Sample(shape, low=0.1 if value.name in positive else -2.0)
+        else:
+            high = min(trial.limit(graph, v) for graph, v in ((before, value), (after, twin)))
+            samples[value.name] = Sample(shape, value.type.dtype, 0, high)
+    return samples
+
+
+def _reach(*graphs: Graph) -> float:
+    """The largest constant in the graphs, or 1: thresholds are no further away."""
+    largest = 1.0
+    for node in (node for graph in graphs for node in graph.nodes):
+        for attribute in node.attrs.values():
+            if isinstance(attribute, float) and math.isfinite(attribute):
+                largest = max(largest, abs(attribute))
+            elif isinstance(attribute, Literal) and attribute.array.dtype.name in FLOATS:
+                finite = attribute.array[np.isfinite(attribute.array)]
+                largest = max(largest, float(np.abs(finite).max(initial=0.0)))
+    return largest
+
+
+def _differ(before: Graph, after: Graph, positive: frozenset[str]) -> bool:
+    """Whether two graphs differ in float64, beyond rounding, on some of several draws."""
+    samples, reach, rng = _samples(before, after, positive), _reach(before, after), np.random.default_rng(0)
+    one, other = trial.in_float64(before), trial.in_float64(after)
+    for scale in (1.0, reach) * proof.ORDERED_DRAWS:
+        arrays = {
+            v.name: proof.concrete(samples[v.name], v.type.dtype, rng) * (scale if v.type.is_float else 1)
+            for v in one.inputs
+        }
+        arrays = {v.name: arrays[v.name].astype(v.type.dtype) for v in one.inputs}
+        try:
+            a, b = trial.run(one, arrays)[one.outputs["y"]], trial.run(other, arrays)[other.outputs["y"]]
+        except (GraphError, Outside):
+            continue
+        if trial.difference(a, b) > trial.Tolerance.RELATIVE:
+            return True
+    return False
