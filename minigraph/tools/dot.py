@@ -3,12 +3,15 @@
 The page has a column for each role. The forward runs down; the backward stands beside it and runs up, so that a layer,
 its statistics, its gradient and its update form a row. Blocks and repeats have a frame in the forward column and one
 beside it. (Frames across all columns would be one, but inside of them Graphviz gives up the order of a row.)
+
+Where two graphs are compared, each is such a page, and what only one of them has is marked.
 """
 
 from __future__ import annotations
 
+import html
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import groupby, pairwise
 
@@ -16,35 +19,50 @@ import graphviz  # type: ignore[import-untyped]
 
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node
+from minigraph.core.pipeline import Refused
 from minigraph.tools.labels import call_lines, ops_lines, type_text, wrapped
 from minigraph.tools.outline import Layer, is_number, outline
 from minigraph.tools.repeats import Repeat, repeats
 from minigraph.tools.sketch import CYLINDERS, Sketch
-from minigraph.tools.style import EDGE, FRAME, GRAPH, INPUT, INVISIBLE, LOOKS, NODE, NOTE, OUTPUT, REPEAT, STATE
+from minigraph.tools.style import (
+    EDGE,
+    FOOTNOTES,
+    FRAME,
+    GRAPH,
+    INPUT,
+    INVISIBLE,
+    LOOKS,
+    MARKS,
+    NODE,
+    NOTE,
+    OUTPUT,
+    REPEAT,
+    STATE,
+)
 
+SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 SIDES = (("forward", "statistic"), ("backward", "update"))  # the columns left and right of the middle
 
 
-def dot(graph: Graph, collapse: bool = True, expand: Sequence[str] = ()) -> str:
-    """The picture's DOT text; collapse and expand are as for `draw`."""
+def dot(
+    graph: Graph,
+    collapse: bool = True,
+    expand: Sequence[str] = (),
+    *,
+    title: str | None = None,
+    marks: Mapping[Node, str] | None = None,
+    reasons: Iterable[Refused] = (),
+) -> str:
+    """The picture's DOT text; collapse, expand and reasons are as for `draw`.
+
+    title: instead of the graph's name. marks: how nodes differ from another graph's: "went", "came" or "changed".
+    """
     whole = outline(graph)
-    for pattern in expand:
-        known = ", ".join(layer.name for layer in whole.layers) or "none"
-        expect(
-            any(fnmatchcase(layer.name, pattern) for layer in whole.layers),
-            "no layer is called like {!r}; there are {}",
-            pattern,
-            known,
-        )
-    expanded = frozenset(layer for layer in whole.layers if any(fnmatchcase(layer.name, pattern) for pattern in expand))
-    sketch = Sketch(whole, expanded, repeats(whole, expanded) if collapse else ())
+    expanded = frozenset(layer for layer in whole.layers if any(fnmatchcase(layer.name, p) for p in expand))
+    runs = repeats(whole, expanded, marks) if collapse else ()
+    sketch = Sketch(whole, expanded, runs, marks, reasons)
     nodes = sum(not is_number(node) for node in graph.nodes)
-    page = graphviz.Digraph(
-        "minigraph",
-        graph_attr={**GRAPH, "label": _label(f"{graph.name}: {nodes} nodes, {len(graph.state)} states") + "\\l"},
-        node_attr=NODE,
-        edge_attr=EDGE,
-    )
+    page = _page(f"{title or graph.name}: {nodes} nodes, {len(graph.state)} states", marks)
     _headings(page, sketch)
     for i, value in enumerate(graph.inputs):
         page.node(f"input{i}", _label(value.name), group="forward", tooltip=_label(f"input {value}"), **INPUT)
@@ -54,7 +72,41 @@ def dot(graph: Graph, collapse: bool = True, expand: Sequence[str] = ()) -> str:
     for layer in sketch.layers:
         _row(page, sketch, layer)
     _edges(page, sketch)
+    _footnotes(page, sketch)
     return page.source
+
+
+def check_expand(expand: Sequence[str], *graphs: Graph) -> None:
+    """Raise GraphError for a pattern that names no layer of any of the graphs."""
+    names = list(dict.fromkeys(layer.name for graph in graphs for layer in outline(graph).layers))
+    for pattern in expand:
+        known = ", ".join(names) or "none"
+        fits = any(fnmatchcase(name, pattern) for name in names)
+        expect(fits, "no layer is called like {!r}; there are {}", pattern, known)
+
+
+def _page(title: str, marks: Mapping[Node, str] | None) -> graphviz.Digraph:
+    """A page with its title and, where graphs are compared, what the marks mean."""
+    label = _label(title) + "\\l"
+    if marks is not None:
+        cells = [f"<TD>{html.escape(_plain(title).replace('&amp;', '&'))}</TD>"]
+        for mark in (MARKS[word] for word in MARKS if word in marks.values()):
+            fill, line = mark.attributes["fillcolor"], mark.attributes["color"]
+            style = "rounded,dashed" if "dashed" in mark.attributes.get("style", "") else "rounded"
+            frame = f'BORDER="{mark.border}" STYLE="{style}" COLOR="{line}" BGCOLOR="{fill}" CELLPADDING="4"'
+            cells.append(f'<TD {frame}><FONT POINT-SIZE="9">{mark.sign} {mark.word}</FONT></TD>')
+        label = f'<<TABLE BORDER="0" CELLSPACING="8"><TR>{"".join(cells)}</TR></TABLE>>'
+    return graphviz.Digraph("minigraph", graph_attr={**GRAPH, "label": label}, node_attr=NODE, edge_attr=EDGE)
+
+
+def _footnotes(page: graphviz.Digraph, sketch: Sketch) -> None:
+    """The sentences with the numbers that stand at places, below the outputs."""
+    lines = [f"{number} {line}" for number, line in enumerate(sketch.sentences, 1)]
+    if lines:
+        lines = [part for line in lines for part in wrapped(line.split(" "), " ", 4, 100)]
+        page.node("footnotes", "".join(f"{_label(line)}\\l" for line in lines), **FOOTNOTES)
+        for i in range(len(sketch.outputs)):
+            page.edge(f"output{i}", "footnotes", weight="0", **INVISIBLE)
 
 
 def _headings(page: graphviz.Digraph, sketch: Sketch) -> None:
@@ -147,7 +199,9 @@ def _box(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> Non
     """A layer as one box: its name, its ops, the state that it moves."""
     look, nodes, title = LOOKS[role], layer.nodes[role], layer.title
     place = sketch.place[nodes[0]]
-    lines = ops_lines(sketch.graph, nodes)
+    mark = sketch.mark(nodes)
+    signs = {n: f"{MARKS[sketch.marks[n]].sign} " for n in nodes if sketch.marks and n in sketch.marks}
+    lines = ops_lines(sketch.graph, nodes, signs=signs if mark == "changed" and len(nodes) > 1 else {})
     if len(nodes) == 1 and title.rstrip("0123456789") == nodes[0].op.name:
         lines = [line.removeprefix(nodes[0].op.name).strip() for line in lines]  # relu2 needs no "relu" below
     if look.word and layer.nodes["forward"]:
@@ -160,17 +214,29 @@ def _box(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> Non
         _note(page, sketch, place)
     page.node(
         place,
-        _label(title, *lines),
-        fillcolor=look.fill,
-        color=look.line,
+        _label(_titled(sketch, place, title, mark), *lines),
         tooltip=_label(*_details(nodes)),
+        **_look(sketch, role, mark),
         **{"class": "minigraph-layer", **({"group": role} if layer in sketch.spine else {})},
     )
 
 
+def _look(sketch: Sketch, role: str, mark: str | None) -> dict[str, str]:
+    """The colours of a box: where graphs are compared, those of its mark, and pale where nothing changed."""
+    if mark:
+        return MARKS[mark].attributes
+    return {"fillcolor": LOOKS[role].fill if sketch.marks is None else "white", "color": LOOKS[role].line}
+
+
+def _titled(sketch: Sketch, place: str, title: str, mark: str | None) -> str:
+    """A title with the sign of its mark before it and the numbers of its footnotes behind it."""
+    notes = " ".join(str(number).translate(SUPERSCRIPT) for number in sketch.footnotes.get(place, ()))
+    return " ".join(filter(None, [MARKS[mark].sign if mark else "", title, notes]))
+
+
 def _nodes(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> None:
     """An expanded layer: each of its nodes, with a frame around them where there are several."""
-    look, nodes = LOOKS[role], layer.nodes[role]
+    look, nodes = LOOKS[role], [*(layer.frozen if role == "forward" else ()), *layer.nodes[role]]
     frame = {
         "label": _label(f"{layer.title} {look.word}"),
         "color": look.line,
@@ -188,12 +254,10 @@ def _nodes(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> N
             _note(inside, sketch, sketch.place[node])
             written = [f"→ {name}" for name in _written(sketch.graph, [node])]
             title = [] if several or layer.title.rstrip("0123456789") == node.op.name else [layer.title]
+            lines, mark = [*title, *call_lines(sketch.graph, node), *written], sketch.mark([node])
+            lines[0] = _titled(sketch, sketch.place[node], lines[0], mark)
             inside.node(
-                sketch.place[node],
-                _label(*title, *call_lines(sketch.graph, node), *written),
-                fillcolor=look.fill,
-                color=look.line,
-                tooltip=_label(*_details([node])),
+                sketch.place[node], _label(*lines), tooltip=_label(*_details([node])), **_look(sketch, role, mark)
             )
 
 
@@ -216,16 +280,24 @@ def _note(page: graphviz.Digraph, sketch: Sketch, place: str) -> None:
 
 
 def _cylinder(page: graphviz.Digraph, sketch: Sketch, layer: Layer, place: str) -> None:
+    """State of a layer; where numbers are computed from it alone, how they are."""
     variables = [v for v in layer.state if sketch.cylinder(v, layer) == place]
-    if variables:
-        names = [v.name.removeprefix("optimizer.").removeprefix(f"{layer.name}.") for v in variables]
-        typed = [f"{name}  {type_text(v.value.type)}" for name, v in zip(names, variables)]
-        page.node(
-            place,
-            _label(*(wrapped(names, ", ") if place.startswith("slots") else typed)),
-            tooltip=_label(*(f"{v.kind} {v.value}" for v in variables)),
-            **STATE,
-        )
+    names = [v.name.removeprefix("optimizer.").removeprefix(f"{layer.name}.") for v in variables]
+    typed = [f"{name}  {type_text(v.value.type)}" for name, v in zip(names, variables)]
+    lines, details = wrapped(names, ", ") if place.startswith("slots") else typed, []
+    mark = None
+    if place.startswith("state") and layer in sketch.formulas:
+        nodes = [node for node in sketch.frozen[layer] if not is_number(node)]
+        mark, details = sketch.mark(nodes), _details(nodes)
+        formulas = [part for line in sketch.formulas[layer] for part in wrapped(line.split(" "), " ")]
+        formulas[0] = _titled(sketch, place, formulas[0], mark)
+        count = f"({len(nodes)} ops on parameters)" if len(nodes) > 1 else "(1 op on parameters)"
+        unread = [line for v, line in zip(variables, typed) if all(v.value not in n.inputs for n in nodes)]
+        lines = [*formulas, count, *unread]
+    if lines:
+        tooltip = _label(*details, *(f"{v.kind} {v.value}" for v in variables))
+        look = MARKS[mark].attributes if mark else {}
+        page.node(place, _label(*lines), tooltip=tooltip, **{**STATE, **look})
 
 
 def _row(page: graphviz.Digraph, sketch: Sketch, layer: Layer) -> None:
@@ -234,7 +306,7 @@ def _row(page: graphviz.Digraph, sketch: Sketch, layer: Layer) -> None:
     if layer in sketch.expanded:
         return
     state = {kind for kind in CYLINDERS if any(sketch.cylinder(v, layer) == f"{kind}{number}" for v in layer.state)}
-    if "state" in state:
+    if "state" in state or layer in sketch.formulas:
         order.append(f"state{number}")
     for role, kind in (("forward", ""), ("statistic", "running"), ("backward", ""), ("update", "slots")):
         place = f"{role}{number}"

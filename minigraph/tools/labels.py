@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from minigraph.core import text
 from minigraph.core.dim import show
 from minigraph.core.errors import GraphError
-from minigraph.core.ir import Graph, Node, Type
-from minigraph.core.op import REQUIRED, Literal
+from minigraph.core.ir import Graph, Node, Type, Value
+from minigraph.core.op import REQUIRED, Literal, no_flops
 from minigraph.tools.outline import is_number
 
 WIDTH = 30  # characters in a line of a box
+LONGEST = 75  # characters of a formula; what is longer is "…"
+SIGNS = {"add": (" + ", 1), "sub": (" − ", 1), "mul": (" × ", 2), "div": (" / ", 2)}  # and how tightly they bind
 
 
 def type_text(type_: Type) -> str:
@@ -62,27 +65,73 @@ def call_lines(graph: Graph, node: Node) -> list[str]:
     return [" ".join([node.op.name, ", ".join(numbers)]).strip(), *wrapped(attributes_text(node).split(", "), ", ")]
 
 
-def ops_lines(graph: Graph, nodes: Sequence[Node], attributes: bool | None = None) -> list[str]:
+def ops_lines(
+    graph: Graph,
+    nodes: Sequence[Node],
+    attributes: bool | None = None,
+    signs: Mapping[Node, str] = MappingProxyType({}),
+) -> list[str]:
     """The ops of a layer, several in a line: with their attributes, or only each with how often it occurs.
 
-    By default the forward has attributes. What only rearranges one state (a weight's transpose) is left out.
+    By default the forward has attributes. What only rearranges one state (a weight's transpose) is left out. signs:
+    what stands before a node's op.
     """
     states = {variable.value for variable in graph.state}
     shown = [node for node in nodes if len(nodes) == 1 or not (len(node.inputs) == 1 and node.inputs[0] in states)]
     if nodes[0].origin.role == "forward" if attributes is None else attributes:
-        return wrapped([" ".join(filter(None, [node.op.name, attributes_text(node)])) for node in shown], " · ")
-    counts = Counter(node.op.name for node in shown)
-    return wrapped([f"{count} {name}" if count > 1 else name for name, count in counts.items()], " · ", 3)
+        called = [f"{signs.get(node, '')}{node.op.name} {attributes_text(node)}".strip() for node in shown]
+        return wrapped(called, " · ")
+    counts = Counter((signs.get(node, ""), node.op.name) for node in shown)
+    called = [f"{sign}{count} {name}" if count > 1 else f"{sign}{name}" for (sign, name), count in counts.items()]
+    return wrapped(called, " · ", 3)
 
 
-def wrapped(words: Iterable[str], separator: str, lines: int = 4) -> list[str]:
-    """Words in lines of about WIDTH characters, and how many did not find room."""
+def wrapped(words: Iterable[str], separator: str, lines: int = 4, width: int = WIDTH) -> list[str]:
+    """Words in lines of about `width` characters, and how many did not find room."""
     words, found = list(words), [""]
     for i, word in enumerate(words):
-        if found[-1] and len(found[-1]) + len(separator) + len(word) > WIDTH:
+        if found[-1] and len(found[-1]) + len(separator) + len(word) > width:
             if len(found) == lines:
                 found[-1] += f" + {len(words) - i} more"
                 break
             found.append("")
         found[-1] += (separator if found[-1] else "") + word
     return [line for line in found if line]
+
+
+def moves_only(node: Node) -> bool:
+    """Whether a node only lays out one tensor anew: its numbers stay what they are."""
+    return node.op.flops is no_flops and len(node.inputs) == 1
+
+
+def formula(graph: Graph, value: Value, names: Mapping[Value, str]) -> str:
+    """How a value is computed, as a line: "weight × gamma / √(var + 1e-05)". names: of the values that it begins with.
+
+    What only lays out a tensor anew is not written.
+    """
+    known: dict[Value, tuple[str, int]] = {}  # a text, and how tightly it is bound: a sum 1, a product 2, others 3
+
+    def inside(value: Value, binding: int) -> str:
+        if value not in known:
+            text, bound = written(value)
+            known[value] = (text, bound) if len(text) <= LONGEST else ("…", 3)
+        text, bound = known[value]
+        return text if bound >= binding else f"({text})"
+
+    def written(value: Value) -> tuple[str, int]:
+        node = graph.producer.get(value)
+        if node is None or value in names:
+            return names.get(value, value.name), 3
+        if moves_only(node):
+            text = inside(node.inputs[0], 0)
+            return text, known[node.inputs[0]][1]
+        if is_number(node):
+            return _attribute(node.attrs["value"]), 3
+        if node.op.name in SIGNS:
+            sign, binding = SIGNS[node.op.name]
+            left, right = node.inputs
+            return inside(left, binding) + sign + inside(right, binding + (node.op.name in ("sub", "div"))), binding
+        name = "√" if node.op.name == "sqrt" else node.op.name
+        return f"{name}({', '.join(inside(v, 0) for v in node.inputs)})", 3
+
+    return inside(value, 0)

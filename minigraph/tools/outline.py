@@ -3,15 +3,19 @@
 A layer is a scope that owns state (conv1 with conv1.weight) or has one node (dropout1), or one node of its own where
 there is no such scope (a relu). To it belong, by role, the forward nodes, the statistics, the backward nodes of its
 forward nodes, and the updates of its state. Pictures and tables show layers; nobody computes with them.
+
+What is computed from parameters and constants alone, such as a batch norm's scale times a weight, belongs to the layer
+that reads it, apart from the nodes that see the data.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from minigraph.core.dim import symbolic
 from minigraph.core.ir import ROLES, Graph, Node, Value, Variable
 from minigraph.ops.constant import fill
 
@@ -19,13 +23,19 @@ from minigraph.ops.constant import fill
 @dataclass(eq=False)
 class Layer:
     """name: unique in the outline. block: the scope around the layer, "" for none. nodes: by role, in the graph's
-    order.
+    order. frozen: what its forward reads that is computed from parameters and constants alone.
     """
 
     name: str
     block: str = ""
     nodes: dict[str, list[Node]] = field(default_factory=lambda: {role: [] for role in ROLES})
+    frozen: list[Node] = field(default_factory=list)
     state: list[Variable] = field(default_factory=list)
+
+    @property
+    def everything(self) -> list[Node]:
+        """All its nodes: the frozen ones, then those of each role."""
+        return [*self.frozen, *(node for nodes in self.nodes.values() for node in nodes)]
 
     @property
     def title(self) -> str:
@@ -42,7 +52,7 @@ class Outline:
 
     @cached_property
     def layer_of(self) -> Mapping[Node, Layer]:
-        return {node: layer for layer in self.layers for nodes in layer.nodes.values() for node in nodes}
+        return {node: layer for layer in self.layers for node in layer.everything}
 
     @cached_property
     def owner(self) -> Mapping[Value, Layer]:
@@ -70,6 +80,25 @@ def is_number(node: Node) -> bool:
     return node.op is fill and not node.outputs[0].type.shape
 
 
+def frozen_nodes(graph: Graph) -> set[Node]:
+    """The forward nodes that depend on nothing but constants and parameters or statistics that the graph leaves as they
+    are, on one such state at least, and that a node which sees the data reads in the end. Their sizes are known.
+    """
+    constant: set[Value] = set()
+    steady = {v.value for v in graph.state if v.kind in ("parameter", "statistic") and v.value not in graph.updates}
+    for node in graph.nodes:
+        known = not any(symbolic(value.type.shape) for value in node.outputs)
+        if node.origin.role == "forward" and known and all(v in constant or v in steady for v in node.inputs):
+            (steady if any(v in steady for v in node.inputs) else constant).update(node.outputs)
+    frozen: set[Node] = set()
+    for node in reversed(graph.nodes):
+        if node.outputs[0] not in steady and node.outputs[0] not in constant and node.origin.role == "forward":
+            frozen.update(graph.producer[v] for v in node.inputs if v in steady and v in graph.producer)
+        elif node in frozen:
+            frozen.update(maker for maker in _makers(graph, node) if not is_number(maker))
+    return frozen
+
+
 def outline(graph: Graph) -> Outline:
     """The layers of a graph.
 
@@ -78,7 +107,13 @@ def outline(graph: Graph) -> Outline:
     layer in whose scope it is. An update goes to the layer whose state it serves; one that serves several (a schedule,
     the norm of all gradients) makes a layer with its like.
     """
-    layer_of = _forward(graph)
+    frozen = frozen_nodes(graph)
+    layer_of = _forward(graph, frozen)
+    for node in reversed(graph.nodes):
+        if node in frozen:
+            layers_of_readers = [layer_of[n] for value in node.outputs for n in graph.readers[value] if n in layer_of]
+            layers_of_readers.sort(key=lambda layer: layer.name != node.origin.scope)
+            layer_of[node] = layers_of_readers[0]
     by_name = {node.name: node for node in layer_of}
     shared: dict[tuple[str, str], Layer] = {}
     for node in graph.nodes:
@@ -95,7 +130,9 @@ def outline(graph: Graph) -> Outline:
     layer_of.update(_updates(graph, layer_of, _owners(graph, layer_of), shared))
     layers: dict[Layer, None] = {}
     for node in graph.nodes:
-        if node in layer_of:
+        if node in frozen:
+            layer_of[node].frozen.append(node)
+        elif node in layer_of:
             layer_of[node].nodes[node.origin.role].append(node)
             layers.setdefault(layer_of[node])
     for value, layer in _owners(graph, layer_of).items():
@@ -104,9 +141,11 @@ def outline(graph: Graph) -> Outline:
     return Outline(graph, tuple(layers))
 
 
-def _forward(graph: Graph) -> dict[Node, Layer]:
-    """Forward nodes: those of a scope that is a layer, joined where one reads the other; the others each for itself."""
-    forward = [node for node in graph.nodes if node.origin.role == "forward" and not is_number(node)]
+def _forward(graph: Graph, frozen: Set[Node]) -> dict[Node, Layer]:
+    """Forward nodes but for frozen ones: those of a scope that is a layer, joined where one reads the other; the others
+    each for itself.
+    """
+    forward = [n for n in graph.nodes if n.origin.role == "forward" and n not in frozen and not is_number(n)]
     count = Counter(node.origin.scope for node in forward)
     owning = {variable.name.rpartition(".")[0] for variable in graph.state} | {s for s in count if count[s] == 1}
     owning -= {"", *(s.rpartition(".")[0] for s in count)}
@@ -151,14 +190,19 @@ def _makers(graph: Graph, node: Node) -> list[Node]:
 
 
 def _owners(graph: Graph, layer_of: Mapping[Node, Layer]) -> dict[Value, Layer]:
-    """For each state the layer that reads it first; for one that only updates read (a slot), the layer of these."""
+    """For each state the layer of its name if that reads it, else the one that reads it first; for one that only
+    updates read (a slot), the layer of these.
+    """
     found: dict[Value, Layer] = {}
     for variable in graph.state:
         readers = [n for n in graph.readers.get(variable.value, ()) if n in layer_of]
         readers.sort(key=lambda n: ROLES.index(n.origin.role))
+        own = [
+            n for n in readers if n.origin.role == "forward" and layer_of[n].name == variable.name.rpartition(".")[0]
+        ]
         maker = graph.producer.get(graph.updates.get(variable.value, variable.value))
         if readers or maker in layer_of:
-            found[variable.value] = layer_of[readers[0] if readers else maker]  # type: ignore[index]
+            found[variable.value] = layer_of[(own or readers)[0] if readers else maker]  # type: ignore[index]
     return found
 
 

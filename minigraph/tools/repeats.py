@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from minigraph.core.ir import Value
+from minigraph.core.ir import Node, Value
 from minigraph.tools.outline import Layer, Outline
 
 
@@ -31,10 +31,10 @@ class Repeat:
         return self.start + self.length * self.times
 
 
-def repeats(outline: Outline, alone: Set[Layer] = frozenset()) -> list[Repeat]:
+def repeats(outline: Outline, alone: Set[Layer] = frozenset(), marks: Mapping[Node, str] | None = None) -> list[Repeat]:
     """The repeats in a graph's layers, in order: the one that saves most layers, then likewise before and behind it.
 
-    alone: layers that are never part of one.
+    alone: layers that are never part of one. marks: signs of nodes; layers whose nodes have others are not the same.
     """
     layers = outline.layers
     position = {layer: i for i, layer in enumerate(layers)}
@@ -42,7 +42,9 @@ def repeats(outline: Outline, alone: Set[Layer] = frozenset()) -> list[Repeat]:
     whole = [*begins, True]  # where a run may begin or end: between blocks
     numbers: dict[Hashable, int] = {}
     signatures = [
-        numbers.setdefault((i,) if layer in alone else (_signature(outline, layer, position), begins[i]), len(numbers))
+        numbers.setdefault(
+            (i,) if layer in alone else (_signature(outline, layer, position, marks or {}), begins[i]), len(numbers)
+        )
         for i, layer in enumerate(layers)
     ]
     last_reader = _last_readers(outline, position)
@@ -79,7 +81,7 @@ def _candidates(signatures: Sequence[int], low: int, high: int) -> Iterator[Repe
             start = same + 1
 
 
-def _signature(outline: Outline, layer: Layer, position: Mapping[Layer, int]) -> Hashable:
+def _signature(outline: Outline, layer: Layer, position: Mapping[Layer, int], marks: Mapping[Node, str]) -> Hashable:
     """All that a layer is but names: equal for layers that look the same in a picture."""
     graph, here = outline.graph, position[layer]
     outputs = set(graph.outputs.values())
@@ -96,10 +98,11 @@ def _signature(outline: Outline, layer: Layer, position: Mapping[Layer, int]) ->
             node.op.name,
             tuple(node.attrs.items()),
             tuple(v.type for v in node.outputs),
-            tuple((v.type, source(v) if role == "forward" else None) for v in node.inputs),
+            tuple((v.type, source(v) if role in ("forward", "frozen") else None) for v in node.inputs),
             not outputs.isdisjoint(node.outputs),
+            marks.get(node),
         )
-        for role, group in layer.nodes.items()
+        for role, group in (*layer.nodes.items(), ("frozen", layer.frozen))
         for node in group
     )
     return nodes, tuple((variable.kind, variable.value.type) for variable in layer.state)

@@ -20,6 +20,23 @@ LOOKS = {
     "backward": Look("#FCE4D4", "#C24E00", "gradient"),
     "update": Look("#D9F0E6", "#00795A", "update"),
 }
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a box is drawn that differs between two graphs: a colour, an outline and a sign, each of which is enough."""
+
+    sign: str
+    word: str
+    attributes: dict[str, str]
+    border: int = 1  # in the legend
+
+
+MARKS = {
+    "went": Mark("−", "went", {"fillcolor": "#F8D7D3", "color": "#A3201A", "style": "rounded,filled,dashed"}),
+    "came": Mark("+", "came", {"fillcolor": "#CFEBD3", "color": "#12692D", "penwidth": "2.6"}, 3),
+    "changed": Mark("≠", "changed in place", {"fillcolor": "#FFF0C2", "color": "#8A6100", "peripheries": "2"}),
+}
 FONT = "Helvetica,Arial,sans-serif"
 GRAPH = {
     "rankdir": "TB",
@@ -61,6 +78,7 @@ STATE = {
     "fontsize": "8",
     "margin": "0.08,0.08",
 }
+FOOTNOTES = {"shape": "plaintext", "style": "", "fontsize": "9", "margin": "0.02"}
 FRAME = {"style": "rounded", "color": "#8A8A8A", "labeljust": "l", "fontsize": "10", "margin": "9", "penwidth": "0.8"}
 REPEAT = {**FRAME, "style": "rounded,dashed", "penwidth": "1.6"}
 INVISIBLE = {"style": "invis"}
