@@ -169,6 +169,7 @@ from minigraph.passes.freeze import freeze
 from minigraph.passes.precise_statistics import precise_statistics
 
 if TYPE_CHECKING:
+    from minigraph.tools.doctor import doctor
     from minigraph.tools.draw import draw
     from minigraph.tools.fit import evaluate, fit
     from minigraph.tools.precise_bn import precise_bn
@@ -177,6 +178,7 @@ if TYPE_CHECKING:
 
 # what only some programs need, and takes long to load: name -> its module
 _LATER = {
+    "doctor": "minigraph.tools.doctor",
     "draw": "minigraph.tools.draw",
     "fit": "minigraph.tools.fit",
     "evaluate": "minigraph.tools.fit",
@@ -251,6 +253,7 @@ __all__ = [
     "cumsum",
     "depth_to_space",
     "div",
+    "doctor",
     "draw",
     "dropout",
     "elu",
