@@ -1,0 +1,1 @@
+../../minigraph/__main__.py

@@ -1,0 +1,397 @@
+"""The command line: minigraph COMMAND FILE ..., each command a function of its options here.
+
+The exit status is 0; 1 where a file, a graph or an answer is refused, with a sentence that says why; 2 for a command
+line that cannot be read; 130 after Ctrl-C. What only one command needs is imported by it, so that each begins at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from minigraph import driver
+from minigraph.core.errors import GraphError, expect
+from minigraph.core.ir import Graph, needed
+from minigraph.core.pipeline import Optimized, Pass, Pipeline
+from minigraph.core.state import State
+from minigraph.tools.saved import ENDING, load, save
+
+DEMO = "out/digits/digits.safetensors"
+TOUR = f"""\
+FILE is a saved graph: mg.save("net.safetensors", graph, state) writes one, and so does `make demo`. With that one:
+
+  minigraph summary  {DEMO} N=64
+  minigraph draw     {DEMO} -o digits.svg
+  minigraph run      {DEMO} --random
+  minigraph explain  {DEMO} bn1
+  minigraph optimize {DEMO} -o fast.safetensors --verify
+
+`minigraph COMMAND --help` says what a command takes, with an example.
+"""
+SHOWN = 5  # numbers of an output
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status. SystemExit for --help and for a command line that cannot be read."""
+    options = _parser().parse_args(arguments)
+    try:
+        for module in options.modules:
+            _module(module)
+        status = options.command(options)
+        sys.stdout.flush()
+        return status
+    except GraphError as error:
+        return _refuse(str(error))
+    except BrokenPipeError:  # whoever read our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        return _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def draw(options: argparse.Namespace) -> int:
+    from minigraph.tools.draw import draw
+
+    graph, _ = load(options.file)
+    after = load(options.after)[0] if options.after else None
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        path = draw(
+            graph,
+            options.output,
+            after=after,
+            collapse=not options.all,
+            expand=options.expand,
+            timeout=options.timeout,
+        )
+    for warning in said:
+        print(f"minigraph: {warning.message}", file=sys.stderr)
+    print(f"wrote {path}")
+    return 0
+
+
+def summary(options: argparse.Namespace) -> int:
+    from minigraph.tools.summary import summary
+
+    print(summary(load(options.file)[0], **dict(options.sizes)))
+    return 0
+
+
+def text(options: argparse.Namespace) -> int:
+    print(load(options.file)[0], end="")
+    return 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    from minigraph.tools.explain import explanation
+
+    optimized, _ = _optimized(options)
+    print(explanation(optimized, options.node))
+    return 0
+
+
+def optimize(options: argparse.Namespace) -> int:
+    from minigraph.tools.explain import table
+
+    expect(options.output.suffix == ENDING, "the optimized graph is a {} file, not {}", ENDING, options.output)
+    optimized, state = _optimized(options)
+    print(table(optimized))
+    if options.verify:
+        from minigraph.core.equivalence import verify
+
+        report = verify(optimized.source, optimized.graph, state=state)
+        print(report)
+        expect(report.same, "the optimized graph is not the same as the one before; nothing is written")
+    save(options.output, optimized.graph, state)
+    print(f"wrote {options.output}: {len(optimized.graph.nodes)} nodes, {len(optimized.graph.state)} states")
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    from minigraph.tools.given import write_arrays
+
+    graph, state = _with_state(options.file)
+    graph = graph.prune(options.outputs, updates=False)
+    outputs = driver.compile(graph, state, options.backend)(**_inputs(graph, options))
+    if options.output is None:
+        width = max(map(len, outputs), default=0)
+        for name, array in outputs.items():
+            print(f"{name:{width}}  {_numbers(array)}")
+    else:
+        write_arrays(options.output, outputs)
+        print(f"wrote {options.output}: {', '.join(outputs)}")
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from minigraph.tools.doctor import doctor
+    from minigraph.tools.given import read_inputs
+
+    graph, state = _with_state(options.file)
+    print(doctor(graph, state, read_inputs(graph, options.input)))
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    graph, state = load(options.file)  # which checks the graph, and the state against it
+    print(f"{graph.name}: {len(graph.nodes)} nodes, each defined before its use, with the types that its op infers")
+    if state is None:
+        print("state: none in the file")
+    else:
+        count = sum(array.size for array in state.values())
+        print(f"state: {len(state)} arrays, {count:,} numbers, as the graph declares them")
+        made = [name for name in graph.variables if name not in state]
+        if made:
+            print(f"not in the file, begins anew: {', '.join(made)}")
+    _, live = needed(graph.nodes, (*graph.outputs.values(), *graph.updates.values()))
+    unused = [v.name for v in graph.state if v.value not in live and v.value not in graph.updates]
+    if unused:
+        print(f"no output needs: {', '.join(unused)}")
+    idle = [value.name for value in graph.inputs if value not in live]
+    if idle:
+        print(f"no output needs the inputs: {', '.join(idle)}")
+    broken = [
+        f"{name} has {bad} of {array.size}"
+        for name, array in (state or {}).items()
+        if array.dtype.kind == "f" and (bad := array.size - int(np.isfinite(array).sum()))
+    ]
+    expect(not broken, "{} has numbers that are NaN or infinite: {}", options.file, "; ".join(broken))
+    print("fine")
+    return 0
+
+
+def _optimized(options: argparse.Namespace) -> tuple[Optimized, State | None]:
+    """The graph of the file after the pipeline, and the state of the file.
+
+    Without --training it is first made the graph that answers.
+    """
+    graph, state = load(options.file)
+    if options.training:
+        expect(graph.updates, "{!r} has no updates, it is no training step: leave out --training", graph.name)
+    else:
+        answering = driver.inference(graph)
+        if str(answering) != str(graph):
+            print("for inference: batch norm takes its running statistics, and there are no updates; --training keeps")
+            print("the graph as it is\n")
+        graph = answering
+    return driver.optimize(graph, state, pipeline=_pipeline(options), without=options.without), state
+
+
+def _pipeline(options: argparse.Namespace) -> Pipeline | None:
+    """What --pipeline or --pass name; None for the pipeline of minigraph's own."""
+    if options.pipeline:
+        pipeline = _named(options.pipeline)
+        fits = isinstance(pipeline, (tuple, list)) and all(isinstance(p, Pass) or callable(p) for p in pipeline)
+        expect(fits, "{} is no pipeline: that is a tuple of passes", options.pipeline)
+        return tuple(pipeline)
+    if options.passes:
+        passes = tuple(_named(name) for name in options.passes)
+        for name, one in zip(options.passes, passes):
+            expect(isinstance(one, Pass) or callable(one), "{} is no pass: that is a Pass or a function", name)
+        return passes
+    return None
+
+
+def _named(name: str) -> Any:
+    """The thing that module:NAME names."""
+    module, _, thing = name.partition(":")
+    found = _module(module)
+    expect(hasattr(found, thing), "{} has no {!r}", module, thing)
+    return getattr(found, thing)
+
+
+def _with_state(file: Path) -> tuple[Graph, State]:
+    graph, state = load(file)
+    if state is None:
+        raise GraphError(f"{file} holds a graph without its state: write it with mg.save(path, graph, state)")
+    return graph, state
+
+
+def _inputs(graph: Graph, options: argparse.Namespace) -> dict[str, np.ndarray]:
+    """What --input gives and, with --random, numbers for the other inputs."""
+    from minigraph.tools.given import random_inputs, read_inputs
+
+    given = read_inputs(graph, options.input)
+    if options.random is not None:
+        return random_inputs(graph, given, dict(options.random))
+    missing = [str(value) for value in graph.inputs if value.name not in given]
+    expect(
+        not missing,
+        "{!r} also needs {}: give name=file.npy, or --random for a first try",
+        graph.name,
+        ", ".join(missing),
+    )
+    return given
+
+
+def _numbers(array: np.ndarray) -> str:
+    """dtype[sizes], the extent of the numbers, and the first of them."""
+    form = f"{array.dtype}[{', '.join(map(str, array.shape))}]"
+    if not array.size:
+        return f"{form}  empty"
+    first = " ".join(f"{number:.6g}" for number in array.reshape(-1)[:SHOWN].tolist())
+    more = " ..." if array.size > SHOWN else ""
+    if array.size == 1:
+        return f"{form}  {first}"
+    with np.errstate(all="ignore"):
+        wide = array.astype("float64")
+        extent = f"min {wide.min():.6g}  mean {wide.mean():.6g}  max {wide.max():.6g}"
+    return f"{form}  {extent}  first {first}{more}"
+
+
+def _refuse(why: str) -> int:
+    sys.stdout.flush()
+    print(f"minigraph: {why}", file=sys.stderr)
+    return 1
+
+
+def _module(name: str) -> Any:
+    """A module by its name, also of the folder that we are in."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise GraphError(f"cannot import {name}: {error}") from None
+
+
+# The command line itself
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"minigraph: {message}; `{self.prog} --help` says more\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        "minigraph",
+        description="Look at a saved graph, improve it, and run it.",
+        epilog=TOUR,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"minigraph {version('minigraph')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(function: Callable[[argparse.Namespace], int], about: str, example: str) -> argparse.ArgumentParser:
+        name = function.__name__
+        one = commands.add_parser(
+            name,
+            help=about,
+            description=f"{about[0].upper()}{about[1:]}.",
+            epilog=f"example:\n  minigraph {name} {DEMO} {example}".rstrip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        one.set_defaults(command=function)
+        one.add_argument("file", metavar="FILE", type=Path, help="a saved graph, .safetensors")
+        one.add_argument(
+            "--import",
+            dest="modules",
+            metavar="MODULE",
+            action="append",
+            default=[],
+            help="import this module first: for ops of your own",
+        )
+        return one
+
+    one = command(draw, "draw a picture of the graph", "-o digits.svg --expand 'conv*'")
+    one.add_argument(
+        "-o", "--output", metavar="PICTURE", default="net.svg", help="a .svg, .png, .pdf or .dot file (net.svg)"
+    )
+    one.add_argument("--after", metavar="FILE2", type=Path, help="what the graph became: both are drawn, side by side")
+    one.add_argument(
+        "--expand",
+        metavar="LAYER",
+        nargs="+",
+        default=[],
+        help="layers whose nodes are drawn one by one: bn1 'layer2.*' '*'",
+    )
+    one.add_argument("--all", action="store_true", help="draw each of the layers that repeat, not the first alone")
+    one.add_argument(
+        "--timeout", metavar="SECONDS", type=float, default=60.0, help="after which Graphviz is stopped (60)"
+    )
+
+    one = command(summary, "print a table of the layers: shapes, parameters, operations", "N=64")
+    one.add_argument("sizes", metavar="N=SIZE", type=_size, nargs="*", help="sizes that are known only at run time")
+
+    command(text, "print the graph as text, which diff and mg.parse read", "> digits.txt")
+
+    one = command(explain, "say what each pass does to the graph, and why it does not do more", "bn1")
+    one.add_argument(
+        "node", metavar="NODE", nargs="?", default="", help="only what concerns this node; bn3 means every bn3.*, too"
+    )
+    _add_pipeline(one)
+
+    one = command(optimize, "run the passes and write the graph that they give", "-o fast.safetensors --verify")
+    one.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the .safetensors file to write")
+    one.add_argument("--verify", action="store_true", help="prove that it is the same; write nothing where it is not")
+    _add_pipeline(one)
+
+    one = command(run, "run the graph on arrays, and print or write its outputs", "--input image=image.npy -o out.npz")
+    _add_input(one)
+    one.add_argument(
+        "--random",
+        metavar="N=SIZE",
+        type=_size,
+        nargs="*",
+        help="random numbers for the inputs that are not given, of these sizes (4)",
+    )
+    one.add_argument("--backend", default="auto", help="what computes: numpy, or auto for the fastest that answers")
+    one.add_argument("-o", "--output", metavar="OUT", type=Path, help="write the outputs to this .npz file")
+    one.add_argument("--outputs", metavar="NAME", nargs="+", help="these outputs alone, and only what they need")
+
+    command(check, "check the graph, its state and whether its numbers are finite", "")
+
+    one = command(doctor, "examine every batch norm on one batch of data", "--input image=image.npy")
+    _add_input(one)
+    return parser
+
+
+def _add_pipeline(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--training", action="store_true", help="keep the updates, and take the passes for training")
+    parser.add_argument("--without", metavar="PASS", nargs="+", default=[], help="leave out these passes")
+    own = parser.add_mutually_exclusive_group()
+    own.add_argument("--pipeline", metavar="MODULE:NAME", type=_place, help="a tuple of passes, for ours")
+    own.add_argument(
+        "--pass",
+        dest="passes",
+        metavar="MODULE:NAME",
+        type=_place,
+        action="append",
+        help="only this pass, a Pass or a function from graph to graph; may be repeated",
+    )
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        metavar="NAME=FILE.npy",
+        action="append",
+        default=[],
+        help="an input from a file; FILE.npz alone gives all that it holds by name; may be repeated",
+    )
+
+
+def _place(word: str) -> str:
+    module, _, name = word.partition(":")
+    if not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise argparse.ArgumentTypeError(f"it is written like my_passes:fold, not {word!r}")
+    return word
+
+
+def _size(word: str) -> tuple[str, int]:
+    name, _, number = word.partition("=")
+    if not name.isidentifier() or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"a size is written like N=64, not {word!r}")
+    return name, int(number)

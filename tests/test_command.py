@@ -1,0 +1,581 @@
+"""The command line: what each command prints and writes, and one sentence and a status where something is wrong."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save as write_arrays
+
+import minigraph as mg
+from minigraph import layers
+from minigraph.tools import command
+
+ROOT = Path(__file__).parent.parent
+
+PASSES = '''
+"""Passes that somebody wrote."""
+
+from minigraph.core.pattern import values
+from minigraph.core.pipeline import Pass
+from minigraph.core.rewrite import Condition, Rule
+from minigraph.ops.pointwise import relu, tanh
+
+(x,) = values("x")
+SMALL = Condition("it is small", lambda match: f"{match.node.name} is not small")
+
+
+def keep(graph):
+    """Keeps the graph."""
+    return graph
+
+
+def fails(graph):
+    return None
+
+
+once = Pass("once", "Of two relus, one is enough.", (
+    Rule("relu-twice", "relu(relu(x)) = relu(x)", relu(relu(x)), lambda match, x: relu(x)),
+    Rule("never", "relu(x) = relu(x)", relu(x), lambda match, x: relu(x), pays=(SMALL,)),
+))
+wrong = Pass("wrong", "Leaves out what it must not.", (Rule("no-tanh", "tanh(x) = x", tanh(x), lambda match, x: x),))
+MINE = (once, keep)
+NUMBER = 3
+'''
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Where we are; modules imported from here are forgotten again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if not name.startswith("minigraph") and str(getattr(sys.modules[name], "__file__", "")).startswith(
+            str(tmp_path)
+        ):
+            del sys.modules[name]
+
+
+def network():
+    net = mg.Builder("net")
+    image, label = net.input("image", ("N", 2, 6, 6)), net.input("label", ("N",), "int64")
+    h = mg.relu(mg.relu(layers.batch_norm(layers.conv2d(image, 3, 3, bias=False))))
+    logits = mg.tanh(layers.linear(mg.flatten(h), 5))
+    return net.build(logits=logits, loss=mg.cross_entropy(logits, label))
+
+
+@pytest.fixture
+def model(folder):
+    """A file of a network as it is trained."""
+    mg.save("model.safetensors", network(), network().init(seed=1))
+    return "model.safetensors"
+
+
+@pytest.fixture
+def answering(folder):
+    """A file of the network that answers."""
+    graph = mg.inference(network(), ["logits"])
+    mg.save("net.safetensors", graph, network().init(seed=1))
+    return "net.safetensors"
+
+
+@pytest.fixture
+def says(capsys):
+    """Runs a command that does its work; what it prints."""
+
+    def run(*arguments):
+        assert command.main([str(a) for a in arguments]) == 0, capsys.readouterr().err
+        done = capsys.readouterr()
+        assert done.err == ""
+        return done.out
+
+    return run
+
+
+@pytest.fixture
+def refuses(capsys):
+    """Runs a command that is refused; the sentence."""
+
+    def run(*arguments, status=1):
+        found: object
+        try:
+            found = command.main([str(a) for a in arguments])
+        except SystemExit as stop:
+            found = stop.code
+        assert found == status
+        error = capsys.readouterr().err
+        assert error.startswith("minigraph: ")
+        assert "Traceback" not in error
+        return error.removeprefix("minigraph: ")
+
+    return run
+
+
+# looking
+
+
+def test_summary_prints_the_table(model, says):
+    assert says("summary", model) == f"{mg.summary(network())}\n"
+    assert says("summary", model, "N=64") == f"{mg.summary(network(), N=64)}\n"
+
+
+def test_text_prints_what_parse_reads(model, says):
+    assert str(mg.parse(says("text", model))) == str(network())
+
+
+def test_draw_writes_a_picture(model, says):
+    assert says("draw", model, "-o", "net.dot", "--expand", "bn1", "--all") == "wrote net.dot\n"
+    assert Path("net.dot").read_text().startswith("digraph")
+
+
+def test_draw_shows_what_became_of_a_graph(model, answering, says):
+    says("draw", model, "--after", answering, "-o", "net.dot")
+    drawn = Path("net.dot").read_text()
+    assert "batch_norm_inference" in drawn
+    assert "running_average" in drawn
+
+
+def test_draw_says_what_to_install_where_a_format_cannot_be_written(model, monkeypatch, capsys):
+    monkeypatch.setattr("minigraph.tools.draw.can_render", lambda format: False)
+    assert command.main(["draw", model, "-o", "net.png"]) == 0
+    done = capsys.readouterr()
+    assert done.out == "wrote net.dot\n"
+    assert done.err.startswith("minigraph: wrote net.dot instead of .png; to have that, install Graphviz")
+
+
+def test_check_finds_nothing(answering, says):
+    text = says("check", answering)
+    assert "7 arrays" in text
+    assert text.endswith("fine\n")
+
+
+def test_check_says_what_is_not_needed_and_what_begins_anew(says):
+    net = mg.Builder("net")
+    x, _ = net.input("x", (2,)), net.input("z", (3,))
+    net.parameter("idle", (4,), mg.init.zeros)
+    w = net.parameter("w", (2,), mg.init.zeros)
+    graph = net.build(y=layers.dropout(x * w, 0.5))
+    state = graph.init()
+    kept = mg.State({name: state[name] for name in ("w", "idle")})
+    mg.save("net.safetensors", graph, kept)
+    text = says("check", "net.safetensors")
+    assert "no output needs: idle\n" in text
+    assert "no output needs the inputs: z\n" in text
+    made = [name for name in graph.variables if name not in kept]
+    assert f"begins anew: {', '.join(made)}\n" in text
+
+
+def test_check_of_a_graph_alone(says):
+    mg.save("net.safetensors", network())
+    assert "state: none in the file" in says("check", "net.safetensors")
+
+
+def test_check_refuses_numbers_that_are_not_finite(refuses):
+    state = network().init()
+    broken = state["conv1.weight"].copy()
+    broken[0, 0, 0, :2] = np.nan, np.inf
+    state["conv1.weight"] = broken
+    mg.save("net.safetensors", network(), state)
+    assert "NaN or infinite: conv1.weight has 2 of 54" in refuses("check", "net.safetensors")
+
+
+# running
+
+
+def expected(image):
+    graph = mg.inference(network(), ["logits"])
+    return mg.compile(graph, network().init(seed=1))(image=image)["logits"]
+
+
+def answer(file, image):
+    graph, state = mg.load(file)
+    assert state is not None
+    return mg.compile(graph, state)(image=image)["logits"]
+
+
+@pytest.fixture
+def image():
+    array = np.random.default_rng(3).normal(size=(2, 2, 6, 6)).astype("float32")
+    np.save("image.npy", array)
+    return array
+
+
+def test_run_prints_outputs(answering, image, says):
+    text = says("run", answering, "--input", "image=image.npy")
+    found = expected(image)
+    assert text.startswith(f"logits  float32[2, 5]  min {found.min():.6g}  mean ")
+    assert f"first {found[0, 0]:.6g} " in text
+    assert text.endswith(" ...\n")
+
+
+@pytest.mark.parametrize("form", ["image=one.npz", "one.npz", "image=image.npy"])
+def test_run_writes_outputs(answering, image, says, form):
+    np.savez("one.npz", image=image)
+    assert says("run", answering, "--input", form, "-o", "deep/out.npz") == "wrote deep/out.npz: logits\n"
+    with np.load("deep/out.npz") as written:
+        assert list(written) == ["logits"]
+        np.testing.assert_array_equal(written["logits"], expected(image))
+
+
+def test_run_writes_outputs_of_any_name(says):
+    net = mg.Builder()
+    x = net.input("x", ("N",))
+    mg.save("net.safetensors", net.build({"file": x + 1, "é": mg.sum(x)}), mg.State())
+    says("run", "net.safetensors", "--random", "N=3", "-o", "out.npz")
+    with np.load("out.npz") as written:
+        assert {name: array.shape for name, array in written.items()} == {"file": (3,), "é": ()}
+
+
+def test_run_on_random_numbers(model, answering, image, says):
+    text = says("run", model, "--random", "N=3")
+    assert re.match(r"logits  float32\[3, 5\]  min -?\d.*\nloss    float32\[\]  -?\d", text)
+    assert "float32[4, 5]" in says("run", answering, "--random")
+    # one input is given and tells N; the other is random
+    assert "float32[2, 5]" in says("run", model, "--input", "image=image.npy", "--random")
+
+
+def test_run_of_one_output_needs_no_more_inputs(model, image, says):
+    text = says("run", model, "--input", "image=image.npy", "--outputs", "logits")
+    assert [line.split()[0] for line in text.splitlines()] == ["logits"]
+
+
+def test_run_leaves_the_file_alone(model, says):
+    before = Path(model).read_bytes()
+    says("run", model, "--random")
+    assert Path(model).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("array", "text"),
+    [
+        (np.zeros((0, 3), "float32"), "float32[0, 3]  empty"),
+        (np.array(True), "bool[]  1"),
+        (np.array([True, False]), "bool[2]  min 0  mean 0.5  max 1  first 1 0"),
+        (np.array([7]), "int64[1]  7"),
+        (np.array([1.0, np.nan]), "float64[2]  min nan  mean nan  max nan  first 1 nan"),
+        (np.array([np.inf, -np.inf], "float16"), "float16[2]  min -inf  mean nan  max inf  first inf -inf"),
+        (np.full(6, 60000, "float16"), "float16[6]  min 60000  mean 60000  max 60000  first" + " 60000" * 5 + " ..."),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_numbers_of_an_output(array, text):
+    assert command._numbers(array) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ([], "'net' also needs image: float32[N, 2, 6, 6]: give name=file.npy, or --random"),
+        (["--input", "image=none.npy"], "there is no file none.npy"),
+        (["--input", "image=."], ". is a folder"),
+        (["--input", "picture=image.npy"], "an input is name=file.npy, of image, or file.npz; not picture=image.npy"),
+        (["--input", "image.npy"], "an input is name=file.npy"),
+        (["--input", "none.npz"], "there is no file none.npz"),
+        (["--input", "image=text.npy"], "text.npy is not a whole .npy or .npz file"),
+        (["--input", "image=empty.npy"], "empty.npy is not a whole .npy or .npz file"),
+        (["--input", "image=short.npy"], "short.npy is not a whole .npy or .npz file"),
+        (["--input", "short.npz"], "short.npz is not a whole .npy or .npz file"),
+        (["--input", "image=objects.npy"], "objects.npy is not a whole .npy or .npz file"),
+        (["--input", "two.npz"], "net has no input 'other'; it has image"),
+        (["--input", "image=two.npz"], "two.npz holds 2 arrays, image, other"),
+        (["--input", "image=image.npy", "--input", "one.npz"], "the input 'image' is given twice"),
+        (["--input", "image=wide.npy"], "input 'image' is float32[N, 2, 6, 6]; got shape (2, 2, 6, 7)"),
+        (["--random", "M=3"], "net has no size 'M'; it has N"),
+        (["--random", "--outputs", "loss"], "there is no output 'loss'"),
+        (["--random", "-o", "out.txt"], "outputs are written to a .npz file, not out.txt"),
+        (["--random", "--backend", "abacus"], "there is no backend 'abacus'"),
+        (["--random", "--import", "nowhere"], "cannot import nowhere: No module named 'nowhere'"),
+    ],
+)
+def test_run_refuses(answering, image, refuses, given, why):
+    np.savez("one.npz", image=image)
+    np.savez("two.npz", image=image, other=image)
+    np.save("wide.npy", np.zeros((2, 2, 6, 7)))
+    np.save("objects.npy", np.array([None, {}], dtype=object))
+    Path("text.npy").write_text("1 2 3")
+    Path("empty.npy").touch()
+    for name, whole in (("short.npy", "image.npy"), ("short.npz", "one.npz")):
+        Path(name).write_bytes(Path(whole).read_bytes()[:-50])
+    assert why in refuses("run", answering, *given)
+    assert not Path("out.txt").exists()
+
+
+def test_a_damaged_archive_is_refused_at_every_place(answering, image, refuses):
+    np.savez("one.npz", image=image)
+    whole = Path("one.npz").read_bytes()
+    for end in range(0, len(whole), 50):
+        Path("one.npz").write_bytes(whole[:end])
+        assert "one.npz is not a whole .npy or .npz file" in refuses("run", answering, "--input", "one.npz")
+    for place in range(0, len(whole), 25):
+        Path("one.npz").write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        # 0: in what nobody reads, such as the time of the file
+        assert command.main(["run", answering, "--input", "one.npz"]) in (0, 1)
+
+
+def test_run_and_doctor_need_a_state(refuses):
+    mg.save("net.safetensors", network())
+    assert "holds a graph without its state" in refuses("run", "net.safetensors", "--random")
+    assert "holds a graph without its state" in refuses("doctor", "net.safetensors")
+
+
+def test_doctor_examines_batch_norms(model, answering, image, says, refuses):
+    state = network().init(seed=1)
+    for file, graph in ((model, network()), (answering, mg.inference(network(), ["logits"]))):
+        expected = mg.doctor(graph, state, {"image": image})
+        assert says("doctor", file, "--input", "image=image.npy") == f"{expected}\n"
+    assert "image" in refuses("doctor", model)
+
+
+def test_ops_of_ones_own_are_imported_first(refuses, says):
+    Path("my_ops.py").write_text(
+        "from minigraph.core.op import Op\nhalf = Op('half_of', lambda x, /: x, lambda x: x / 2)\n"
+    )
+    half = mg.Op("half_of", lambda x, /: x, lambda x: x / 2)
+    net = mg.Builder("net")
+    mg.save("net.safetensors", net.build(y=half(net.input("x", (2,)))), mg.State())
+    del mg.OPS["half_of"]
+    assert "op 'half_of' is not known: import the module that defines it" in refuses("text", "net.safetensors")
+    try:
+        assert "half_of(x)" in says("text", "net.safetensors", "--import", "my_ops")
+    finally:
+        del mg.OPS["half_of"]
+
+
+# improving
+
+
+@pytest.fixture
+def passes(folder):
+    Path("my_passes.py").write_text(PASSES)
+
+
+def test_explain_says_what_fired_and_why_others_did_not(answering, passes, says):
+    text = says("explain", answering, "--pipeline", "my_passes:MINE")
+    lines = text.splitlines()
+    # conv, batch norm, two relus, reshape, matmul, add, tanh; a weight's transpose is computed once
+    assert lines[0] == "net: a run computes 8 nodes, 7 after 2 passes"
+    assert "once: Of two relus, one is enough." in lines
+    assert any(re.fullmatch(r"  did: relu-twice at relu2: relu2.* -> \S+", line) for line in lines)
+    assert any(re.fullmatch(r"  not: never at \S+: \S+ is not small", line) for line in lines)
+    assert lines[-2:] == ["keep: Keeps the graph.", "  nothing to do"]
+
+
+def test_explain_of_one_node(answering, passes, says):
+    text = says("explain", answering, "relu2", "--pipeline", "my_passes:MINE")
+    assert "did: relu-twice at relu2" in text
+    assert "keep" not in text
+    assert "no pass has anything to do with conv1" in says("explain", answering, "conv1", "--pass", "my_passes:once")
+    assert "no pass has" in says("explain", answering, "conv1.conv", "--pass", "my_passes:once")
+
+
+def test_explain_refuses_a_node_that_is_not_there(answering, passes, refuses):
+    why = refuses("explain", answering, "conv", "--pass", "my_passes:once")
+    assert "no node is called 'conv'; there are " in why
+    assert "conv1" in why
+
+
+def test_optimize_writes_the_graph_and_says_what_passes_did(answering, passes, image, says):
+    text = says("optimize", answering, "-o", "fast.safetensors", "--pass", "my_passes:once", "--pass", "my_passes:keep")
+    lines = text.splitlines()
+    assert lines[0].split() == ["pass", "fired", "nodes", "of", "a", "run", "ms"]
+    assert lines[1].split()[:5] == ["once", "1", "8", "->", "7"]
+    assert lines[2].split()[:5] == ["keep", "0", "7", "->", "7"]
+    before, _ = mg.load(answering)
+    graph, _ = mg.load("fast.safetensors")
+    assert lines[3:] == [f"wrote fast.safetensors: {len(before.nodes) - 1} nodes, 7 states"]
+    assert len(graph.nodes) == len(before.nodes) - 1
+    np.testing.assert_array_equal(answer("fast.safetensors", image), expected(image))
+
+
+def test_optimize_leaves_out_passes(answering, passes, says):
+    says("optimize", answering, "-o", "fast.safetensors", "--pipeline", "my_passes:MINE", "--without", "once")
+    assert str(mg.load("fast.safetensors")[0]) == str(mg.load(answering)[0])
+
+
+def test_a_model_is_first_made_the_graph_that_answers(model, says):
+    text = says("optimize", model, "-o", "fast.safetensors")
+    assert text.startswith("for inference: batch norm takes its running statistics")
+    graph, _ = mg.load("fast.safetensors")
+    assert not graph.updates
+    assert "batch_norm" not in {node.op.name for node in graph.nodes}
+
+
+def test_optimize_for_training_keeps_the_updates(model, says):
+    text = says("optimize", model, "-o", "fast.safetensors", "--training")
+    assert "for inference" not in text
+    assert {value.name for value in mg.load("fast.safetensors")[0].updates} == {"bn1.running_mean", "bn1.running_var"}
+
+
+def test_the_pipeline_for_inference_folds_the_batch_norm(answering, image, says):
+    assert "bn1" in says("explain", answering, "bn1")
+    says("optimize", answering, "-o", "fast.safetensors", "--verify")
+    graph, _ = mg.load("fast.safetensors")
+    assert "batch_norm_inference" not in {node.op.name for node in graph.nodes}
+    np.testing.assert_allclose(answer("fast.safetensors", image), expected(image), rtol=1e-5, atol=1e-6)
+
+
+def test_optimize_writes_nothing_that_is_refuted(answering, passes, refuses, capsys):
+    why = refuses("optimize", answering, "-o", "fast.safetensors", "--pass", "my_passes:wrong", "--verify")
+    assert "is not the same" in why
+    assert not Path("fast.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--pass", "nowhere:p"], "cannot import nowhere"),
+        (["--pass", "my_passes:none"], "my_passes has no 'none'"),
+        (["--pass", "my_passes:NUMBER"], "my_passes:NUMBER is no pass"),
+        (["--pass", "my_passes:fails"], "the pass fails gives a Graph, not a NoneType"),
+        (["--pipeline", "my_passes:once"], "my_passes:once is no pipeline"),
+        (["--pipeline", "my_passes:MINE", "--without", "twice"], "there is no pass 'twice'; there are once, keep"),
+        (["--training"], "'net' has no updates, it is no training step"),
+    ],
+)
+def test_optimize_refuses(answering, passes, refuses, options, why):
+    assert why in refuses("optimize", answering, "-o", "fast.safetensors", *options)
+    assert why in refuses("explain", answering, *options)
+    assert not Path("fast.safetensors").exists()
+
+
+def test_optimize_refuses_another_ending(answering, refuses):
+    assert "is a .safetensors file, not fast.txt" in refuses("optimize", answering, "-o", "fast.txt")
+
+
+# what cannot be read
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["draw"], ["summary"], ["text"], ["explain"], ["optimize", "-o", "x.safetensors"], ["run"], ["check"], ["doctor"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_every_command_refuses_a_bad_file(arguments, refuses):
+    name, *rest = arguments
+    Path("state.safetensors").write_bytes(write_arrays({"w": np.zeros(2)}))
+    Path("text.safetensors").write_text("no graph")
+    assert "there is no file none.safetensors" in refuses(name, "none.safetensors", *rest)
+    assert ". is a folder" in refuses(name, ".", *rest)
+    assert "not a whole safetensors file" in refuses(name, "text.safetensors", *rest)
+    assert "holds no graph, only arrays" in refuses(name, "state.safetensors", *rest)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ([], "COMMAND"),
+        (["foo"], "foo"),
+        (["summary"], "FILE"),
+        (["summary", "f", "N"], "a size is written like N=64, not 'N'"),
+        (["summary", "f", "N=-1"], "a size is written like N=64"),
+        (["run", "f", "--random", "N=x"], "a size is written like N=64"),
+        (["optimize", "f"], "-o"),
+        (["explain", "f", "--pass", "fold"], "it is written like my_passes:fold, not 'fold'"),
+        (["explain", "f", "--pass", "a:b", "--pipeline", "c:d"], "not allowed with"),
+        (["run", "f", "--inputs"], "--inputs"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read(arguments, why, refuses):
+    error = refuses(*arguments, status=2)
+    assert why in error
+    assert error.endswith("--help` says more\n")
+    assert error.count("\n") == 1
+
+
+def test_a_file_that_may_not_be_written(answering, refuses):
+    Path("file").touch()
+    assert refuses("run", answering, "--random", "-o", "file/out.npz").startswith("file")
+
+
+@pytest.mark.parametrize("name", ["", "draw", "summary", "text", "explain", "optimize", "run", "check", "doctor"])
+def test_help_has_an_example(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main([*filter(None, [name]), "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert re.search(rf"^  minigraph {name or 'summary'} +out/digits/digits.safetensors", text, re.MULTILINE)
+
+
+def test_the_examples_of_the_help_run(folder, capsys, says):
+    """Each of them is a command that does its work, on a file in that place."""
+    mg.save(command.DEMO, mg.inference(network(), ["logits"]), network().init())
+    np.save("image.npy", np.zeros((2, 2, 6, 6), "float32"))
+    shown = []
+    for name in ("", "draw", "summary", "text", "explain", "optimize", "run", "check", "doctor"):
+        with pytest.raises(SystemExit):
+            command.main([*filter(None, [name]), "--help"])
+        shown += re.findall(r"^  minigraph (\w+ +out/.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert len(shown) == 13
+    for line in shown:
+        words = line.partition(" >")[0].replace("'", "").replace(".svg", ".dot").split()
+        says(*words)
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"minigraph {mg.__version__}\n"
+
+
+# as a program
+
+
+def program(*arguments, **options):
+    environment = {**os.environ, "PYTHONWARNINGS": "error", "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "minigraph", *arguments], env=environment, capture_output=True, text=True, **options
+    )
+
+
+def test_as_a_program(answering):
+    done = program("check", answering)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("fine\n")
+    done = program("check", "none.safetensors")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "minigraph: there is no file none.safetensors\n"
+    assert program().returncode == 2
+
+
+def test_nobody_reads_on(answering):
+    """As with `minigraph text net.safetensors | head -1`, whose end may come before ours."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "minigraph", "text", answering], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    child.stdout.close()
+    _, error = child.communicate(timeout=60)
+    assert error == b""
+    assert child.returncode == 141
+
+
+def test_ctrl_c_is_quiet(answering, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "load", interrupted)
+    assert command.main(["check", answering]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_the_entry_point_is_the_program():
+    from importlib.metadata import entry_points
+
+    text = (ROOT / "pyproject.toml").read_text()
+    assert 'minigraph = "minigraph.tools.command:main"' in text
+    for point in entry_points(group="console_scripts", name="minigraph"):
+        assert point.load() is command.main
+
+
+def test_each_command_loads_only_what_it_needs(answering):
+    code = (
+        "import sys; from minigraph.tools.command import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "check", answering], capture_output=True, text=True, check=True)
+    assert not {"networkx", "graphviz", "tqdm", "matplotlib", "onnx"} & set(done.stderr.split())
