@@ -172,6 +172,7 @@ if TYPE_CHECKING:
     from minigraph.tools.doctor import doctor
     from minigraph.tools.draw import draw
     from minigraph.tools.fit import evaluate, fit
+    from minigraph.tools.page import page
     from minigraph.tools.precise_bn import precise_bn
     from minigraph.tools.saved import load, save
     from minigraph.tools.summary import summary
@@ -182,6 +183,7 @@ _LATER = {
     "draw": "minigraph.tools.draw",
     "fit": "minigraph.tools.fit",
     "evaluate": "minigraph.tools.fit",
+    "page": "minigraph.tools.page",
     "precise_bn": "minigraph.tools.precise_bn",
     "load": "minigraph.tools.saved",
     "save": "minigraph.tools.saved",
@@ -327,6 +329,7 @@ __all__ = [
     "one_hot",
     "optim",
     "pad",
+    "page",
     "parse",
     "pow",
     "power",

@@ -20,7 +20,7 @@ import graphviz  # type: ignore[import-untyped]
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node
 from minigraph.core.pipeline import Refused
-from minigraph.tools.labels import call_lines, ops_lines, type_text, wrapped
+from minigraph.tools.labels import call_lines, ops_lines, size_text, type_text, wrapped
 from minigraph.tools.outline import Layer, is_number, outline
 from minigraph.tools.repeats import Repeat, repeats
 from minigraph.tools.sketch import CYLINDERS, Sketch
@@ -61,8 +61,7 @@ def dot(
     expanded = frozenset(layer for layer in whole.layers if any(fnmatchcase(layer.name, p) for p in expand))
     runs = repeats(whole, expanded, marks) if collapse else ()
     sketch = Sketch(whole, expanded, runs, marks, reasons)
-    nodes = sum(not is_number(node) for node in graph.nodes)
-    page = _page(f"{title or graph.name}: {nodes} nodes, {len(graph.state)} states", marks)
+    page = _page(f"{title or graph.name}: {size_text(graph)}, {len(graph.state)} states", marks)
     _headings(page, sketch)
     for i, value in enumerate(graph.inputs):
         page.node(f"input{i}", _label(value.name), group="forward", tooltip=_label(f"input {value}"), **INPUT)

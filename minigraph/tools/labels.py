@@ -12,7 +12,7 @@ from minigraph.core.dim import show
 from minigraph.core.errors import GraphError
 from minigraph.core.ir import Graph, Node, Type, Value
 from minigraph.core.op import REQUIRED, Literal, no_flops
-from minigraph.tools.outline import is_number
+from minigraph.tools.outline import count, is_number
 
 WIDTH = 30  # characters in a line of a box
 LONGEST = 75  # characters of a formula; what is longer is "…"
@@ -23,6 +23,12 @@ def type_text(type_: Type) -> str:
     """N×32×28×28; a scalar is "scalar"; a dtype other than float32 stands behind."""
     sizes = [f"({n})" if any(c in str(n) for c in "+-") else str(n) for n in type_.shape]
     return ("×".join(sizes) or "scalar") + ("" if type_.dtype == "float32" else f" {type_.dtype}")
+
+
+def size_text(graph: Graph) -> str:
+    """74 nodes and 152 on parameters."""
+    nodes, frozen = count(graph)
+    return f"{nodes} node{'s' * (nodes != 1)}" + (f" and {frozen} on parameters" if frozen else "")
 
 
 def attributes_text(node: Node) -> str:

@@ -80,6 +80,15 @@ def is_number(node: Node) -> bool:
     return node.op is fill and not node.outputs[0].type.shape
 
 
+def count(graph: Graph) -> tuple[int, int]:
+    """How many nodes see the data, and how many compute from parameters alone; numbers count as neither."""
+    frozen = frozen_nodes(graph)
+    return (
+        sum(not is_number(node) and node not in frozen for node in graph.nodes),
+        sum(not is_number(node) for node in frozen),
+    )
+
+
 def frozen_nodes(graph: Graph) -> set[Node]:
     """The forward nodes that depend on nothing but constants and parameters or statistics that the graph leaves as they
     are, on one such state at least, and that a node which sees the data reads in the end. Their sizes are known.
