@@ -494,6 +494,7 @@ pad: Op = Op(
         Example(real(2, 3), widths=((1, 0), (0, 2)), value=0.5),
         Example(real(0, 2), widths=((0, 0), (1, 1))),
         Example(real(3), widths=((2, 1),)),
+        Example(real(2, 3), widths=((0, 0), (1, 2))),
         Example(integers(3, below=9), widths=((2, 1),), value=7),
         Example(real(4, 3), widths=((-1, 2), (-1, -1)), value=0.5),
         Example(real(4, 2), widths=((-1, -2), (0, 0)), value=0.5),
