@@ -1,37 +1,25 @@
-"""The batch-norm doctor: what comes into each batch norm of a graph, on one batch, and what is wrong with it.
+"""The batch-norm doctor: what is wrong with each batch norm of a graph, on one batch, and what to do about it.
 
-It measures with a graph of its own, without updates and without dropout, since running statistics have to fit what
-inference sees. Batch norms that train normalize by the batch, others by their running statistics, as in that graph.
-
-A gap between the batch and the running statistics is told apart from chance by the standard errors of the batch's mean
-and variance. They come from the spread between samples: the numbers of one image are too alike to count as so many.
+A gap between the batch and the running statistics is a finding only if it matters, and if chance does not explain it:
+see `score` in norms.py.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
-from minigraph.core.builder import Builder, Tensor
 from minigraph.core.errors import expect
-from minigraph.core.ir import Graph, Node, Value
+from minigraph.core.ir import Graph
 from minigraph.core.state import State
-from minigraph.driver import compile
-from minigraph.ops.activation import relu6
-from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, other_axes
-from minigraph.ops.constant import count_along
-from minigraph.ops.pointwise import cast, relu
-from minigraph.ops.reduce import mean
-from minigraph.passes.freeze import running_statistics
-from minigraph.passes.precise_statistics import without_dropout
+from minigraph.tools.norms import Measured, measure
 
 # |mean| / deviation from which a channel is mostly offset. Weights and a relu in front make up to 10; from 100 on, a
 # variance as E[x^2] - E[x]^2, as other programs compute it, has lost 4 of the 7 digits of float32.
@@ -76,103 +64,6 @@ class Finding:
     channels: tuple[int, ...]
     what: str
     advice: str
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """A batch norm on one batch. Arrays are float64, one number for each channel.
-
-    mode: "tracked" and "untracked" ones normalize by the batch, "frozen" ones by their running statistics.
-    values: how many numbers a channel has in the batch; samples: in how many samples they are.
-    mean, var: of what comes in; var is unbiased. mean_error, var_error: their standard errors, NaN of one sample.
-    rounding: to which part of themselves the numbers that come in are rounded.
-    cut: a relu is all that reads what goes out.
-    """
-
-    name: str
-    mode: str
-    values: int
-    samples: int
-    eps: float
-    rounding: float
-    cut: bool
-    mean: np.ndarray
-    var: np.ndarray
-    mean_error: np.ndarray
-    var_error: np.ndarray
-    gamma: np.ndarray
-    beta: np.ndarray
-    running_mean: np.ndarray | None
-    running_var: np.ndarray | None
-
-    @property
-    def channels(self) -> int:
-        return len(self.mean)
-
-    @property
-    def broken(self) -> np.ndarray:
-        """Channels with a statistic or parameter that is NaN or infinite, or a negative running variance."""
-        sound = np.ones(self.channels, bool)
-        for array in (self.mean, self.var, self.gamma, self.beta):
-            sound &= np.isfinite(array)
-        if self.running_mean is not None and self.running_var is not None:
-            sound &= np.isfinite(self.running_mean) & np.isfinite(self.running_var) & (self.running_var >= 0)
-        return ~sound
-
-    @property
-    def constant(self) -> np.ndarray:
-        """Channels whose numbers are all the same, but for their rounding."""
-        return np.asarray(np.sqrt(self.var) <= 2 * self.rounding * np.abs(self.mean))
-
-    @property
-    def offset(self) -> np.ndarray:
-        """|mean| / deviation; NaN for constant channels."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(self.constant, np.nan, np.abs(self.mean) / np.sqrt(self.var))
-
-    @property
-    def over_eps(self) -> np.ndarray:
-        """The variance that is divided by / eps."""
-        used = self.running_var if self.mode == "frozen" and self.running_var is not None else self.var
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return used / self.eps
-
-    @property
-    def dead(self) -> np.ndarray:
-        """Channels whose gamma is next to nothing."""
-        size = np.abs(self.gamma)
-        return size <= DEAD_GAMMA * size.max(initial=0.0, where=np.isfinite(size))
-
-    @property
-    def shift(self) -> np.ndarray | None:
-        """(mean - running mean) / running deviation; None without running statistics."""
-        if self.running_mean is None or self.running_var is None:
-            return None
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return (self.mean - self.running_mean) / np.sqrt(self.running_var + self.eps)
-
-    @property
-    def spread(self) -> np.ndarray | None:
-        """log((variance + eps) / (running variance + eps)); None without running statistics."""
-        if self.running_var is None:
-            return None
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.log((self.var + self.eps) / (self.running_var + self.eps))
-
-    @property
-    def gap(self) -> np.ndarray:
-        """Channels where batch and running statistics differ by more than chance, and so much that it matters.
-
-        Not those that are constant in the batch: there is no telling what chance does to them.
-        """
-        if self.shift is None or self.spread is None or self.running_mean is None:
-            return np.zeros(self.channels, bool)
-        shifted = _score(self.mean - self.running_mean, self.mean_error, self.samples) > CHANCE
-        with np.errstate(all="ignore"):
-            spread_error = self.var_error / (self.var + self.eps)
-        spread = _score(self.spread, spread_error, self.samples) > CHANCE
-        matters = shifted & (np.abs(self.shift) > SMALL_SHIFT) | spread & (np.abs(self.spread) > SMALL_SPREAD)
-        return matters & ~self.constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,118 +118,11 @@ def doctor(graph: Graph, state: State, batch: Mapping[str, Any]) -> Diagnosis:
     """
     expect(isinstance(graph, Graph), "the doctor needs a Graph, as net.build(...) makes it, not {!r}", graph)
     expect(isinstance(batch, Mapping), "the batch is a dict from the names of inputs to arrays, not {!r}", batch)
-    plain = without_dropout(graph)
-    nodes = [node for node in plain.nodes if node.op in (batch_norm, batch_norm_inference)]
-    expect(
-        nodes,
-        "{!r} has no batch norm; those that were folded into the layers in front are gone: give the model or its "
-        "training step",
-        graph.name,
-    )
-    running = _running(plain, nodes)
-    measuring = _measuring(plain, nodes, running)
-    unread = {value.name for value in graph.inputs} - {value.name for value in measuring.inputs}
-    program = compile(measuring, state.copy())
-    arrays = program(**{name: array for name, array in batch.items() if name not in unread})
     checkups = []
-    for i, node in enumerate(nodes):
-        prefix = _prefix(i)
-        parts = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        measured = _measured(plain, node, node in running, parts)
+    for measured in measure(graph, state, batch):
         findings = sorted(_findings(measured), key=lambda finding: -finding.severity)
         checkups.append(Checkup(measured, tuple(findings)))
     return Diagnosis(graph.name, tuple(checkups))
-
-
-# measuring
-
-
-def _running(graph: Graph, nodes: Sequence[Node]) -> dict[Node, tuple[Value, Value]]:
-    """Running mean and variance of the batch norms that have them."""
-    frozen = {node: (node.inputs[3], node.inputs[4]) for node in nodes if node.op is batch_norm_inference}
-    return {**running_statistics(graph), **frozen}
-
-
-def _prefix(number: int) -> str:
-    return f"doctor.{number}."
-
-
-def _measuring(graph: Graph, nodes: Sequence[Node], running: Mapping[Node, tuple[Value, Value]]) -> Graph:
-    """A graph whose outputs are what the doctor wants to know of each batch norm, and which updates nothing."""
-    builder = Builder.extending(replace(graph, outputs={}, updates={}))
-    outputs: dict[str, Tensor] = {}
-    for i, node in enumerate(nodes):
-        with builder.root(), builder.scope("doctor"), builder.origin(node.origin, role="statistic"):
-            parts = _sample_moments(Tensor(builder, node.inputs[0]), node.attrs["axis"])
-        values = dict(zip(("gamma", "beta"), node.inputs[1:3]))
-        values.update(zip(("running_mean", "running_var"), running.get(node, ())))
-        parts.update((name, Tensor(builder, value)) for name, value in values.items())
-        outputs.update((_prefix(i) + name, tensor) for name, tensor in parts.items())
-    return builder.build(outputs).prune()
-
-
-def _sample_moments(x: Tensor, axis: int) -> dict[str, Tensor]:
-    """Of each sample and channel, in float64: the mean, and the mean square of x less the channel's mean."""
-    axes = other_axes(x.rank, axis)
-    inner = axes[1:]  # the first is that of the samples
-    wide = cast(x, "float64")
-    deviation = wide - mean(wide, axes, keepdims=True)
-    square = deviation * deviation
-    return {
-        "count": count_along(x, axes, "float64"),
-        "means": mean(wide, inner) if inner else wide,
-        "squares": mean(square, inner) if inner else square,
-    }
-
-
-def _measured(graph: Graph, node: Node, has_running: bool, parts: Mapping[str, np.ndarray]) -> Measured:
-    axis, values = node.attrs["axis"], int(parts["count"])
-    expect(values > 0, "{!r} got no values: the batch is empty", node.name)
-    means, squares = (parts[name].T if axis == 0 else parts[name] for name in ("means", "squares"))  # (samples, C)
-    with np.errstate(all="ignore"):
-        unbiased = values / (values - 1) if values > 1 else 1.0
-        number = {name: parts[name].astype(np.float64) for name in parts}
-        return Measured(
-            name=re.sub(r"\.batch_norm(_inference)?(\.y)?$", "", node.name),
-            mode="frozen" if node.op is batch_norm_inference else "tracked" if has_running else "untracked",
-            values=values,
-            samples=len(means),
-            eps=node.attrs["eps"],
-            rounding=float(np.finfo(node.inputs[0].type.dtype).eps) / 2,
-            cut=_is_cut(graph, node.outputs[0]),
-            mean=means.mean(0),
-            var=squares.mean(0) * unbiased,
-            mean_error=_standard_error(means),
-            var_error=_standard_error(squares) * unbiased,
-            gamma=number["gamma"],
-            beta=number["beta"],
-            running_mean=number.get("running_mean"),
-            running_var=number.get("running_var"),
-        )
-
-
-def _standard_error(samples: np.ndarray) -> np.ndarray:
-    """Of the mean over the first axis, if its rows are independent."""
-    n = len(samples)
-    return samples.std(0, ddof=1) / math.sqrt(n) if n > 1 else np.full(samples.shape[1:], np.nan)
-
-
-def _is_cut(graph: Graph, y: Value) -> bool:
-    readers = [node for node in graph.readers.get(y, ()) if node.origin.role == "forward"]
-    return bool(readers) and all(node.op in (relu, relu6) for node in readers) and y not in graph.outputs.values()
-
-
-def _score(difference: np.ndarray, error: np.ndarray, samples: int) -> np.ndarray:
-    """How far from 0 a difference is, in deviations of a normal distribution that would be as unlikely.
-
-    Student's t of few samples is often large by chance; Wallace's approximation (1959) takes that off. 0 of one sample.
-    """
-    freedom = samples - 1
-    if freedom < 1:
-        return np.zeros_like(difference)
-    with np.errstate(all="ignore"):
-        t = difference / error
-        return np.sqrt(freedom * np.log1p(t * t / freedom)) * (8 * freedom + 1) / (8 * freedom + 3)
 
 
 # judging
@@ -357,12 +141,9 @@ def _findings(m: Measured) -> Iterator[Finding]:
 def _not_finite(m: Measured) -> list[Finding]:
     if not m.broken.any():
         return []
-    named = {"mean": m.mean, "variance": m.var, "gamma": m.gamma, "beta": m.beta}
-    if m.running_mean is not None and m.running_var is not None:
-        named |= {"running mean": m.running_mean, "running variance": m.running_var}
-    wrong = [name for name, array in named.items() if not np.isfinite(array).all()]
+    wrong = [name for name, array in m.named.items() if not np.isfinite(array).all()]
     what = f"{' and '.join(wrong)} not finite" if wrong else "running variance below 0"
-    if any(name in ("mean", "variance", "gamma", "beta") for name in wrong):
+    if not all(name.startswith("running") for name in wrong):
         advice = (
             "Program.first_not_finite says where it begins; go back to an earlier state, with a lower learning rate"
         )
@@ -372,7 +153,7 @@ def _not_finite(m: Measured) -> list[Finding]:
 
 
 def _never_updated(m: Measured) -> list[Finding]:
-    if m.running_mean is None or m.running_var is None or (m.running_mean != 0).any() or (m.running_var != 1).any():
+    if (m.running_mean != 0).any() or (m.running_var != 1).any():
         return []
     what = "the running mean is 0 and the running variance 1: they were never updated"
     if m.mode == "frozen":
@@ -383,8 +164,10 @@ def _never_updated(m: Measured) -> list[Finding]:
 
 
 def _gap(m: Measured) -> list[Finding]:
-    sick = m.gap & ~m.broken
-    if not sick.any() or m.shift is None or m.spread is None:
+    shifted = (m.shift_score > CHANCE) & (np.abs(m.shift) > SMALL_SHIFT)
+    spread_out = (m.spread_score > CHANCE) & (np.abs(m.spread) > SMALL_SPREAD)
+    sick = (shifted | spread_out) & ~m.constant & ~m.broken  # of a constant channel, chance is not to be told
+    if not sick.any():
         return []
     shift, spread = _largest(m.shift[sick]), _largest(m.spread[sick])
     large = abs(shift) > LARGE_SHIFT or abs(spread) > LARGE_SPREAD
@@ -436,8 +219,14 @@ def _damped(m: Measured) -> list[Finding]:
     return [_finding(m, "damped", Severity.WARNING, sick, what, advice)]
 
 
+def _dead(m: Measured) -> np.ndarray:
+    """Channels whose gamma is next to nothing."""
+    size = np.abs(m.gamma)
+    return size <= DEAD_GAMMA * size.max(initial=0.0, where=np.isfinite(size))
+
+
 def _dead_gamma(m: Measured) -> list[Finding]:
-    sick = m.dead & ~m.broken
+    sick = _dead(m) & ~m.broken
     if not sick.any():
         return []
     forever = sick & (m.beta <= -REACH * np.abs(m.gamma)) & m.cut
@@ -493,6 +282,7 @@ def _largest(numbers: np.ndarray) -> float:
 
 
 def _factor(log: float) -> float:
+    """What it is the logarithm of, or the largest number that there is."""
     return math.exp(min(log, math.log(sys.float_info.max)))
 
 
@@ -502,7 +292,7 @@ def _extreme(numbers: np.ndarray, largest: bool) -> str:
 
 
 def _gap_text(m: Measured) -> str:
-    if m.shift is None or m.spread is None:
+    if m.mode == "untracked":
         return "-"
     if not (np.isfinite(m.shift) & np.isfinite(m.spread)).all():
         return "not finite"
@@ -514,7 +304,7 @@ def _table(rows: Sequence[Measured]) -> list[str]:
     table = [["batch norm", "mode", "channels", "values", "|mean|/dev", "var/eps", "dead gammas", "gap"]]
     for m in rows:
         worst, least = _extreme(m.offset, largest=True), _extreme(m.over_eps, largest=False)
-        dead = f"{int(m.dead.sum()):,}"
+        dead = f"{int(_dead(m).sum()):,}"
         table.append([m.name, m.mode, f"{m.channels:,}", f"{m.values:,}", worst, least, dead, _gap_text(m)])
     widths = [max(map(len, column)) for column in zip(*table)]
     lines = [
