@@ -19,7 +19,7 @@ from minigraph.core.dim import known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, Weight, float_dtype, real, whole
-from minigraph.ops.broadcast import broadcast_to
+from minigraph.ops.broadcast import broadcast_to, sum
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape
 from minigraph.ops.window import (
@@ -146,6 +146,8 @@ def grouped(s: Any, groups: int, rows: Any, columns: Any, rank: int) -> Any:
 
 def conv_weights(types: Sequence[Type], padding: Any, groups: int, layout: str, **_: Any) -> tuple[Weight]:
     w, axis = types[1], channel_axis(layout)
+    rows = known(w.shape[0], "the number of outputs") // groups
+    inputs = lambda s: grouped(s, groups, rows, w.shape[1], w.rank)
     return (
         Weight(
             index=1,
@@ -153,7 +155,8 @@ def conv_weights(types: Sequence[Type], padding: Any, groups: int, layout: str, 
             axis=axis,
             data_axis=axis,
             outputs=lambda s: reshape(s, (-1, *(1,) * (w.rank - 1))),
-            inputs=lambda s: grouped(s, groups, known(w.shape[0], "outputs") // groups, w.shape[1], w.rank),
+            inputs=inputs,
+            shifts=lambda weight, t: sum(weight * inputs(t), tuple(range(1, w.rank))),
             even=not any(n for pair in padding for n in pair),
         ),
     )
@@ -387,14 +390,22 @@ def conv_transpose_expand(x: Any, w: Any, output_padding: Any, **attrs: Any) -> 
 
 def conv_transpose_weights(types: Sequence[Type], groups: int, layout: str, **_: Any) -> tuple[Weight]:
     w, axis = types[1], channel_axis(layout)
+    rows = known(w.shape[0], "the number of channels") // groups
+    inputs = lambda s: reshape(s, (-1, *(1,) * (w.rank - 1)))
+
+    def shifts(weight: Any, t: Any) -> Any:
+        apart = reshape(weight * inputs(t), (groups, rows, *w.shape[1:]))
+        return reshape(sum(apart, (1, *range(3, w.rank + 1))), (-1,))
+
     return (
         Weight(
             index=1,
             data=0,
             axis=axis,
             data_axis=axis,
-            outputs=lambda s: grouped(s, groups, known(w.shape[0], "channels") // groups, w.shape[1], w.rank),
-            inputs=lambda s: reshape(s, (-1, *(1,) * (w.rank - 1))),
+            outputs=lambda s: grouped(s, groups, rows, w.shape[1], w.rank),
+            inputs=inputs,
+            shifts=shifts,
             even=False,  # at its ends fewer numbers of x meet
         ),
     )

@@ -11,7 +11,7 @@ from minigraph.core.dim import broadcast
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Op, Weight, float_dtype, real
-from minigraph.ops.broadcast import sum_to
+from minigraph.ops.broadcast import sum, sum_to
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape, transpose
 
@@ -35,8 +35,26 @@ def matmul_weights(types: Sequence[Type]) -> tuple[Weight, Weight]:
     rank = max(x.rank, y.rank)
     row, column = lambda s: reshape(s, (1, -1)), lambda s: reshape(s, (-1, 1))
     return (
-        Weight(index=1, data=0, axis=rank - 1, data_axis=x.rank - 1, outputs=row, inputs=column, even=True),
-        Weight(index=0, data=1, axis=rank - 2, data_axis=y.rank - 2, outputs=column, inputs=row, even=True),
+        Weight(
+            index=1,
+            data=0,
+            axis=rank - 1,
+            data_axis=x.rank - 1,
+            outputs=row,
+            inputs=column,
+            shifts=lambda w, t: sum(w * column(t), 0),
+            even=y.rank == 2,  # with more axes, the shift is another one for each of its matrices
+        ),
+        Weight(
+            index=0,
+            data=1,
+            axis=rank - 2,
+            data_axis=y.rank - 2,
+            outputs=column,
+            inputs=row,
+            shifts=lambda w, t: sum(w * row(t), 1),
+            even=x.rank == 2,
+        ),
     )
 
 

@@ -19,6 +19,8 @@ from minigraph.core.pipeline import Pass
 from minigraph.core.rewrite import Condition, Match, Rule
 from minigraph.ops.pointwise import add, mul
 from minigraph.ops.shape import concat, reshape, slice_axis
+from minigraph.passes import merge_scales
+from minigraph.passes.merge_scales import inner_is_read
 from minigraph.passes.per_channel import (
     frozen,
     is_along,
@@ -150,10 +152,10 @@ def shift_gets_nowhere(match: Match) -> str:
     return shift_stops(match.walk, match["y"], match["t"])
 
 
-def inner_is_read(match: Match) -> str:
-    """For y = x op c: the y inside is read by this node alone."""
-    inner = next(v for v in match.node.inputs if not match.walk.is_frozen(v))
-    return match.walk.also_read(inner)
+def a_branch_stops(match: Match) -> str:
+    """For (a + b)·s: the sum takes the scale up."""
+    total = next(v for v in match.node.inputs if v is not match["s"])
+    return scale_stops(match.walk, total, match["s"])
 
 
 def meets_no_shift(match: Match) -> str:
@@ -172,18 +174,8 @@ SCALE_GETS_THERE = Condition(
 SHIFT_GETS_THERE = Condition(
     "the shift meets another one, or a weight, past values that nothing else reads", shift_gets_nowhere
 )
-READ_ONCE = Condition("nothing else reads the value in between", inner_is_read)
 
 RULES = (
-    Rule("merge-scales", "(x·c)·s = x·(c·s)", x * c * s, lambda match, x, c, s: x * (c * s), pays=(READ_ONCE,)),
-    Rule("merge-shifts", "(x + c) + t = x + (c + t)", x + c + t, lambda match, x, c, t: x + (c + t), pays=(READ_ONCE,)),
-    Rule(
-        "scale-before-shift",
-        "(x + c)·s = x·s + c·s",
-        (x + c) * s,
-        lambda match, x, c, s: x * s + c * s,
-        pays=(READ_ONCE,),
-    ),
     Rule(
         "scale-both-branches",
         "(a + b)·s = a·s + b·s",
@@ -192,9 +184,7 @@ RULES = (
         pays=(
             Condition(
                 "both branches take the scale up",
-                lambda m: (
-                    inner_is_read(m) or scale_stops(m.walk, next(v for v in m.node.inputs if v is not m["s"]), m["s"])
-                ),
+                a_branch_stops,
             ),
         ),
     ),
@@ -252,4 +242,4 @@ RULES = (
     ),
 )
 
-PASS = Pass("fold-before", "Scales and shifts go into the weights before them.", RULES)
+PASS = Pass("fold-before", "Scales and shifts go into the weights before them.", (*merge_scales.RULES, *RULES))

@@ -5,7 +5,7 @@ mg.compile(graph, state, pipeline=(*INFERENCE, my_pass))
 
 from __future__ import annotations
 
-from minigraph.passes import fold_before, scale_and_shift
+from minigraph.passes import fold_after, fold_before, scale_and_shift
 
 BEFORE_AUTODIFF = ()
 
@@ -14,4 +14,5 @@ TRAINING = ()
 INFERENCE = (
     scale_and_shift.PASS,
     fold_before.PASS,
+    fold_after.PASS,
 )

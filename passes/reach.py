@@ -52,7 +52,7 @@ def _scale_step(walk: Walk, value: Value, axis: int | None, scale: Value) -> str
         return []
     node = walk.producer.get(value)
     if node is None:
-        return f"{value.name} is an input"
+        return f"{value.name} is an input, with no weight before it"
     if also := walk.also_read(value):
         return also
     if weights(node):
@@ -97,24 +97,27 @@ def shift_stops(walk: Walk, y: Value, shift: Value) -> str:
     along = varies(shift.type, y.type)
     if along is None or len(along) > 1:
         return f"{shift.name} is not one number for each channel of {y.name}"
-    axis = along[0] if along else None
+    return _shift_stops(walk, y, along[0] if along else None)
+
+
+def _shift_stops(walk: Walk, value: Value, axis: int | None) -> str:
     while True:
-        node = walk.producer.get(y)
+        node = walk.producer.get(value)
         if node is None:
-            return f"{y.name} is an input"
-        if also := walk.also_read(y):
+            return f"{value.name} is an input, with no weight before it"
+        if also := walk.also_read(value):
             return also
         if weights(node) or is_shift(walk, node):
             return ""
         if node.op is add:
-            branches = [shift_stops(walk, v, shift) for v in node.inputs if v.type == y.type]
+            branches = [_shift_stops(walk, v, met(node, v, axis)) for v in node.inputs if v.type == value.type]
             return "" if "" in branches else f"no branch of {node.name} has a shift or a weight"
         if node.op is concat:
-            return next(filter(None, (shift_stops(walk, v, shift) for v in node.inputs)), "")
+            return next(filter(None, (_shift_stops(walk, v, axis) for v in node.inputs)), "")
         found = None if axis is None else passing(node, axis)
         if found is None or not found[1].shift:
             return f"it comes from {node.name} ({node.op.name}), through which no shift passes"
-        y, axis = node.inputs[0], found[0]
+        value, axis = node.inputs[0], found[0]
 
 
 def is_shift(walk: Walk, node: Node) -> bool:

@@ -86,8 +86,8 @@ class Weight:
     axis, data_axis: where the channels of the result lie, and those of x.
     outputs, inputs: a tensor with one number for each channel (of the result, of x) -> the factor of w that scales
         these channels: f(x, w * outputs(s)) = s * f(x, w), and f(x, w * inputs(s)) = f(s * x, w).
-    even: whether one shift for each channel of x comes out as one for each channel of the result: not where windows
-        reach into padding.
+    shifts: (w, a tensor t with one number for each channel of x) -> f(t, w), one for each channel of the result: where
+        the op is even. It is not where windows reach into padding: what is near it gets less of the shift.
     """
 
     index: int
@@ -96,6 +96,7 @@ class Weight:
     data_axis: int
     outputs: Callable[[Any], Any]
     inputs: Callable[[Any], Any]
+    shifts: Callable[[Any, Any], Any]
     even: bool
 
 

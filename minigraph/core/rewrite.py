@@ -17,7 +17,7 @@ import numpy as np
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.collector import paused
 from minigraph.core.errors import GraphError, expect
-from minigraph.core.frozen import Fact, compute, leaves, stands_still, wide
+from minigraph.core.frozen import Fact, compute, frozen, stands_still, wide
 from minigraph.core.ir import Graph, Node, Value, needed
 from minigraph.core.op import Op
 from minigraph.core.pattern import Bound, Pattern, matches
@@ -147,7 +147,7 @@ class Walk:
         self.facts: list[Fact] = []
         self.names: dict[Node, str] = {}  # of built nodes that go on under the name of another
         self.memo: dict[Any, Any] = {}  # for conditions that look far
-        self._frozen = leaves(graph)
+        self._frozen = frozen(graph)
         self._new: dict[Value, Value] = {}  # what stands for a value that was replaced
         self._readers: dict[Value, list[Node | str]] = {}
         self._originals: dict[Value, tuple[Value, ...]] = {}
