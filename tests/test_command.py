@@ -42,6 +42,7 @@ once = Pass("once", "Of two relus, one is enough.", (
     Rule("never", "relu(x) = relu(x)", relu(x), lambda match, x: relu(x), pays=(SMALL,)),
 ))
 wrong = Pass("wrong", "Leaves out what it must not.", (Rule("no-tanh", "tanh(x) = x", tanh(x), lambda match, x: x),))
+no_relus = Pass("no-relus", "Takes relus away.", (Rule("relu-away", "relu(x) = x", relu(x), lambda match, x: x),))
 MINE = (once, keep)
 NUMBER = 3
 '''
@@ -373,6 +374,18 @@ def test_explain_of_one_node(answering, passes, says):
     assert "no pass has" in says("explain", answering, "conv1.conv", "--pass", "my_passes:once")
 
 
+def test_explain_draws_what_happened(answering, passes, says):
+    text = says("explain", answering, "--pass", "my_passes:once", "--draw", "net.dot")
+    assert text.endswith("wrote net.dot\n")
+    assert "relu2 is not small" in Path("net.dot").read_text()
+
+
+def test_explain_gives_no_reasons_of_nodes_that_are_gone(answering, passes, says):
+    text = says("explain", answering, "--pass", "my_passes:once", "--pass", "my_passes:no_relus")
+    assert "did: relu-away" in text
+    assert "not:" not in text
+
+
 def test_explain_refuses_a_node_that_is_not_there(answering, passes, refuses):
     why = refuses("explain", answering, "conv", "--pass", "my_passes:once")
     assert "no node is called 'conv'; there are " in why
@@ -392,14 +405,16 @@ def test_optimize_writes_the_graph_and_says_what_passes_did(answering, passes, i
     np.testing.assert_array_equal(answer("fast.safetensors", image), expected(image))
 
 
-def test_optimize_leaves_out_passes(answering, passes, says):
-    says("optimize", answering, "-o", "fast.safetensors", "--pipeline", "my_passes:MINE", "--without", "once")
-    assert str(mg.load("fast.safetensors")[0]) == str(mg.load(answering)[0])
+@pytest.mark.parametrize("left_out", [["once", "keep"], ["once", "--without", "keep"]])
+def test_optimize_leaves_out_passes(answering, passes, says, left_out):
+    text = says("optimize", answering, "-o", "f.safetensors", "--pipeline", "my_passes:MINE", "--without", *left_out)
+    assert "once" not in text
+    assert str(mg.load("f.safetensors")[0]) == str(mg.load(answering)[0])
 
 
 def test_a_model_is_first_made_the_graph_that_answers(model, says):
     text = says("optimize", model, "-o", "fast.safetensors")
-    assert text.startswith("for inference: batch norm takes its running statistics")
+    assert text.startswith("for inference: running statistics, no dropout, no updates")
     graph, _ = mg.load("fast.safetensors")
     assert not graph.updates
     assert "batch_norm" not in {node.op.name for node in graph.nodes}
@@ -516,6 +531,16 @@ def test_the_examples_of_the_help_run(folder, capsys, says):
         says(*words)
 
 
+def test_the_readme_shows_commands_that_run(capsys, says):
+    mg.save("digits.safetensors", mg.inference(network(), ["logits"]), network().init())
+    lines = re.findall(
+        r"^\$ minigraph (.*?)(?: +#.*)?$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(lines) >= 6
+    for line in lines:
+        says(*line.replace(".svg", ".dot").split())
+
+
 def test_the_version(capsys):
     with pytest.raises(SystemExit) as stop:
         command.main(["--version"])
@@ -553,6 +578,27 @@ def test_nobody_reads_on(answering):
     _, error = child.communicate(timeout=60)
     assert error == b""
     assert child.returncode == 141
+
+
+def test_nobody_reads_the_help():
+    child = subprocess.Popen(
+        [sys.executable, "-m", "minigraph", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    child.stdout.close()
+    _, error = child.communicate(timeout=60)
+    assert error == b""
+
+
+def test_a_terminal_that_cannot_show_a_name():
+    mg.save("net.safetensors", mg.Builder("é中").build())
+    done = subprocess.run(
+        [sys.executable, "-m", "minigraph", "text", "net.safetensors"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, 'graph "\\xe9\\u4e2d"\n', "")
 
 
 def test_ctrl_c_is_quiet(answering, monkeypatch, capsys):

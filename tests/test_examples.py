@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import minigraph as mg
+from minigraph.tools import command
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -65,6 +66,16 @@ def test_the_weights_that_train_digits_leaves_fit_its_network(shown):
     difference = state.load(shown[1] / "best.safetensors", strict=False)
     assert not difference.missing
     assert not difference.other_form
+
+
+def test_the_network_that_train_digits_leaves_is_that_of_the_command_lines_help(shown):
+    folder, _, name = command.DEMO.rpartition("/")
+    assert folder in (EXAMPLES / "train_digits.py").read_text()
+    graph, state = mg.load(shown[1] / name)
+    assert state is not None
+    logits = mg.compile(graph, state)(image=np.zeros((2, 1, 8, 8)))["logits"]
+    assert logits.shape == (2, 10)
+    assert np.isfinite(logits).all()
 
 
 @pytest.mark.parametrize("module", ["sklearn", "matplotlib"])

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,66 +43,70 @@ SHOWN = 5  # numbers of an output
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. SystemExit for --help and for a command line that cannot be read."""
-    options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
     try:
-        for module in options.modules:
-            _module(module)
-        status = options.command(options)
-        sys.stdout.flush()
-        return status
-    except GraphError as error:
-        return _refuse(str(error))
+        try:
+            return _status(_parser().parse_args(arguments))
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        return _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         return 130
 
 
-def draw(options: argparse.Namespace) -> int:
-    from minigraph.tools.draw import draw
+def _status(options: argparse.Namespace) -> int:
+    try:
+        for module in options.modules:
+            _module(module)
+        options.command(options)
+        return 0
+    except GraphError as error:
+        why = str(error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    sys.stdout.flush()
+    print(f"minigraph: {why}", file=sys.stderr)
+    return 1
 
+
+def draw(options: argparse.Namespace) -> None:
     graph, _ = load(options.file)
     after = load(options.after)[0] if options.after else None
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        path = draw(
-            graph,
-            options.output,
-            after=after,
-            collapse=not options.all,
-            expand=options.expand,
-            timeout=options.timeout,
-        )
-    for warning in said:
-        print(f"minigraph: {warning.message}", file=sys.stderr)
-    print(f"wrote {path}")
-    return 0
+    _draw(
+        graph,
+        options.output,
+        after=after,
+        collapse=not options.all,
+        expand=options.expand,
+        timeout=options.timeout,
+    )
 
 
-def summary(options: argparse.Namespace) -> int:
+def summary(options: argparse.Namespace) -> None:
     from minigraph.tools.summary import summary
 
     print(summary(load(options.file)[0], **dict(options.sizes)))
-    return 0
 
 
-def text(options: argparse.Namespace) -> int:
+def text(options: argparse.Namespace) -> None:
     print(load(options.file)[0], end="")
-    return 0
 
 
-def explain(options: argparse.Namespace) -> int:
+def explain(options: argparse.Namespace) -> None:
     from minigraph.tools.explain import explanation
 
     optimized, _ = _optimized(options)
     print(explanation(optimized, options.node))
-    return 0
+    if options.draw:
+        _draw(optimized.source, options.draw, after=optimized.graph, reasons=optimized.refused)
 
 
-def optimize(options: argparse.Namespace) -> int:
+def optimize(options: argparse.Namespace) -> None:
     from minigraph.tools.explain import table
 
     expect(options.output.suffix == ENDING, "the optimized graph is a {} file, not {}", ENDING, options.output)
@@ -115,10 +120,9 @@ def optimize(options: argparse.Namespace) -> int:
         expect(report.same, "the optimized graph is not the same as the one before; nothing is written")
     save(options.output, optimized.graph, state)
     print(f"wrote {options.output}: {len(optimized.graph.nodes)} nodes, {len(optimized.graph.state)} states")
-    return 0
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     from minigraph.tools.given import write_arrays
 
     graph, state = _with_state(options.file)
@@ -131,19 +135,17 @@ def run(options: argparse.Namespace) -> int:
     else:
         write_arrays(options.output, outputs)
         print(f"wrote {options.output}: {', '.join(outputs)}")
-    return 0
 
 
-def doctor(options: argparse.Namespace) -> int:
+def doctor(options: argparse.Namespace) -> None:
     from minigraph.tools.doctor import doctor
     from minigraph.tools.given import read_inputs
 
     graph, state = _with_state(options.file)
     print(doctor(graph, state, read_inputs(graph, options.input)))
-    return 0
 
 
-def check(options: argparse.Namespace) -> int:
+def check(options: argparse.Namespace) -> None:
     graph, state = load(options.file)  # which checks the graph, and the state against it
     print(f"{graph.name}: {len(graph.nodes)} nodes, each defined before its use, with the types that its op infers")
     if state is None:
@@ -168,7 +170,17 @@ def check(options: argparse.Namespace) -> int:
     ]
     expect(not broken, "{} has numbers that are NaN or infinite: {}", options.file, "; ".join(broken))
     print("fine")
-    return 0
+
+
+def _draw(graph: Graph, output: str, **options: Any) -> None:
+    from minigraph.tools.draw import draw
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        path = draw(graph, output, **options)
+    for warning in said:
+        print(f"minigraph: {warning.message}", file=sys.stderr)
+    print(f"wrote {path}")
 
 
 def _optimized(options: argparse.Namespace) -> tuple[Optimized, State | None]:
@@ -182,8 +194,7 @@ def _optimized(options: argparse.Namespace) -> tuple[Optimized, State | None]:
     else:
         answering = driver.inference(graph)
         if str(answering) != str(graph):
-            print("for inference: batch norm takes its running statistics, and there are no updates; --training keeps")
-            print("the graph as it is\n")
+            print("for inference: running statistics, no dropout, no updates (--training keeps them)\n")
         graph = answering
     return driver.optimize(graph, state, pipeline=_pipeline(options), without=options.without), state
 
@@ -250,12 +261,6 @@ def _numbers(array: np.ndarray) -> str:
     return f"{form}  {extent}  first {first}{more}"
 
 
-def _refuse(why: str) -> int:
-    sys.stdout.flush()
-    print(f"minigraph: {why}", file=sys.stderr)
-    return 1
-
-
 def _module(name: str) -> Any:
     """A module by its name, also of the folder that we are in."""
     if os.getcwd() not in sys.path:
@@ -284,10 +289,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"minigraph {version('minigraph')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(function: Callable[[argparse.Namespace], int], about: str, example: str) -> argparse.ArgumentParser:
+    def command(
+        function: Callable[[argparse.Namespace], None], about: str, example: str, takes: str = "FILE [options]"
+    ) -> argparse.ArgumentParser:
         name = function.__name__
         one = commands.add_parser(
             name,
+            usage=f"minigraph {name} {takes}",
             help=about,
             description=f"{about[0].upper()}{about[1:]}.",
             epilog=f"example:\n  minigraph {name} {DEMO} {example}".rstrip(),
@@ -314,6 +322,7 @@ def _parser() -> argparse.ArgumentParser:
         "--expand",
         metavar="LAYER",
         nargs="+",
+        action="extend",
         default=[],
         help="layers whose nodes are drawn one by one: bn1 'layer2.*' '*'",
     )
@@ -322,20 +331,25 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout", metavar="SECONDS", type=float, default=60.0, help="after which Graphviz is stopped (60)"
     )
 
-    one = command(summary, "print a table of the layers: shapes, parameters, operations", "N=64")
+    one = command(summary, "print a table of the layers: shapes, parameters, operations", "N=64", "FILE [N=SIZE ...]")
     one.add_argument("sizes", metavar="N=SIZE", type=_size, nargs="*", help="sizes that are known only at run time")
 
     command(text, "print the graph as text, which diff and mg.parse read", "> digits.txt")
 
-    one = command(explain, "say what each pass does to the graph, and why it does not do more", "bn1")
+    about = "say what each pass does to the graph, and why it does not do more"
+    one = command(explain, about, "bn1", "FILE [NODE] [options]")
     one.add_argument(
         "node", metavar="NODE", nargs="?", default="", help="only what concerns this node; bn3 means every bn3.*, too"
     )
+    one.add_argument("--draw", metavar="PICTURE", help="draw the graph before and after, with the reasons")
     _add_pipeline(one)
 
-    one = command(optimize, "run the passes and write the graph that they give", "-o fast.safetensors --verify")
+    about = "run the passes and write the graph that they give"
+    one = command(optimize, about, "-o fast.safetensors --verify", "FILE -o OUT [options]")
     one.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the .safetensors file to write")
-    one.add_argument("--verify", action="store_true", help="prove that it is the same; write nothing where it is not")
+    one.add_argument(
+        "--verify", action="store_true", help="prove that it computes the same; if it does not, write nothing"
+    )
     _add_pipeline(one)
 
     one = command(run, "run the graph on arrays, and print or write its outputs", "--input image=image.npy -o out.npz")
@@ -349,7 +363,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--backend", default="auto", help="what computes: numpy, or auto for the fastest that answers")
     one.add_argument("-o", "--output", metavar="OUT", type=Path, help="write the outputs to this .npz file")
-    one.add_argument("--outputs", metavar="NAME", nargs="+", help="these outputs alone, and only what they need")
+    one.add_argument(
+        "--outputs", metavar="NAME", nargs="+", action="extend", help="these outputs alone, and only what they need"
+    )
 
     command(check, "check the graph, its state and whether its numbers are finite", "")
 
@@ -360,7 +376,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_pipeline(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--training", action="store_true", help="keep the updates, and take the passes for training")
-    parser.add_argument("--without", metavar="PASS", nargs="+", default=[], help="leave out these passes")
+    parser.add_argument(
+        "--without", metavar="PASS", nargs="+", action="extend", default=[], help="leave out these passes"
+    )
     own = parser.add_mutually_exclusive_group()
     own.add_argument("--pipeline", metavar="MODULE:NAME", type=_place, help="a tuple of passes, for ours")
     own.add_argument(

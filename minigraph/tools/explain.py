@@ -5,12 +5,13 @@ Nodes are counted that a run computes: what depends on constants and on frozen s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from minigraph.core.errors import expect
 from minigraph.core.frozen import split
 from minigraph.core.ir import Graph
 from minigraph.core.pipeline import Optimized, Step
+from minigraph.core.rewrite import Refused
 
 LISTED = 4  # names of nodes that are written out
 
@@ -43,7 +44,8 @@ def explanation(optimized: Optimized, node: str = "") -> str:
     passes = f"{len(optimized.steps)} pass{'' if len(optimized.steps) == 1 else 'es'}"
     lines = [f"{optimized.source.name}: a run computes {before} nodes, {after} after {passes}"]
     for step in optimized.steps:
-        found = [line for line, concerned in _lines(step) if not node or any(_concerns(n, node) for n in concerned)]
+        lines_of_step = _lines(step, optimized.refused)
+        found = [line for line, concerned in lines_of_step if not node or any(_concerns(n, node) for n in concerned)]
         if found or not node:
             lines += ["", f"{step.name}: {step.about}", *(found or ["  nothing to do"])]
     if node and len(lines) == 1:
@@ -56,13 +58,14 @@ def nodes_of_a_run(graph: Graph) -> int:
     return sum(bool(node.inputs) for node in split(graph)[1].nodes)
 
 
-def _lines(step: Step) -> Iterable[tuple[str, tuple[str, ...]]]:
+def _lines(step: Step, refused: Collection[Refused]) -> Iterable[tuple[str, tuple[str, ...]]]:
     """What there is to say of a pass, each line with the names of the nodes that it concerns."""
     for fired in step.fired:
         became = f"{_listed(fired.sources)} -> {_listed(fired.made)}"
         yield f"  did: {fired.rule} at {fired.at}: {became}", (fired.at, *fired.sources, *fired.made)
-    for refused in step.refused:
-        yield f"  not: {refused.rule} at {refused.at}: {refused.why}", (refused.at,)
+    for reason in step.refused:
+        if reason in refused:  # a later pass has not taken the node away
+            yield f"  not: {reason.rule} at {reason.at}: {reason.why}", (reason.at,)
 
 
 def _listed(names: Sequence[str]) -> str:
