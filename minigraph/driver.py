@@ -212,9 +212,12 @@ class Program:
         self._compute(state)
 
     def _compute(self, state: State) -> None:
-        self._folded = self._prologue.run(state)
+        self._early = self._prologue.run(state)
         names = {*self._prologue.reads, *(name for fact in self.optimized.facts for name in fact.reads)}
         self._seen = {name: state[name] for name in names}
+        if self.snapshot:  # what is not computed early stays as it was as well
+            fixed = [v.name for v in self.graph.state if v.value not in self.graph.updates]
+            self._early.update((name, state[name]) for name in fixed)
 
     def refresh(self) -> None:
         """Compute anew what was computed once from the state. Calls do this by themselves if the state has moved on.
@@ -251,10 +254,10 @@ class Program:
     def __call__(self, /, **inputs: Any) -> dict[str, np.ndarray]:
         with self._lock, self.state.lock if self.graph.updates else nullcontext():
             state = self.state.copy()
-            symbols, arrays = self._given(self.graph, state, inputs)
+            symbols, arrays = self._given(state, inputs)
             if not self.snapshot and any(state[name] is not array for name, array in self._seen.items()):
                 self._refresh(state)
-            outputs, new, _ = self._executable.run(symbols, {**arrays, **self._folded})
+            outputs, new, _ = self._executable.run(symbols, {**arrays, **self._early})
             self.state.replace(new)
             return outputs
 
@@ -267,7 +270,7 @@ class Program:
         for name in names:
             self.source.value(name)
         with self._lock:
-            symbols, arrays = self._given(self.source, self.state.copy(), inputs)
+            symbols, arrays = self._given(self.state.copy(), inputs)
             return BACKENDS[self.backend](self.source, names).run(symbols, arrays)[2]
 
     def first_not_finite(self, /, **inputs: Any) -> str | None:
@@ -276,7 +279,7 @@ class Program:
         An input, a state, or a node with its line. None if nowhere.
         """
         with self._lock:
-            symbols, arrays = self._given(self.source, self.state.copy(), inputs)
+            symbols, arrays = self._given(self.state.copy(), inputs)
             graph = self.source.bind(**symbols)
         known: dict[Value, np.ndarray] = {}
         for kind, value in [("input", v) for v in graph.inputs] + [("state", s.value) for s in graph.state]:
@@ -291,23 +294,21 @@ class Program:
                         return _blame(node, value, array)
         return None
 
-    def _given(
-        self, graph: Graph, state: State, inputs: Mapping[str, Any]
-    ) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+    def _given(self, state: State, inputs: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """The sizes of symbols, and all arrays by name: inputs in their dtypes, and the state."""
-        wanted = {value.name: value for value in graph.inputs}
+        wanted = {value.name: value for value in self.source.inputs}
         missing = [name for name in wanted if name not in inputs]
         strange = [name for name in inputs if name not in wanted]
         expect(
             not missing and not strange,
             "{!r} takes the inputs {}; {}",
-            graph.name,
+            self.source.name,
             ", ".join(wanted) or "none",
             "; ".join([f"{n!r} is missing" for n in missing] + [f"{n!r} is not one of them" for n in strange]),
         )
         arrays = {name: _array(value, inputs[name]) for name, value in wanted.items()}
         symbols = _solve(wanted.values(), arrays)
-        for variable in graph.state:
+        for variable in self.source.state:
             expect(variable.name in state, "the state no longer has {!r}", variable.name)
             found = _type(state[variable.name])
             expect(found == variable.value.type, "state {} has become {}", variable.value, found)

@@ -90,12 +90,14 @@ def run(
     for name in without:
         expect(name in names, "there is no pass {!r}; there are {}", name, ", ".join(names))
     steps: list[Step] = []
+    now = with_own_names(graph)
     for p in passes:
         if p.name not in without:
-            steps.append(_step(p, steps[-1].after if steps else graph, state))
+            steps.append(_step(p, now, state))
+            now = steps[-1].after
             for hook in hooks:
                 hook(steps[-1])
-    return Optimized(graph, steps[-1].after if steps else graph, tuple(steps))
+    return Optimized(graph, now, tuple(steps))
 
 
 def _step(p: Pass, before: Graph, state: Mapping[str, np.ndarray] | None) -> Step:
@@ -155,12 +157,12 @@ def report(optimized: Optimized) -> list[str]:
         if step.after is not step.before:
             size = f"{len(step.before.nodes)} -> {len(step.after.nodes)} nodes"
             lines.append(f"{step.name}: {size}" + (f" ({did})" if did else ""))
-    reasons: dict[tuple[str, str], None] = {}
     nodes = {node.name: node for node in optimized.graph.nodes}
-    for refused in optimized.refused:
-        of = ", ".join(nodes[refused.at].origin.sources) or refused.at
-        reasons[of, refused.why] = None
-    return lines + [f"{of}: {why}" for of, why in reasons]
+    reasons: dict[str, str] = {}
+    for refused in optimized.refused:  # a node's first reason is its main one
+        reasons.setdefault(refused.at, refused.why)
+    told = dict.fromkeys((", ".join(nodes[at].origin.sources) or at, why) for at, why in reasons.items())
+    return lines + [f"{of}: {why}" for of, why in told]
 
 
 def debugging(state: Mapping[str, np.ndarray] | None) -> list[Hook]:
