@@ -30,10 +30,12 @@ from minigraph.core.exact import Modular, Number, Outside, Rational
 from minigraph.core.ir import FLOATS, Graph, Type, Value, needed
 from minigraph.core.numbering import Cone, Numbering, alike, cone, site
 from minigraph.core.op import Literal, Sample
+from minigraph.core.scalar import Scalar, var
 from minigraph.core.shrink import cost, shrunken
 
 BUDGET = 100_000  # operations of one run in exact numbers, at about 2 µs: a fifth of a second
 REPEATED = 6_000  # where a proof takes many runs, or fractions, which are ten times slower
+HIDDEN = 16.0  # ops that are no expressions may compare with numbers up to this
 MANY = 400  # nodes in a cone that is still worth a try
 TRIALS = ((trial.BATCH, 1.0), (trial.BATCH + 2, 8.0))  # sizes of the batch, and deviations of the inputs
 
@@ -209,7 +211,7 @@ class _Run:
     """Both graphs without symbols, and what a run of them in float64 showed."""
 
     def __init__(self, before: Graph, after: Graph, sizes: str):
-        self.before, self.after, self.sizes = before, after, sizes
+        self.before, self.after, self.sizes = trial.counted(before), trial.counted(after), sizes
         self.prints: dict[Value, tuple[float, float, float]] = {}  # of values of both graphs
         self.constants = _same_constants(before, after)
         self.worst = 0.0, ""
@@ -276,7 +278,7 @@ def _constants(graph: Graph) -> dict[Value, np.ndarray]:
     """What is computed from nothing, in float64."""
     wide = trial.in_float64(graph)
     found: dict[Value, np.ndarray] = {}
-    result = {}
+    result: dict[Value, np.ndarray] = {}
     with np.errstate(all="ignore"):
         for old, node in zip(graph.nodes, wide.nodes, strict=True):
             if all(value in found for value in node.inputs):
@@ -309,7 +311,7 @@ def _same_constants(before: Graph, after: Graph) -> dict[Value, tuple[Value, np.
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What came of a claim: a proof, in these numbers and with these inputs; or a counterexample; or neither, and why."""
+    """What came of a claim: a proof, in these numbers and with these inputs, a counterexample, or neither, and why."""
 
     numbers: str = ""
     inputs: tuple[Value, ...] = ()
@@ -425,8 +427,10 @@ class _Proof:
         return _Outcome(why=why or "the part of the graph that it would have to be proved with is too large")
 
     def _cones(self, one: int, other: int) -> Iterator[tuple[Cone, Cone]]:
-        """Pairs of cones: down to the nearest values of both graphs; with the same cuts on both sides; one step further;
-        down to inputs and state."""
+        """Pairs of cones that reach further and further down.
+
+        To the nearest values of both graphs; to those at which both sides are cut; one step further; to the inputs.
+        """
         opened: set[int] = set()
         seen: set[tuple[Cone, Cone]] = set()
 
@@ -510,10 +514,10 @@ def _prove_same(before: Graph, after: Graph, positive: frozenset[str], several: 
     if not several:
         return proof.prove_same(before, after, samples, ((Opaque, draws),))
     kind = proof.prove_same(before, after, samples, ((Modular, draws), (Rational, proof.ORDERED_DRAWS)))
-    reach = _reach(before, after)
-    if kind is Rational and reach > 1:  # beyond the thresholds, too
-        wide = {k: replace(s, low=s.low * reach, high=s.high * reach) for k, s in samples.items() if s.dtype is None}
-        proof.prove_same(before, after, {**samples, **wide}, ((Rational, proof.ORDERED_DRAWS),))
+    if kind is Rational:
+        for scale in _scales(before, after)[1:]:
+            wide = {k: replace(s, low=s.low * scale, high=s.high * scale) for k, s in samples.items() if not s.dtype}
+            proof.prove_same(before, after, {**samples, **wide}, ((Rational, proof.ORDERED_DRAWS),))
     return kind
 
 
@@ -529,24 +533,39 @@ def _samples(before: Graph, after: Graph, positive: frozenset[str]) -> dict[str,
     return samples
 
 
-def _reach(*graphs: Graph) -> float:
-    """The largest constant in the graphs, or 1: thresholds are no further away."""
-    largest = 1.0
+def _scales(*graphs: Graph) -> tuple[float, ...]:
+    """How large numbers are drawn where there is an order: some reach beyond every threshold.
+
+    relu6(x / 1000) is relu(x / 1000) up to 6000, which is the largest constant over the smallest.
+    """
+    found = [1.0, HIDDEN]
     for node in (node for graph in graphs for node in graph.nodes):
         for attribute in node.attrs.values():
-            if isinstance(attribute, float) and math.isfinite(attribute):
-                largest = max(largest, abs(attribute))
+            if isinstance(attribute, float):
+                found.append(abs(attribute))
             elif isinstance(attribute, Literal) and attribute.array.dtype.name in FLOATS:
-                finite = attribute.array[np.isfinite(attribute.array)]
-                largest = max(largest, float(np.abs(finite).max(initial=0.0)))
-    return largest
+                found.extend(np.abs(attribute.array.reshape(-1)[:1000]).tolist())
+        if node.op.expression is not None:
+            found.extend(_numbers(node.op.expression(*map(var, map(str, range(len(node.inputs)))), **node.attrs)))
+    constants = [c for c in found if 1e-12 < c < 1e12]
+    reach = max(constants) / min(constants)
+    return 1.0, math.sqrt(reach), reach
+
+
+def _numbers(expression: object) -> Iterator[float]:
+    """The sizes of the constants in an expression."""
+    if isinstance(expression, Scalar):
+        for argument in expression.args:
+            if isinstance(argument, (int, float)) and expression.op == "const":
+                yield abs(float(argument))
+            yield from _numbers(argument)
 
 
 def _differ(before: Graph, after: Graph, positive: frozenset[str]) -> bool:
     """Whether two graphs differ in float64, beyond rounding, on some of several draws."""
-    samples, reach, rng = _samples(before, after, positive), _reach(before, after), np.random.default_rng(0)
+    samples, rng = _samples(before, after, positive), np.random.default_rng(0)
     one, other = trial.in_float64(before), trial.in_float64(after)
-    for scale in (1.0, reach) * proof.ORDERED_DRAWS:
+    for scale in _scales(before, after) * proof.ORDERED_DRAWS:
         arrays = {
             v.name: proof.concrete(samples[v.name], v.type.dtype, rng) * (scale if v.type.is_float else 1)
             for v in one.inputs

@@ -69,11 +69,12 @@ def _maps(before: Graph, after: Graph) -> Iterator[Sizes]:
         for chosen in (sizes, outer, last, sizes - outer):
             large = sorted(n for n in chosen if n > above)
             if large:
-                for small in (_related, _divided, _distinct, _roomy):
-                    yield {**small(large), 0: 0, 1: 1}
+                kept = sizes - set(large)
+                for found in (_related(large, kept), _divided(large), _distinct(large, kept), _roomy(large)):
+                    yield {**found, 0: 0, 1: 1}
 
 
-def _related(large: Sequence[int]) -> dict[int, int]:
+def _related(large: Sequence[int], kept: set[int]) -> dict[int, int]:
     """A product of two sizes, or a small multiple of one, stays that; others become small numbers of their own."""
     found: dict[int, int] = {}
     for n in large:
@@ -85,7 +86,7 @@ def _related(large: Sequence[int]) -> dict[int, int]:
         elif multiples:
             found[n] = found[multiples[-1]] * (n // multiples[-1])
         else:
-            found[n] = next(i for i in itertools.count(2) if i not in found.values())
+            found[n] = next(i for i in itertools.count(2) if i not in found.values() and i not in kept)
     return found
 
 
@@ -96,9 +97,9 @@ def _divided(large: Sequence[int]) -> dict[int, int]:
     return {n: n // divisor * least for n in large}
 
 
-def _distinct(large: Sequence[int]) -> dict[int, int]:
+def _distinct(large: Sequence[int], kept: set[int]) -> dict[int, int]:
     """Small numbers in the same order."""
-    return {n: 2 + i for i, n in enumerate(large)}
+    return dict(zip(large, (i for i in itertools.count(2) if i not in kept)))
 
 
 def _roomy(large: Sequence[int]) -> dict[int, int]:
@@ -114,7 +115,7 @@ def _resized(graph: Graph, sizes: Sizes) -> Graph:
     seen = {**sizes}  # and what other sizes have become on the way
     counts: dict[int, int] = {}
     for value in graph.inputs:
-        shape = tuple([sizes.get(n, n) for n in value.type.shape])  # type: ignore[call-overload]
+        shape = tuple([sizes.get(n, n) for n in value.type.shape])  # type: ignore[arg-type]
         new[value] = Value(Type(shape, value.type.dtype), value.name)
         _learn(value.type, new[value].type, seen, counts)
     nodes = []
@@ -153,8 +154,9 @@ def _attributes(node: Node, inputs: tuple[Value, ...], seen: Sizes, counts: Size
     found = {k: v if k in NOT_SIZES or k == "value" else _mapped(v, change) for k, v in node.attrs.items()}
     if node.op.name == "reshape":
         found["shape"] = _reshaped(node, inputs[0].type, seen)
-    if node.op.name == "fill" and isinstance(node.attrs["value"], float):
-        found["value"] = _counted(node.attrs["value"], counts)
+    if node.op.name == "fill" and node.attrs["dtype"] != "bool":
+        value = node.attrs["value"]
+        found["value"] = type(value)(_counted(value, counts))
     return found
 
 
@@ -183,7 +185,7 @@ def _reshaped(node: Node, now: Type, seen: Sizes) -> tuple[int, ...]:
                 left, i = left * old[i], i + 1
             else:
                 right, j = right * target[j], j + 1
-        total = math.prod(now.shape[start:i])  # type: ignore[arg-type]
+        total = math.prod(now.shape[start:i])
         group = [seen.get(n, n) for n in target[first:j]]
         largest = max(range(len(group)), key=lambda axis: target[first:j][axis])
         rest = math.prod(n for axis, n in enumerate(group) if axis != largest)

@@ -16,7 +16,7 @@ from minigraph.core.errors import GraphError, expect
 from minigraph.core.evaluate import apply
 from minigraph.core.initial import Constant
 from minigraph.core.ir import FLOATS, Graph, Node, Type, Value, Variable, describe
-from minigraph.core.op import Literal
+from minigraph.core.op import OPS, Literal
 
 BATCH = 3  # what a symbol stands for that is the first size of an input
 OTHERS = (4, 8, 16, 32, 64, 7)  # and what others do: the first with which all windows and strides fit
@@ -42,6 +42,27 @@ def bound(graph: Graph, sizes: Mapping[str, int], least: int = BATCH) -> tuple[G
         if not rest:
             break
     raise GraphError(f"no sizes were found that fit {graph.name!r}; give them as sizes={{...}}: {failed}")
+
+
+def counted(graph: Graph) -> Graph:
+    """A graph without symbols, in which what counts elements (the op `count`) is the number that it then is."""
+    new: dict[Value, Value] = {}
+    nodes = []
+    for node in graph.nodes:
+        inputs = tuple([new.get(value, value) for value in node.inputs])
+        if node.op.name == "count":
+            (array,) = node.op.run([np.broadcast_to(0, node.inputs[0].type.shape)], node.attrs)  # type: ignore[arg-type]
+            given = {"value": array.item(), "shape": (), "dtype": node.attrs["dtype"]}
+            attrs, _ = OPS["fill"].infer((), given)
+            node = replace(node, op=OPS["fill"], inputs=(), attrs=attrs)
+        elif inputs != node.inputs:
+            outputs = tuple([Value(value.type, value.name) for value in node.outputs])
+            new.update(zip(node.outputs, outputs))
+            node = replace(node, inputs=inputs, outputs=outputs)
+        nodes.append(node)
+    ends = {name: new.get(value, value) for name, value in graph.outputs.items()}
+    moved = {old: new.get(value, value) for old, value in graph.updates.items()}
+    return Graph(graph.name, graph.inputs, graph.state, tuple(nodes), ends, moved)
 
 
 def in_float64(graph: Graph) -> Graph:
