@@ -15,7 +15,6 @@ from minigraph import GraphError, layers
 from minigraph.core import dim
 from minigraph.core.dim import Dim, size
 from minigraph.core.ir import Graph, Node, Type, Value, Variable
-from minigraph.core.rewrite import rewrite
 
 SYMBOLS = ("N", "H", "M")
 numbers = st.fixed_dictionaries({symbol: st.integers(0, 9) for symbol in SYMBOLS})
@@ -736,34 +735,6 @@ def test_attributes_are_canonical_and_hashable():
     a, b = (graph.producer[graph.outputs[name]].attrs for name in "yz")
     assert a == b
     assert hash(tuple(a.items())) == hash(tuple(b.items()))
-
-
-# graphs made from graphs
-
-
-def test_a_walk_that_replaces_nothing_gives_the_graph_itself():
-    graph = small()
-    assert rewrite(graph, "nothing", lambda node, inputs: None) is graph
-
-
-def test_a_walk_keeps_what_is_upstream_and_leaves_its_graph():
-    graph = small()
-    text = str(graph)
-    after = rewrite(
-        graph, "bend", lambda node, inputs: [mg.tanh(inputs[0])] if node.op.name == "relu" else None
-    ).check()
-    assert str(graph) == text
-    kept = [node for node in graph.nodes if node.op.name != "relu"]
-    assert [node for node in after.nodes if node.op.name != "tanh"] == kept  # the same objects
-    (new,) = (node for node in after.nodes if node.op.name == "tanh")
-    assert (new.origin.rule, new.origin.sources) == ("bend", ("relu",))
-    assert (new.origin.file, new.origin.role) == (__file__, "forward")
-    assert list(after.outputs) == ["y", "mean"]
-
-
-def test_a_walk_that_would_change_a_type_is_refused():
-    with pytest.raises(GraphError, match=r"shrink: .* would become"):
-        rewrite(small(), "shrink", lambda node, inputs: [mg.sum(inputs[0])] if node.op.name == "relu" else None)
 
 
 # check
