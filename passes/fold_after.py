@@ -21,7 +21,7 @@ from minigraph.core.ir import Node, Value
 from minigraph.core.op import Channels, Op, Weight
 from minigraph.core.pattern import Bound
 from minigraph.core.pipeline import Pass
-from minigraph.core.rewrite import Condition, Match, Rule, Walk
+from minigraph.core.rewrite import Condition, Match, Rule, Walk, called, known_as
 from minigraph.ops.broadcast import broadcast_to
 from minigraph.ops.pointwise import add, mul
 from minigraph.ops.shape import reshape
@@ -71,11 +71,9 @@ def _reader_step(walk: Walk, reader: Node, value: Value, axis: int | None, op: O
     for weight in weights(reader):
         if at == [weight.data] and walk.is_frozen(walk.now(reader.inputs[weight.index])):
             if axis not in (None, weight.data_axis):
-                return (
-                    f"its channels, axis {axis}, are not the input channels of {reader.name}, axis {weight.data_axis}"
-                )
+                return f"its channels, axis {axis}, are not the input channels of {known_as(reader)}, axis {weight.data_axis}"
             if op is add and not weight.even and symbolic(reader.outputs[0].type.shape[1:]):
-                return f"{reader.name} pads an image whose size is not known"
+                return f"{known_as(reader)} pads an image whose size is not known"
             return []
     if reader.op is add and any(walk.is_frozen(walk.now(v)) for v in reader.inputs):
         return [(reader.outputs[0], axis, op), (reader.outputs[0], axis, add)]
@@ -87,9 +85,9 @@ def _reader_step(walk: Walk, reader: Node, value: Value, axis: int | None, op: O
         fits = passes is not None and (passes.shift if op is add else passes.scale != "none")
         if passes is not None and fits:
             if op is mul and passes.scale == "positive" and not walk.ask(number, all_positive):
-                return f"only positive scales pass through {reader.name} ({reader.op.name}), and {not_known(walk)}"
+                return f"only positive scales pass through {called(reader)}, and {not_known(walk)}"
             return [(reader.outputs[0], passes.axis, op)]
-    return f"{value.name} is read by {reader.name} ({reader.op.name}), which does not take it up"
+    return f"{value.name} is read by {called(reader)}, which does not take it up"
 
 
 def _keeps_samples(node: Node) -> bool:
@@ -119,12 +117,15 @@ def behind(op: Op, padded: bool = False) -> Callable[[Walk, Node], Bound | None]
 
 
 def parts_of(walk: Walk, value: Value, op: Op) -> tuple[Value, Value] | None:
-    """x and n of value = x op n, where n alone is frozen."""
+    """x and n of value = x op n, where n alone is frozen. A shift right behind a weight is a bias, and at its place."""
     node = walk.producer.get(value)
     if node is None or node.op is not op or walk.is_frozen(value):
         return None
     frozen, moving = ([v for v in node.inputs if walk.is_frozen(v) is want] for want in (True, False))
-    return (moving[0], frozen[0]) if len(moving) == 1 and moving[0].type == value.type else None
+    if len(moving) != 1 or moving[0].type != value.type:
+        return None
+    maker = walk.producer.get(moving[0])
+    return None if op is add and maker is not None and weights(maker) else (moving[0], frozen[0])
 
 
 def the_weight(match: Match) -> Weight:
@@ -176,11 +177,11 @@ def other_channels(match: Match) -> str:
     axis = the_weight(match).data_axis
     if is_along(match["n"].type, match["y"].type, axis):
         return ""
-    return f"its channels are not the input channels of {match.node.name}, axis {axis}"
+    return f"its channels are not the input channels of {known_as(match.node)}, axis {axis}"
 
 
 def not_even(match: Match) -> str:
-    return "" if the_weight(match).even else f"windows of {match.node.name} reach into padding"
+    return "" if the_weight(match).even else f"windows of {known_as(match.node)} reach into padding"
 
 
 def not_zero(match: Match) -> str:
@@ -194,7 +195,7 @@ def some_is_left(op: Op) -> Callable[[Match], str]:
 
 def image_is_unknown(match: Match) -> str:
     if symbolic(match["y"].type.shape[1:]):
-        return f"{match.node.name} pads an image whose size is not known"
+        return f"{known_as(match.node)} pads an image whose size is not known"
     return ""
 
 
@@ -243,7 +244,8 @@ def does_not_pass(op: Op) -> Callable[[Match], str]:
             return ""
         if node.op is reshape and _keeps_samples(node) and 0 not in (varies(match["n"].type, match["y"].type) or ()):
             return ""
-        return f"it does not pass through {node.name} ({node.op.name})"
+        what = "shift" if op is add else "scale"
+        return f"no {what} of these channels passes through {called(node)}"
 
     return fails
 
@@ -252,7 +254,7 @@ def negative(match: Match) -> str:
     passes = passed_on(match)
     if passes is None or passes.scale != "positive" or match.walk.ask(match["n"], all_positive):
         return ""
-    return f"only positive scales pass through {match.node.name} ({match.node.op.name}), and {not_known(match.walk)}"
+    return f"only positive scales pass through {called(match.node)}, and {not_known(match.walk)}"
 
 
 ITS_CHANNELS = Condition("it is one number for each input channel of the weight", other_channels)

@@ -16,7 +16,7 @@ from minigraph.core.ir import Node
 from minigraph.core.op import Weight
 from minigraph.core.pattern import values
 from minigraph.core.pipeline import Pass
-from minigraph.core.rewrite import Condition, Match, Rule
+from minigraph.core.rewrite import Condition, Match, Rule, called, known_as
 from minigraph.ops.pointwise import add, mul
 from minigraph.ops.shape import concat, reshape, slice_axis
 from minigraph.passes import merge_scales
@@ -65,7 +65,7 @@ def scales_other_channels(match: Match) -> str:
     axis = chosen_weight(match).axis
     if is_along(match["s"].type, match["y"].type, axis):
         return ""
-    return f"its channels are not the output channels of {node.name}, axis {axis}"
+    return f"its channels are not the output channels of {known_as(node)}, axis {axis}"
 
 
 # up, through what keeps channels apart
@@ -116,7 +116,7 @@ def passes_no_scale(match: Match) -> str:
     for axis in varies(s.type, match["y"].type) or range(match["y"].type.rank):
         found = passing(node, axis)
         if found is None or found[1].scale == "none":
-            return f"its channels, axis {axis}, do not pass through {node.name} ({node.op.name})"
+            return f"no scale of axis {axis} passes through {called(node)}"
     return ""
 
 
@@ -125,7 +125,7 @@ def scale_is_not_positive(match: Match) -> str:
     for axis in varies(s.type, match["y"].type) or range(match["y"].type.rank):
         found = passing(node, axis)
         if found is not None and found[1].scale == "positive" and not match.walk.ask(s, all_positive):
-            return f"only positive scales pass through {node.name} ({node.op.name}), and {not_known(match.walk)}"
+            return f"only positive scales pass through {called(node)}, and {not_known(match.walk)}"
     return ""
 
 
@@ -134,7 +134,7 @@ def passes_no_shift(match: Match) -> str:
     for axis in varies(t.type, match["y"].type) or range(match["y"].type.rank):
         found = passing(node, axis)
         if found is None or not found[1].shift:
-            return f"its channels, axis {axis}, do not pass through {node.name} ({node.op.name})"
+            return f"no shift of axis {axis} passes through {called(node)}"
     return ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from minigraph.core.builder import Tensor
-from minigraph.core.dim import broadcast
+from minigraph.core.dim import Size, broadcast
 from minigraph.core.errors import GraphError
 from minigraph.core.ir import Node, Type, Value
 from minigraph.core.op import Channels, Op
@@ -31,7 +31,7 @@ def is_along(number: Type, x: Type, axis: int) -> bool:
     return varies(number, x) in ((), (axis,))
 
 
-def vector(number: Tensor, channels: int) -> Tensor:
+def vector(number: Tensor, channels: Size) -> Tensor:
     """Numbers for each channel, or one for all, as (channels,)."""
     flat = reshape(number, (-1,))
     return flat if flat.shape == (channels,) else broadcast_to(flat, (channels,))

@@ -9,7 +9,7 @@ import numpy as np
 
 from minigraph.core.ir import Node, Value
 from minigraph.core.op import Weight
-from minigraph.core.rewrite import Walk
+from minigraph.core.rewrite import Walk, called, known_as
 from minigraph.ops.pointwise import add, mul
 from minigraph.ops.shape import concat
 from minigraph.passes.per_channel import passing, varies
@@ -60,11 +60,11 @@ def _scale_step(walk: Walk, value: Value, axis: int | None, scale: Value) -> str
         if any(axis in (None, weight.axis) for weight in fixed):
             return []
         if fixed:
-            return f"its channels, axis {axis}, are not the output channels of {node.name}, axis {fixed[0].axis}"
-        return f"no factor of {node.name} ({node.op.name}) is frozen"
+            return f"its channels, axis {axis}, are not the output channels of {known_as(node)}, axis {fixed[0].axis}"
+        return f"no factor of {called(node)} is frozen"
     moving = [v for v in node.inputs if not walk.is_frozen(v)]
     if node.op is mul:
-        return [] if len(moving) == 1 else f"{node.name} is a product of two values that are not frozen"
+        return [] if len(moving) == 1 else f"{known_as(node)} is a product of two values that are not frozen"
     if node.op is add:
         return [(v, met(node, v, axis)) for v in moving]
     if node.op is concat:
@@ -77,9 +77,9 @@ def _scale_passes(walk: Walk, node: Node, axis: int | None, scale: Value) -> str
         found = passing(node, a)
         if found is not None and found[1].scale != "none":
             if found[1].scale == "positive" and not walk.ask(scale, all_positive):
-                return f"only positive scales pass through {node.name} ({node.op.name}), and {not_known(walk)}"
+                return f"only positive scales pass through {called(node)}, and {not_known(walk)}"
             return [(node.inputs[0], None if axis is None else found[0])]
-    return f"it comes from {node.name} ({node.op.name}), through which no scale passes"
+    return f"it comes from {called(node)}, through which no scale passes"
 
 
 def not_known(walk: Walk) -> str:
@@ -111,12 +111,12 @@ def _shift_stops(walk: Walk, value: Value, axis: int | None) -> str:
             return ""
         if node.op is add:
             branches = [_shift_stops(walk, v, met(node, v, axis)) for v in node.inputs if v.type == value.type]
-            return "" if "" in branches else f"no branch of {node.name} has a shift or a weight"
+            return "" if "" in branches else f"no branch of {known_as(node)} has a shift or a weight"
         if node.op is concat:
             return next(filter(None, (_shift_stops(walk, v, axis) for v in node.inputs)), "")
         found = None if axis is None else passing(node, axis)
         if found is None or not found[1].shift:
-            return f"it comes from {node.name} ({node.op.name}), through which no shift passes"
+            return f"it comes from {called(node)}, through which no shift passes"
         value, axis = node.inputs[0], found[0]
 
 

@@ -105,7 +105,8 @@ def _step(p: Pass, before: Graph, state: Mapping[str, np.ndarray] | None) -> Ste
     if p.function is not None:
         after = p.function(before)
         expect(isinstance(after, Graph), "the pass {} gives a Graph, not a {}", p.name, type(after).__name__)
-        walk, reasons = Walk(after), ()
+        walk: Walk = Walk(after)
+        reasons: tuple[Refused, ...] = ()
     else:
         walk = Walk(before, p.rules, state)
         after = walk.run()

@@ -108,6 +108,11 @@ def known_as(node: Node) -> str:
     return node.name if not names or node.name in names else names[0]
 
 
+def called(node: Node) -> str:
+    """Its name for reports, and its op."""
+    return f"{known_as(node)} ({node.op.name})"
+
+
 def sources(nodes: Sequence[Node]) -> tuple[str, ...]:
     """The names of the nodes of the user's graph that these come from."""
     return tuple(dict.fromkeys(name for node in nodes for name in (node.origin.sources or (node.name,))))
@@ -160,8 +165,8 @@ class Walk:
                 self._readers.setdefault(value, []).append(node)
         for name, value in graph.outputs.items():
             self._readers.setdefault(value, []).append(f"output {name!r}")
-        for state, value in graph.updates.items():
-            self._readers.setdefault(value, []).append(f"the update of {state.name}")
+        for old, value in graph.updates.items():
+            self._readers.setdefault(value, []).append(f"the update of {old.name}")
 
     # what conditions ask
 
