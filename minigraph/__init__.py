@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 from minigraph.core.autodiff import gradient
 from minigraph.core.builder import Builder, Tensor
+from minigraph.core.equivalence import verify
 from minigraph.core.errors import GraphError
 from minigraph.core.ir import Graph, Node, Type, Value
 from minigraph.core.op import OPS, Example, Op
 from minigraph.core.parse import parse
 from minigraph.core.state import State
-from minigraph.driver import Program, compile, inference, training_step
+from minigraph.driver import Program, compile, inference, optimize, training_step
 from minigraph.nn import init, layers, optim
 from minigraph.nn.compose import residual, sequential
 from minigraph.ops.activation import (
@@ -328,6 +329,7 @@ __all__ = [
     "not_equal",
     "one_hot",
     "optim",
+    "optimize",
     "pad",
     "page",
     "parse",
@@ -390,5 +392,6 @@ __all__ = [
     "triu",
     "trunc",
     "var",
+    "verify",
     "where",
 ]
