@@ -374,6 +374,16 @@ def test_explain_of_one_node(answering, passes, says):
     assert "no pass has" in says("explain", answering, "conv1.conv", "--pass", "my_passes:once")
 
 
+def test_explain_knows_what_came_from_a_node(answering, passes, says):
+    Path("more_passes.py").write_text(
+        "from my_passes import *\n"
+        "into = Pass('into', '', (Rule('into-relu', 'tanh(x) = relu(x)', tanh(x), lambda match, x: relu(x)),))\n"
+    )
+    text = says("explain", answering, "tanh", "--pass", "more_passes:into", "--pass", "my_passes:once")
+    assert re.search(r"\n  not: never at \S+: \S+ is not small\n", text + "\n")
+    assert "relu2" not in text
+
+
 def test_explain_draws_what_happened(answering, passes, says):
     text = says("explain", answering, "--pass", "my_passes:once", "--draw", "net.dot")
     assert text.endswith("wrote net.dot\n")
@@ -434,9 +444,16 @@ def test_the_pipeline_for_inference_folds_the_batch_norm(answering, image, says)
     np.testing.assert_allclose(answer("fast.safetensors", image), expected(image), rtol=1e-5, atol=1e-6)
 
 
+def test_optimize_writes_a_page(answering, passes, says, monkeypatch):
+    monkeypatch.setattr("minigraph.tools.page.can_render", lambda format: False)
+    text = says("optimize", answering, "-o", "fast.safetensors", "--pass", "my_passes:once", "--page", "passes.html")
+    assert "\nwrote passes.html\n" in text
+    assert "Of two relus, one is enough." in Path("passes.html").read_text(encoding="utf-8")
+
+
 def test_optimize_writes_nothing_that_is_refuted(answering, passes, refuses, capsys):
     why = refuses("optimize", answering, "-o", "fast.safetensors", "--pass", "my_passes:wrong", "--verify")
-    assert "is not the same" in why
+    assert "does not compute the same as the one before, and is not written" in why
     assert not Path("fast.safetensors").exists()
 
 

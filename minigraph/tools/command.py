@@ -112,12 +112,16 @@ def optimize(options: argparse.Namespace) -> None:
     expect(options.output.suffix == ENDING, "the optimized graph is a {} file, not {}", ENDING, options.output)
     optimized, state = _optimized(options)
     print(table(optimized))
+    if options.page:
+        from minigraph.tools.page import page
+
+        print(f"wrote {page(optimized, options.page)}")
     if options.verify:
         from minigraph.core.equivalence import verify
 
         report = verify(optimized.source, optimized.graph, state=state)
         print(report)
-        expect(report.same, "the optimized graph is not the same as the one before; nothing is written")
+        expect(report.same, "the optimized graph does not compute the same as the one before, and is not written")
     save(options.output, optimized.graph, state)
     print(f"wrote {options.output}: {len(optimized.graph.nodes)} nodes, {len(optimized.graph.state)} states")
 
@@ -348,7 +352,10 @@ def _parser() -> argparse.ArgumentParser:
     one = command(optimize, about, "-o fast.safetensors --verify", "FILE -o OUT [options]")
     one.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the .safetensors file to write")
     one.add_argument(
-        "--verify", action="store_true", help="prove that it computes the same; if it does not, write nothing"
+        "--verify", action="store_true", help="prove that it computes the same; if it does not, write no graph"
+    )
+    one.add_argument(
+        "--page", metavar="PAGE.html", help="a page that shows the graph pass by pass, also if it is refuted"
     )
     _add_pipeline(one)
 

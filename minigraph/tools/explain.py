@@ -32,8 +32,8 @@ def table(optimized: Optimized) -> str:
 def explanation(optimized: Optimized, node: str = "") -> str:
     """For each pass the rules that fired, with the nodes they replaced and made, and why others were refused.
 
-    node: only what concerns the node of that name, or the nodes of that layer: "bn3" is bn3 and every bn3.*. GraphError
-        if no graph of the pipeline has one.
+    node: only what concerns the node of that name, or the nodes of that layer: "bn3" is bn3 and every bn3.*. What came
+        from a node concerns it. GraphError if no graph of the pipeline has one.
     """
     graphs = [optimized.source, *(step.after for step in optimized.steps)]
     if node:
@@ -63,9 +63,11 @@ def _lines(step: Step, refused: Collection[Refused]) -> Iterable[tuple[str, tupl
     for fired in step.fired:
         became = f"{_listed(fired.sources)} -> {_listed(fired.made)}"
         yield f"  did: {fired.rule} at {fired.at}: {became}", (fired.at, *fired.sources, *fired.made)
+    nodes = {node.name: node for node in step.after.nodes}
     for reason in step.refused:
         if reason in refused:  # a later pass has not taken the node away
-            yield f"  not: {reason.rule} at {reason.at}: {reason.why}", (reason.at,)
+            sources = nodes[reason.at].origin.sources
+            yield f"  not: {reason.rule} at {reason.at}: {reason.why}", (reason.at, *sources)
 
 
 def _listed(names: Sequence[str]) -> str:
