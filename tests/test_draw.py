@@ -17,12 +17,16 @@ from minigraph import layers
 from minigraph.core.dim import size
 from minigraph.core.initial import Constant
 from minigraph.core.ir import Node, Origin, Type, Value, Variable
+from minigraph.core.rewrite import Refused
 from minigraph.tools import render as rendering
 from minigraph.tools.dot import dot
-from minigraph.tools.draw import draw, svg
-from minigraph.tools.outline import outline
+from minigraph.tools.draw import before_and_after, draw, svg
+from minigraph.tools.labels import formula
+from minigraph.tools.outline import count, outline
 from minigraph.tools.repeats import repeats
 from minigraph.tools.sketch import Sketch
+from passes_by_hand import block as bn_block
+from passes_by_hand import tower
 
 
 def lenet() -> mg.Graph:
@@ -124,7 +128,7 @@ def test_a_layer_is_one_thing_in_every_role():
     bn = whole.layers[1]
     assert [node.op.name for node in bn.nodes["forward"]] == ["batch_norm"]
     assert [node.op.name for node in bn.nodes["backward"]] == ["batch_norm_gradient"]
-    assert {node.op.name for node in bn.nodes["statistic"]} == {"count", "running_average"}
+    assert {node.op.name for node in bn.nodes["statistic"]} >= {"count", "running_average"}
     assert bn.nodes["update"]
     assert {v.name for v in bn.state} == {
         "bn1.gamma", "bn1.beta", "bn1.running_mean", "bn1.running_var", "optimizer.bn1.gamma.velocity",
@@ -241,6 +245,149 @@ def test_expanding_what_is_not_there_is_an_error(tmp_path):
         draw(lenet(), tmp_path / "net.svg", expand=["conv1", "conv9*"])
 
 
+# what is computed from parameters alone
+
+
+def test_arithmetic_on_parameters_belongs_to_the_layer_that_reads_it():
+    whole = outline(bn_block(True))
+    assert [layer.name for layer in whole.layers] == ["conv1", "bn1", "relu"]
+    conv, bn, _ = whole.layers
+    assert [node.name for node in conv.frozen] == ["bn1.reshape", "bn1.mul"]
+    assert [node.op.name for node in conv.nodes["forward"]] == ["conv"]
+    assert [node.op.name for node in bn.frozen] == ["add", "sqrt", "div", "mul", "sub", "reshape"]
+    assert [v.name for v in conv.state] == ["conv1.weight"]
+    assert [v.name for v in bn.state] == ["bn1.gamma", "bn1.beta", "bn1.running_mean", "bn1.running_var"]
+    assert count(whole.graph) == (3, 8)
+
+
+def test_arithmetic_on_parameters_is_a_formula():
+    found = sketch(bn_block(True))
+    assert list(found.formulas.values()) == [
+        ("weight × bn1.gamma / √(bn1.running_var + 1e-05)",),
+        ("beta − gamma / √(running_var + 1e-05) × running_mean",),
+    ]
+    assert [len([n for n in nodes if n.op.name != "fill"]) for nodes in found.frozen.values()] == [5, 6]
+    text = dot(found.graph)
+    assert "(5 ops on parameters)" in text
+    assert "label=mul " not in text
+    assert "label=mul " in dot(found.graph, expand=["conv1"])  # node by node, where that is asked for
+
+
+def test_parameters_that_are_trained_are_not_frozen():
+    assert count(step(lenet()))[1] == 0
+    assert count(lenet())[1] == 3  # two reshapes of biases and a transpose: what only lays out anew is no formula
+    assert not sketch(lenet()).formulas
+    assert dot(lenet()).count("cylinder") == 7
+
+
+def test_formulas_have_the_brackets_they_need():
+    net = mg.Builder("formula")
+    a, b = net.parameter("a", (3,), mg.init.ones), net.parameter("b", (3,), mg.init.ones)
+    for built, text in (
+        (a - (b - a), "a − (b − a)"),
+        (a - b - a, "a − b − a"),
+        ((a + b) * a, "(a + b) × a"),
+        (a / (b * a), "a / (b × a)"),
+        (mg.reshape(a + b, (3, 1)) * 2.0, "(a + b) × 2"),
+        (mg.exp(a + b), "exp(a + b)"),
+    ):
+        assert formula(net.build(y=built), built.value, {}) == text
+    for _ in range(12):
+        a = a * b + a
+    long = formula(net.build(y=a), a.value, {})
+    assert "…" in long
+    assert len(long) < 200
+
+
+# a pass
+
+
+def test_a_pass_is_shown_by_what_went_came_and_changed(tmp_path):
+    found = shown(bn_block(False), tmp_path / "fold.svg", after=bn_block(True))
+    assert {"− bn1", "+ bn1", "≠ conv1", "≠ relu"} <= set(found)
+    assert {"before: 3 nodes, 5 states", "after: 3 nodes and 8 on parameters, 5 states"} <= set(found)
+    assert {"− went", "+ came", "≠ changed in place"} <= set(found)  # the legend
+
+
+def test_colour_is_not_the_only_sign():
+    before, after = before_and_after(bn_block(False), bn_block(True))
+    (went,) = [line for line in before.splitlines() if 'label="− bn1' in line]
+    (came,) = [line for line in after.splitlines() if 'label="+ bn1' in line]
+    (changed,) = [line for line in after.splitlines() if 'label="≠ relu' in line]
+    assert "dashed" in went
+    assert "penwidth=2.6" in came
+    assert "peripheries=2" in changed
+
+
+def test_in_a_box_that_changed_in_part_the_ops_have_signs():
+    net = mg.Builder("twice")
+    with net.scope("layer"):
+        x = net.input("x", ("N", 3)) * net.parameter("w", (3,), mg.init.ones)
+        one = net.build(y=x)
+        two = net.build(y=x + 1.0)
+    before, after = before_and_after(one, two)
+    assert 'label="layer\\nmul"' in before
+    assert 'label="≠ layer\\nmul · + add"' in after
+
+
+def test_repeats_end_where_the_marks_do():
+    graph = tower(6)
+    whole = outline(graph)
+    assert [r.times for r in repeats(whole)] == [5]
+    marks = {whole.layers[6].nodes["forward"][0]: "changed"}
+    assert [(r.start, r.stop) for r in repeats(whole, frozenset(), marks)] == [(2, 6), (7, 11)]  # none holds 6
+    assert "≠ linear4" in dot(graph, marks=marks)
+
+
+def test_reasons_have_a_number_and_a_sentence(tmp_path):
+    reasons = [
+        Refused("fold", "conv1.conv", "its output is also read by relu"),
+        Refused("fuse", "relu", "it is an output"),
+        Refused("fuse", "conv1.conv", "it has no bias"),
+    ]
+    found = shown(bn_block(False), tmp_path / "net.svg", reasons=reasons)
+    assert {"conv1 ¹ ³", "relu ²", "1 conv1.conv, not fold: its output is also read by relu"} <= set(found)
+    found = shown(bn_block(False), tmp_path / "net.svg", after=bn_block(True), reasons=reasons)
+    assert {"≠ conv1 ¹ ³", "2 relu, not fuse: it is an output"} <= set(found)
+
+
+def test_reasons_that_are_alike_share_a_number():
+    reasons = [Refused("fuse", f"linear{i}.matmul", f"the bias of linear{i} moves") for i in (2, 3, 4)]
+    found = Sketch(outline(tower(4)), (), repeats(outline(tower(4))), reasons=reasons)
+    assert found.sentences == ["linear2.matmul, not fuse: the bias of linear2 moves (and at 2 more like it)"]
+
+
+def test_a_reason_at_no_node_is_an_error(tmp_path):
+    with pytest.raises(mg.GraphError, match="fuse was refused at 'gone', which is no node"):
+        draw(lenet(), tmp_path / "net.svg", reasons=[Refused("fuse", "gone", "")])
+
+
+def test_layers_of_either_graph_can_be_expanded(tmp_path):
+    net = mg.Builder("other")
+    with net.scope("new"):
+        other = net.build(y=mg.tanh(net.input("x", (3,))))
+    assert "+ new" in "".join(shown(lenet(), tmp_path / "net.svg", after=other, expand="new"))
+    with pytest.raises(mg.GraphError, match=r"no layer is called like 'newer'; there are conv1, .*, new"):
+        draw(lenet(), tmp_path / "net.svg", after=other, expand="newer")
+
+
+def test_two_graphs_are_svg_or_dot(tmp_path, nothing):
+    with pytest.raises(mg.GraphError, match=r"two graphs are drawn as \.svg or \.dot, not \.png"):
+        draw(lenet(), tmp_path / "net.png", after=lenet())
+    text = draw(lenet(), tmp_path / "net.dot", after=lenet()).read_text(encoding="utf-8")
+    assert text.count("digraph minigraph {") == 2
+
+
+def test_two_pictures_are_one_document(tmp_path):
+    if rendering.can_render("svg"):
+        root = ET.parse(draw(bn_block(False), tmp_path / "net.svg", after=bn_block(True))).getroot()
+        left, right = root.findall("{http://www.w3.org/2000/svg}svg")
+        assert float(right.attrib["x"]) > float(left.attrib["width"])
+        assert float(root.attrib["width"].removesuffix("pt")) == pytest.approx(
+            float(right.attrib["x"]) + float(right.attrib["width"]), abs=0.1
+        )
+
+
 # rendering
 
 
@@ -353,7 +500,10 @@ def test_a_large_training_step_is_drawn_in_seconds(tmp_path):
 
 def test_pictures_do_not_depend_on_the_process():
     """Sets of values have no order of their own: none may leak into the text."""
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_draw as t; print(t.dot(t.step(t.lenet())))"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_draw as t; print(t.dot(t.step(t.lenet())));"
+        "print(*t.before_and_after(t.bn_block(False), t.bn_block(True)))"
+    )
     command = [sys.executable, "-c", code, str(Path(__file__).parent)]
     found = {subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
              for seed in ("1", "2")}  # fmt: skip

@@ -1,12 +1,13 @@
 """What a pass changed: the nodes that went, those that came, and those that stayed with other inputs or attributes.
 
-Passes keep the names of what they keep, so nodes are the same if they have one name and one op.
+Passes keep the names of what they keep, so nodes are the same if they have one name and one op. A node that a rule made
+in place of one of the same op, a convolution with another weight, is that node with other inputs.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from minigraph.core.ir import Graph, Node
@@ -43,11 +44,31 @@ def changes(before: Graph, after: Graph) -> Changes:
     A node that reads values of the same names in both has the same inputs, whatever computes these now.
     """
     old, new = _by_name(before), _by_name(after)
+    gone = [node for key, node in old.items() if key not in new]
+    made = [node for key, node in new.items() if key not in old]
+    replaced = _replaced(gone, made)
+    kept = {node: new[key] for key, node in old.items() if key in new and _content(node) != _content(new[key])}
+    changed, new_ones = {**kept, **replaced}, set(replaced.values())
     return Changes(
-        tuple(node for key, node in old.items() if key not in new),
-        tuple(node for key, node in new.items() if key not in old),
-        tuple((node, new[key]) for key, node in old.items() if key in new and _content(node) != _content(new[key])),
+        tuple(node for node in gone if node not in replaced),
+        tuple(node for node in made if node not in new_ones),
+        tuple((node, changed[node]) for node in before.nodes if node in changed),
     )
+
+
+def _replaced(gone: Sequence[Node], made: Sequence[Node]) -> dict[Node, Node]:
+    """For nodes that are gone the one that a rule made of them, if both are alone of their op in what it did."""
+    by_name: dict[str, list[Node]] = {}
+    for node in gone:
+        by_name.setdefault(node.name, []).append(node)
+    rivals = Counter((node.op.name, node.origin.sources) for node in made)
+    found: dict[Node, Node] = {}
+    for node in made:
+        sources = node.origin.sources
+        like = [old for name in sources for old in by_name.get(name, ()) if old.op is node.op and old not in found]
+        if len(like) == 1 and rivals[node.op.name, sources] == 1:
+            found[like[0]] = node
+    return found
 
 
 def _by_name(graph: Graph) -> dict[Hashable, Node]:

@@ -19,7 +19,7 @@ import graphviz  # type: ignore[import-untyped]
 
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node
-from minigraph.core.pipeline import Refused
+from minigraph.core.rewrite import Refused
 from minigraph.tools.labels import call_lines, ops_lines, size_text, type_text, wrapped
 from minigraph.tools.outline import Layer, is_number, outline
 from minigraph.tools.repeats import Repeat, repeats
@@ -296,7 +296,7 @@ def _cylinder(page: graphviz.Digraph, sketch: Sketch, layer: Layer, place: str) 
     if lines:
         tooltip = _label(*details, *(f"{v.kind} {v.value}" for v in variables))
         look = MARKS[mark].attributes if mark else {}
-        page.node(place, _label(*lines), tooltip=tooltip, **{**STATE, **look})
+        page.node(place, _label(*lines), tooltip=tooltip, **{**STATE, **look, "peripheries": "1"})
 
 
 def _row(page: graphviz.Digraph, sketch: Sketch, layer: Layer) -> None:

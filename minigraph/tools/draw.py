@@ -18,7 +18,7 @@ from pathlib import Path
 
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph
-from minigraph.core.pipeline import Refused
+from minigraph.core.rewrite import Refused
 from minigraph.core.state import write_whole
 from minigraph.tools.changes import changes
 from minigraph.tools.dot import check_expand, dot
@@ -103,7 +103,8 @@ def _data(source: str, format: str, timeout: float) -> bytes:
 
 def _beside(pictures: Sequence[bytes]) -> bytes:
     """SVGs next to each other in one, with a gap and their tops at one height. Their sizes are in points."""
-    parts, right, bottom = [], 0.0, 0.0
+    parts: list[str] = []
+    right = bottom = 0.0
     for picture in pictures:
         text = picture[picture.index(b"<svg") :].decode("utf-8")
         size = re.match(r'<svg width="([\d.]+)pt" height="([\d.]+)pt"', text)

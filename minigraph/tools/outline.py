@@ -152,7 +152,7 @@ def outline(graph: Graph) -> Outline:
 
 def _forward(graph: Graph, frozen: Set[Node]) -> dict[Node, Layer]:
     """Forward nodes but for frozen ones: those of a scope that is a layer, joined where one reads the other; the others
-    each for itself.
+    each for itself. What a layer computes for its statistics alone belongs to it as well.
     """
     forward = [n for n in graph.nodes if n.origin.role == "forward" and n not in frozen and not is_number(n)]
     count = Counter(node.origin.scope for node in forward)
@@ -170,6 +170,18 @@ def _forward(graph: Graph, frozen: Set[Node]) -> dict[Node, Layer]:
             before = graph.producer.get(value)
             if before in root and node.origin.scope in owning and before.origin.scope == node.origin.scope:
                 root[find(node)] = find(before)
+    outputs = set(graph.outputs.values())
+    main: dict[str, Node] = {}  # of each scope the first node whose value goes on
+    aside = []
+    for node in forward:
+        read = {reader.origin.role for value in node.outputs for reader in graph.readers.get(value, ())}
+        if "forward" in read or not outputs.isdisjoint(node.outputs):
+            main.setdefault(node.origin.scope, node)
+        elif node.origin.scope in owning:
+            aside.append(node)
+    for node in aside:
+        if node.origin.scope in main:
+            root[find(node)] = find(main[node.origin.scope])
     layers: dict[Node, Layer] = {}
     for node in forward:
         scope, first = node.origin.scope, find(node)

@@ -18,7 +18,8 @@ from string import Template
 
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph
-from minigraph.core.pipeline import Fired, Optimized, Refused, Step
+from minigraph.core.pipeline import Optimized, Step
+from minigraph.core.rewrite import Fired, Refused
 from minigraph.core.state import write_whole
 from minigraph.tools.dot import dot
 from minigraph.tools.draw import before_and_after
@@ -113,7 +114,7 @@ def _given(graph: Graph, pictures: _Pictures) -> tuple[str, str]:
 def _pass(step: Step, pictures: _Pictures) -> tuple[str, str]:
     fired = f"{len(step.fired)} rule{'s' * (len(step.fired) != 1)} fired"
     facts = f"{_nodes(step.before, step.after)} · {fired} · {_time(step.seconds)}"
-    parts = [f'<p class="about">{_escaped(step.about)}</p>', f'<p class="facts">{facts}</p>']
+    parts = [f'<p class="about">{_escaped(_first_paragraph(step.about))}</p>', f'<p class="facts">{facts}</p>']
     reasons = _at_nodes(step.refused, step.after)
     if step.after is step.before:
         parts += ["<p>This pass changed nothing.</p>", _view(pictures.place(dot(step.after, reasons=reasons)))]
@@ -215,6 +216,11 @@ def _section(number: int, count: int, section: tuple[str, str]) -> str:
 def _at_nodes(reasons: Iterable[Refused], graph: Graph) -> list[Refused]:
     names = {node.name for node in graph.nodes}
     return [reason for reason in reasons if reason.at in names]
+
+
+def _first_paragraph(text: str) -> str:
+    """All that a docstring says first; its other paragraphs are for those who call the function."""
+    return " ".join(text.strip().partition("\n\n")[0].split())
 
 
 def _nodes(before: Graph, after: Graph) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node, Type, Value, Variable
-from minigraph.core.pipeline import Refused
+from minigraph.core.rewrite import Refused
 from minigraph.tools.labels import formula, moves_only, type_text
 from minigraph.tools.outline import Layer, Outline, is_number
 from minigraph.tools.repeats import Repeat
