@@ -82,13 +82,15 @@ def run(
     """The graph after these passes. The graph given, and the state, stay as they are.
 
     A pass is a Pass, or a function from graph to graph, which goes by its name. state: the numbers that rules may ask
-    for. without: names of passes to leave out. hooks: each is called with each step when it is done.
+    for. without: names of passes and of single rules to leave out. hooks: each is called with each step when it is done.
     """
     expect(not isinstance(without, str), "without is a list of names, not {!r}", without)
     passes = [p if isinstance(p, Pass) else Pass(p.__name__, (p.__doc__ or "").strip(), function=p) for p in pipeline]
     names = [p.name for p in passes]
+    rules = {rule.name for p in passes for rule in p.rules}
     for name in without:
-        expect(name in names, "there is no pass {!r}; there are {}", name, ", ".join(names))
+        expect(name in names or name in rules, "there is no pass or rule {!r}; there are {}", name, ", ".join(names))
+    passes = [replace(p, rules=tuple(rule for rule in p.rules if rule.name not in without)) for p in passes]
     steps: list[Step] = []
     now = with_own_names(graph)
     for p in passes:
