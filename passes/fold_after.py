@@ -71,9 +71,11 @@ def _reader_step(walk: Walk, reader: Node, value: Value, axis: int | None, op: O
     for weight in weights(reader):
         if at == [weight.data] and walk.is_frozen(walk.now(reader.inputs[weight.index])):
             if axis not in (None, weight.data_axis):
-                return f"its channels, axis {axis}, are not the input channels of {known_as(reader)}, axis {weight.data_axis}"
+                own = weight.data_axis
+                return f"its channels, axis {axis}, are not the input channels of {known_as(reader)}, axis {own}"
             if op is add and not weight.even and symbolic(reader.outputs[0].type.shape[1:]):
-                return f"{known_as(reader)} pads an image whose size is not known"
+                what = "pads an image" if "padding" in reader.attrs else "makes of a shift something"
+                return f"{known_as(reader)} {what} whose size is not known"
             return []
     if reader.op is add and any(walk.is_frozen(walk.now(v)) for v in reader.inputs):
         return [(reader.outputs[0], axis, op), (reader.outputs[0], axis, add)]
@@ -152,11 +154,15 @@ def shift_the_channels(match: Match, x: Tensor, y: Tensor, n: Tensor) -> Tensor:
 
 
 def shift_the_image(match: Match, x: Tensor, y: Tensor, n: Tensor) -> Tensor:
-    """f(x + n, w) = f(x, w) + f(n, w), the response to the shift alone, of one sample if all have the same shift."""
+    """f(x + n, w) = f(x, w) + f(n, w), the response to the shift alone, of one sample if all have the same shift.
+
+    The first axis counts samples, unless the channels lie there: behind a factor on the left.
+    """
     weight = the_weight(match)
     inputs = [match.tensor(value) for value in match.node.inputs]
     alone = list(inputs)
-    samples = x.shape[0] if 0 in (varies(n.value.type, x.value.type) or ()) else 1
+    differ = weight.data_axis == 0 or 0 in (varies(n.value.type, x.value.type) or ())
+    samples = x.shape[0] if differ else 1
     alone[weight.data] = broadcast_to(n, (samples, *x.shape[1:]))
     inputs[weight.data] = x
     return match.again(match.node, *inputs) + match.again(match.node, *alone)
@@ -181,7 +187,11 @@ def other_channels(match: Match) -> str:
 
 
 def not_even(match: Match) -> str:
-    return "" if the_weight(match).even else f"windows of {known_as(match.node)} reach into padding"
+    if the_weight(match).even:
+        return ""
+    if "padding" in match.node.attrs:
+        return f"windows of {known_as(match.node)} reach into padding"
+    return f"each matrix of {known_as(match.node)} makes another number of a shift"
 
 
 def not_zero(match: Match) -> str:
@@ -191,12 +201,6 @@ def not_zero(match: Match) -> str:
 
 def some_is_left(op: Op) -> Callable[[Match], str]:
     return lambda match: left_over(match.walk, match["y"], match["n"], op)
-
-
-def image_is_unknown(match: Match) -> str:
-    if symbolic(match["y"].type.shape[1:]):
-        return f"{known_as(match.node)} pads an image whose size is not known"
-    return ""
 
 
 # on the way down
@@ -290,7 +294,7 @@ RULES = (
         "f(x + n, w) = f(x, w) + f(n, w), f linear",
         behind(add, padded=True),
         shift_the_image,
-        pays=(Condition("the image has a known size", image_is_unknown), ALL_SHIFTS),
+        pays=(ALL_SHIFTS,),
     ),
     Rule(
         "scale-down",
