@@ -13,7 +13,7 @@ from test_text import ARRAYS, model, structure
 import minigraph as mg
 from minigraph import GraphError, layers
 from minigraph.core import initial, op
-from minigraph.core.ir import Origin
+from minigraph.core.ir import Graph, Node, Origin, Value
 from minigraph.tools import saved
 
 GRAPHS = {
@@ -130,6 +130,17 @@ def test_every_initializer_is_read_back(path, initializer):
     assert repr(again.state[0].initializer) == repr(initializer)
 
 
+@pytest.mark.parametrize("number", [np.float64(0.1), np.float32(0.1), np.int64(3), np.sqrt(2)], ids=repr)
+def test_numbers_of_numpy_in_initializers_are_read_back(path, number):
+    net = mg.Builder()
+    net.parameter("w", (2, 3), initial.Normal(number))
+    graph = net.build()
+    mg.save(path, graph)
+    again, _ = mg.load(path)
+    assert again.state[0].initializer == initial.Normal(number)
+    same_arrays(graph.init(seed=4), again.init(seed=4))
+
+
 def test_every_initializer_is_tried_above():
     tried = {"Constant", "Normal", "TruncatedNormal", "Uniform", "Orthogonal", "RandomSeed"}
     assert {name for name, cls in initial.Initializer.known.items() if cls.__module__.startswith("minigraph.")} == tried
@@ -160,6 +171,48 @@ def test_origins_and_symbols_are_read_back(path):
     again, _ = goes_round(path, net.build(y=y))
     assert again.nodes[0].origin == Origin("backward", "s.t", "my net.py", 7, "conv", "fold", ("a", "b"))
     assert again.symbols == {"N", "H"}
+
+
+NAMES = [
+    "fold",
+    "two words",
+    "a,b",
+    'say "x"',
+    "-",
+    "of x",
+    "rule r s",
+    "   @ forward - ",
+    "é中",
+    "back\\slash",
+    "new\nline",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_origins_are_read_back_whatever_they_are(path, name):
+    for origin in (
+        Origin(scope=name, rule=name, sources=(name, "b", name), forward=name, role="backward", file="net.py", line=3),
+        Origin(rule=name),
+        Origin(scope=name),
+        Origin(forward=name),
+        Origin(rule="fold", sources=(name,)),
+        Origin(scope=name, rule="of", sources=("rule", name)),
+    ):
+        net = mg.Builder("g")
+        with net.origin(origin):
+            y = mg.relu(net.input("x", (2,)))
+        again, _ = goes_round(path, net.build(y=y))
+        assert again.nodes[0].origin == origin
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=3))
+def test_any_name_in_an_origin_is_read_back(names):
+    scope, rule, *sources = names
+    net = mg.Builder("g")
+    with net.origin(Origin(scope=scope, rule=rule, sources=tuple(sources), forward=rule)):
+        y = mg.relu(net.input("x", (2,)))
+    graph = net.build(y=y)
+    assert mg.parse(str(graph)).nodes[0].origin == graph.nodes[0].origin
 
 
 def test_the_arrays_are_a_state_file_too(path):
@@ -202,6 +255,15 @@ def test_another_ending_is_refused(tmp_path, name):
 
 def test_names_that_are_no_text_are_refused(path):
     assert "no text" in refused_to_save(path, mg.Builder("\ud800").build())
+
+
+def test_a_graph_whose_text_cannot_be_read_back_is_refused(path):
+    net = mg.Builder("net")
+    x = net.input("x", (2,)).value
+    y = Value(x.type, "two words")
+    node = Node(mg.OPS["relu"], (x,), (y,), {}, "two words")
+    message = refused_to_save(path, Graph("net", (x,), (), (node,), {"y": y}).check())
+    assert "would not be read back: line 3" in message
 
 
 def test_text_that_is_too_long_is_refused(path, monkeypatch):

@@ -20,7 +20,10 @@ TYPED = r"([^\s:,()=\"]+): (\w+)\[([^\]\"]*)\]"
 LINE = re.compile(rf'((?:[^"@]|{STRING})*?)(?:\s+@ (.*))?')
 NODE = re.compile(rf"({TYPED}(?:, {TYPED})*) = (\w+)\((.*)\)")
 TOKEN = re.compile(rf'{STRING}|[()\[\],]|[^"()\[\],]+')
-ORIGIN = re.compile(rf"(\w+) (\S+)(?: ({STRING}):([0-9]+))?(?: of (\S+))?(?: rule (\S+)(?: (\S+))?)?")
+WORD = rf'(?:{STRING}|[^\s",]+)'
+ORIGIN = re.compile(
+    rf"(\w+) ({WORD})(?: ({STRING}):([0-9]+))?(?: of ({WORD}))?(?: rule ({WORD})(?: ({WORD}(?:,{WORD})*))?)?"
+)
 
 
 def parse(text: str) -> Graph:
@@ -182,10 +185,15 @@ def _origin(text: str | None) -> Origin:
     expect(role in ROLES, "the role of a node is one of {}, not {!r}", ", ".join(ROLES), role)
     return Origin(
         role,
-        "" if scope == "-" else scope,
+        "" if scope == "-" else _word(scope),
         attribute(file) if file else "",
         int(line or 0),
-        forward or "",
-        rule or "",
-        tuple(sources.split(",")) if sources else (),
+        _word(forward or ""),
+        _word(rule or ""),
+        tuple(map(_word, re.findall(WORD, sources or ""))),
     )
+
+
+def _word(name: str) -> str:
+    """A name as `text` writes it: in quotes where it is not one word."""
+    return attribute(name) if name.startswith('"') else name

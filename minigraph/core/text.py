@@ -8,15 +8,19 @@
     output logits = linear1.matmul
 
 A line for each input, variable and node, in order; then the outputs, and `update state <- value`. Behind `@` stands the
-origin: role, scope, line of the user's file, `of` the forward node, `rule` and what it replaced.
+origin: role, scope, line of the user's file, `of` the forward node, `rule` and what it replaced; names in quotes where
+they have blanks, commas or quotes in them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from minigraph.core.dim import Dim
 
@@ -76,16 +80,22 @@ def _call(node: Node, names: dict[Value, str]) -> str:
 
 
 def _initializer(initializer: Initializer) -> str:
-    inside = ", ".join(f"{f.name}={getattr(initializer, f.name)!r}" for f in fields(initializer))  # type: ignore[arg-type]
-    return f"{type(initializer).__name__}({inside})"
+    values = {f.name: getattr(initializer, f.name) for f in fields(initializer)}  # type: ignore[arg-type]
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    return f"{type(initializer).__name__}({', '.join(f'{name}={value!r}' for name, value in plain.items())})"
 
 
 def _origin(origin: Origin) -> str:
-    words = [origin.role, origin.scope or "-"]
+    words = [origin.role, _word(origin.scope) if origin.scope else "-"]
     if origin.file:
         words.append(f"{_quoted(os.path.basename(origin.file))}:{origin.line}")
     if origin.forward:
-        words.append(f"of {origin.forward}")
+        words.append(f"of {_word(origin.forward)}")
     if origin.rule:
-        words.append(f"rule {origin.rule} {','.join(origin.sources)}")
+        words.append(f"rule {_word(origin.rule)} {','.join(map(_word, origin.sources))}")
     return "   @ " + " ".join(words)
+
+
+def _word(name: str) -> str:
+    """A name in an origin, where blanks and commas part them, and "-" is none."""
+    return name if re.fullmatch(r'[^\s",]+', name) and name != "-" else _quoted(name)

@@ -36,7 +36,8 @@ def save(path: str | os.PathLike[str], graph: Graph, state: State | None = None)
     """Write a graph, and of the state what the graph has, to a .safetensors file, whole or not at all.
 
     What else the state holds, such as an optimizer's slots beside a graph that only answers, stays away. Raises
-    GraphError where the state lacks a parameter or a statistic, or has one of another type.
+    GraphError where the state lacks a parameter or a statistic, or has one of another type, and for a graph whose text
+    does not read back: an attribute or an initializer of one's own may have none.
     """
     path = Path(path)
     expect(path.suffix == ENDING, "a saved graph is a {} file, not {}; its text alone is str(graph)", ENDING, path)
@@ -56,6 +57,10 @@ def save(path: str | os.PathLike[str], graph: Graph, state: State | None = None)
         size,
         ROOM,
     )
+    try:
+        parse(written)
+    except GraphError as error:
+        raise GraphError(f"{graph.name!r} cannot be saved, its text would not be read back: {error}") from None
     State(arrays).save(path, {KEY: str(VERSION), GRAPH: written, DIGEST: _digest(written)})
 
 
