@@ -503,7 +503,8 @@ def test_an_op_that_exact_numbers_cannot_compute_is_checked_in_float64_only():
 
 @cache
 def frozen(name: str) -> Graph:
-    return mg.inference(getattr(networks, name)(), ["logits"])
+    sizes = {"size": 96} if name == "mobilenet_v2" else {}  # 224 takes ten times as long, in float64
+    return mg.inference(getattr(networks, name)(**sizes), ["logits"])
 
 
 @pytest.mark.parametrize(("name", "sites"), [("resnet20", 19), ("mobilenet_v2", 52)])
@@ -514,7 +515,7 @@ def test_every_batch_norm_of_a_network_is_proved(name, sites):
     assert report.same
     assert len(report.proved) == sites
     assert not report.checked
-    assert time.perf_counter() - start < 60  # 0.2 s and 2 s where it was written, on a machine with nothing else to do
+    assert time.perf_counter() - start < 60  # 0.2 s and 0.7 s where it was written
 
 
 def test_one_wrong_site_among_many_is_found():

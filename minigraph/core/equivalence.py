@@ -37,6 +37,9 @@ BUDGET = 100_000  # operations of one run in exact numbers, at about 2 µs: a fi
 REPEATED = 6_000  # where a proof takes many runs, or fractions, which are ten times slower
 HIDDEN = 16.0  # ops that are no expressions may compare with numbers up to this
 MANY = 400  # nodes in a cone that is still worth a try
+MORE = 24  # trials where something could not be proved, in so many operations and with these deviations of the inputs
+MORE_OPERATIONS = 10**10
+MORE_SCALES = (1.0, 8.0, 0.1)
 TRIALS = ((trial.BATCH, 1.0), (trial.BATCH + 2, 8.0))  # sizes of the batch, and deviations of the inputs
 
 
@@ -198,13 +201,17 @@ def _compared(
         except GraphError as error:
             return Verification(False, f"with {text}, the graph after does not fit: {error}")
         runs.append(_Run(one, other, text))
-        why = runs[-1].try_out(np.random.default_rng((seed, number)), state, scale)
+        why = runs[-1].try_out(np.random.default_rng((seed, number)), state, scale, note=number == 0)
         if why:
             return Verification(False, why)
+    report = _Proof(runs[0], free=not state).result()
+    if report.checked:  # what was not proved is looked at once more
+        for number in range(min(MORE, MORE_OPERATIONS // max(1, cost(runs[0].before)))):
+            why = runs[0].try_out(np.random.default_rng((seed, len(TRIALS) + number)), state, MORE_SCALES[number % 3])
+            if why:
+                return Verification(False, why)
     difference, at = max(run.worst for run in runs)
-    found_sizes = tuple(dict.fromkeys(run.sizes for run in runs))
-    report = Verification(True, difference=difference, at=at, sizes=found_sizes)
-    return _Proof(runs[0], free=not state).result(report)
+    return replace(report, difference=difference, at=at, sizes=tuple(dict.fromkeys(run.sizes for run in runs)))
 
 
 class _Run:
@@ -213,17 +220,20 @@ class _Run:
     def __init__(self, before: Graph, after: Graph, sizes: str):
         self.before, self.after, self.sizes = trial.counted(before), trial.counted(after), sizes
         self.prints: dict[Value, tuple[float, float, float]] = {}  # of values of both graphs
-        self.constants = _same_constants(before, after)
+        self.constants = _same_constants(self.before, self.after)
         self.worst = 0.0, ""
 
-    def try_out(self, rng: np.random.Generator, state: Mapping[str, np.ndarray], scale: float) -> str:
-        """Run both; what differs, as a sentence, or ""."""
+    def try_out(
+        self, rng: np.random.Generator, state: Mapping[str, np.ndarray], scale: float, note: bool = False
+    ) -> str:
+        """Run both; what differs, as a sentence, or "". `note`: take the fingerprints of all values."""
+        prints = self.prints if note else None
         one, other = trial.in_float64(self.before), trial.in_float64(self.after)
-        arrays, results = _first_that_runs(one, rng, state, scale, _watch(self.before, one, self.prints))
+        arrays, results = _first_that_runs(one, rng, state, scale, _watch(self.before, one, prints))
         # a constant that was computed and rounded beforehand: rounding is not what is asked for here
         rounded = {value: array for value, (_, array) in self.constants.items()}
         try:
-            found = trial.run(other, arrays, _watch(self.after, other, self.prints, rounded))
+            found = trial.run(other, arrays, _watch(self.after, other, prints, rounded))
         except (GraphError, Outside) as error:
             return f"the graph after cannot be computed: {error}"
         ends = proof.results(other)
@@ -256,10 +266,10 @@ def _first_that_runs(
 def _watch(
     graph: Graph,
     wide: Graph,
-    prints: dict[Value, tuple[float, float, float]],
+    prints: dict[Value, tuple[float, float, float]] | None,
     instead: Mapping[Value, np.ndarray] = {},
 ) -> trial.Seen:
-    """Notes the fingerprint of each value of `graph` while its copy in float64 is run."""
+    """Notes the fingerprint of each value of `graph` while its copy in float64 is run; `instead` replaces arrays."""
     pairs = zip((v for n in wide.nodes for v in n.outputs), (v for n in graph.nodes for v in n.outputs), strict=True)
     original = dict(pairs)
 
@@ -268,7 +278,8 @@ def _watch(
             return array
         if original[value] in instead:
             array = instead[original[value]]
-        prints[original[value]] = trial.fingerprint(array)
+        if prints is not None:
+            prints[original[value]] = trial.fingerprint(array)
         return array
 
     return seen
@@ -353,8 +364,8 @@ class _Proof:
                 self._named.setdefault(value.name, value)
                 self._printed.setdefault(self._key(value), value)
 
-    def result(self, report: Verification) -> Verification:
-        """The report with what was proved and what was not, or with what was refuted."""
+    def result(self) -> Verification:
+        """What was proved and what was not; or what was refuted."""
         new = self.numbering.given(self.after)
         self.shared.update(new.values())
         nodes, _ = needed(self.after.nodes, proof.results(self.after).values())
@@ -372,7 +383,7 @@ class _Proof:
                 if outcome.false:
                     return Verification(False, f"{name!r} differs: {outcome.why}")
                 self._note(name, outcome)
-        return replace(report, proved=tuple(self.proved), checked=tuple(self.checked))
+        return Verification(True, proved=tuple(self.proved), checked=tuple(self.checked))
 
     def _resolve(self, value: Value, number: int) -> int:
         """The number of `before` that a value of `after` has, or its own."""
@@ -513,12 +524,20 @@ def _prove_same(before: Graph, after: Graph, positive: frozenset[str], several: 
     draws = 1 if all(v.type.is_float for v in before.inputs) else proof.ORDERED_DRAWS  # labels and masks have cases
     if not several:
         return proof.prove_same(before, after, samples, ((Opaque, draws),))
-    kind = proof.prove_same(before, after, samples, ((Modular, draws), (Rational, proof.ORDERED_DRAWS)))
-    if kind is Rational:
-        for scale in _scales(before, after)[1:]:
-            wide = {k: replace(s, low=s.low * scale, high=s.high * scale) for k, s in samples.items() if not s.dtype}
-            proof.prove_same(before, after, {**samples, **wide}, ((Rational, proof.ORDERED_DRAWS),))
-    return kind
+    try:
+        return proof.prove_same(before, after, samples, ((Modular, draws),))
+    except GraphError:  # order is needed
+        for ranges in _ranges(samples, _scales(before, after)):
+            proof.prove_same(before, after, ranges, ((Rational, proof.ORDERED_DRAWS),))
+        return Rational
+
+
+def _ranges(samples: dict[str, Sample], scales: tuple[float, ...]) -> Iterator[dict[str, Sample]]:
+    """The samples; with each input at a scale of its own, twice; and with all at the largest."""
+    rng = np.random.default_rng(0)
+    for which in (lambda: 0, lambda: rng.integers(len(scales)), lambda: rng.integers(len(scales)), lambda: -1):
+        found = {name: (sample, 1.0 if sample.dtype else scales[which()]) for name, sample in samples.items()}
+        yield {name: replace(s, low=s.low * scale, high=s.high * scale) for name, (s, scale) in found.items()}
 
 
 def _samples(before: Graph, after: Graph, positive: frozenset[str]) -> dict[str, Sample]:

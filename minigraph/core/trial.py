@@ -21,7 +21,7 @@ from minigraph.core.op import OPS, Literal
 BATCH = 3  # what a symbol stands for that is the first size of an input
 OTHERS = (4, 8, 16, 32, 64, 7)  # and what others do: the first with which all windows and strides fit
 Seen = Callable[[Value, np.ndarray], np.ndarray]
-WHOLE = 10  # whole numbers are drawn below this, where nothing says more
+WHOLE = 5  # whole numbers are drawn below this, where nothing says more
 
 
 def bound(graph: Graph, sizes: Mapping[str, int], least: int = BATCH) -> tuple[Graph, dict[str, int]]:
@@ -138,8 +138,8 @@ def _fresh(variable: Variable, rng: np.random.Generator) -> np.ndarray:
         return rng.integers(1, 9, shape)
     if variable.kind == "stream" or not variable.value.type.is_float:
         return begins.array(int(rng.integers(2**31)), variable.name, shape, variable.value.type.dtype)
-    if variable.kind == "slot":
-        return rng.uniform(0.1, 1.0, shape)
+    if variable.kind == "slot":  # of all sizes: what is added to a small one is seen
+        return 10.0 ** rng.uniform(-8.0, 0.0, shape)
     if not isinstance(begins, Constant):
         return begins.array(int(rng.integers(2**31)), variable.name, shape, "float64")
     sizes = rng.uniform(0.5, 1.5, shape)
@@ -151,15 +151,29 @@ def limit(graph: Graph, value: Value) -> int:
     """Whole numbers below this fit what reads them: classes are counted by logits, indices by what they point into."""
     if value.type.dtype == "bool":
         return 2
+    return _told(graph, value) or (256 if value.type.dtype == "uint8" else WHOLE)
+
+
+def _told(graph: Graph, value: Value) -> int:
+    """The bound that the readers of whole numbers tell, or 0."""
     found: list[Any] = []
     for node in graph.readers.get(value, ()):
-        axis, shape = node.attrs.get("axis"), node.inputs[0].type.shape
         if "classes" in node.attrs or "size" in node.attrs:
             found.append(node.attrs.get("classes", node.attrs.get("size")))
-        elif isinstance(axis, int) and value is not node.inputs[0] and axis < len(shape):
-            found.append(shape[axis])
-    told = [n for n in found if isinstance(n, int) and n > 0]
-    return min(told, default=256 if value.type.dtype == "uint8" else WHOLE)
+        elif value is not node.inputs[0]:
+            found.append(_along(node))
+        if node.op.name == "cast":
+            found.append(_told(graph, node.outputs[0]))
+        # compared with the place of a maximum, which is below the number of places
+        found.extend(_along(graph.producer[v]) for v in node.inputs if v is not value and v in graph.producer)
+    return min((n for n in found if isinstance(n, int) and n > 0), default=0)
+
+
+def _along(node: Node) -> Any:
+    """The size of what a node reads along its axis, or 0."""
+    axis = node.attrs.get("axis")
+    shape = node.inputs[0].type.shape if node.inputs else ()
+    return shape[axis] if isinstance(axis, int) and axis < len(shape) else 0
 
 
 def run(
@@ -220,8 +234,16 @@ def fingerprint(array: np.ndarray) -> tuple[float, float, float]:
         size = float(np.sqrt(np.mean(flat * flat)))
         if not np.isfinite(size) or size == 0:
             return size, 0.0, 0.0
-        sums = [float(flat @ np.resize(weights, flat.size)) / flat.size**0.5 / size for weights in _WEIGHTS]
+        sums = [_weighted(flat, weights) / flat.size**0.5 / size for weights in _WEIGHTS]
     return size, sums[0], sums[1]
+
+
+def _weighted(flat: np.ndarray, weights: np.ndarray) -> float:
+    """The sum of the numbers times weights that repeat."""
+    whole = flat.size // weights.size * weights.size
+    rest = flat[whole:]
+    rows = flat[:whole].reshape(-1, weights.size).sum(0)
+    return float((rows * weights).sum() + (rest * weights[: rest.size]).sum())
 
 
 # two lengths without a common factor: a number that moves within an array meets another weight in one of them
