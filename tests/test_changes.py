@@ -36,6 +36,17 @@ def test_copies_are_no_change():
     assert changes(block(False), block(True))
 
 
+def test_a_number_is_itself_whatever_node_holds_it():
+    def scaled(name: str, number: float) -> Graph:
+        net = mg.Builder("scaled")
+        with net.scope(name):
+            factor = net.constant(number)
+        return net.build(y=net.input("x", ("N", 3)) * factor)
+
+    assert not changes(scaled("a", 2.0), scaled("b", 2.0)).changed
+    assert changes(scaled("a", 2.0), scaled("b", 3.0)).changed
+
+
 def test_a_name_with_another_op_is_another_node():
     before = tower(1)
     relu = before.nodes[-1]

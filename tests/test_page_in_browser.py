@@ -115,6 +115,13 @@ def test_keys_and_buttons_zoom(path):
     assert width("setTimeout(() => document.querySelector(\"[data-factor='1.25']\").click(), 100)") > fit
 
 
+def test_pictures_stand_above_each_other_if_wanted(path):
+    section = shown(browse(path, "#2", press("s")))
+    assert len(list(section.find("div", class_="view stacked"))) == 1
+    section = shown(browse(path, "#2", press("s", "s")))
+    assert len(list(section.find("div", class_="view"))) == 1
+
+
 def test_scripts_run_without_an_error(path):
     catch = 'addEventListener("error", (event) => { document.title = "failed: " + event.message });'
     text = path.read_text(encoding="utf-8").replace("<body>", f"<body><script>{catch}</script>")

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from minigraph.core.ir import Graph, Node
+from minigraph.tools.outline import is_number
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,17 @@ class Changes:
 def changes(before: Graph, after: Graph) -> Changes:
     """What the graph `after` has other than `before`.
 
-    A node that reads values of the same names in both has the same inputs, whatever computes these now.
+    A node that reads values of the same names, or the same numbers, has the same inputs, whatever computes these now.
     """
     old, new = _by_name(before), _by_name(after)
     gone = [node for key, node in old.items() if key not in new]
     made = [node for key, node in new.items() if key not in old]
     replaced = _replaced(gone, made)
-    kept = {node: new[key] for key, node in old.items() if key in new and _content(node) != _content(new[key])}
+    kept = {
+        node: new[key]
+        for key, node in old.items()
+        if key in new and _content(before, node) != _content(after, new[key])
+    }
     changed, new_ones = {**kept, **replaced}, set(replaced.values())
     return Changes(
         tuple(node for node in gone if node not in replaced),
@@ -82,7 +87,8 @@ def _by_name(graph: Graph) -> dict[Hashable, Node]:
     return found
 
 
-def _content(node: Node) -> Hashable:
-    """What a node computes, and from what."""
-    names, types = tuple(v.name for v in node.inputs), tuple(v.type for v in node.outputs)
-    return names, types, tuple(node.attrs.items())
+def _content(graph: Graph, node: Node) -> Hashable:
+    """What a node computes, and from what: values by name, and numbers by themselves, whatever node holds them."""
+    makers = [graph.producer.get(value) for value in node.inputs]
+    read = [m.attrs["value"] if m is not None and is_number(m) else v.name for m, v in zip(makers, node.inputs)]
+    return tuple(read), tuple(v.type for v in node.outputs), tuple(node.attrs.items())

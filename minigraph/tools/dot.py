@@ -216,7 +216,10 @@ def _box(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> Non
         _label(_titled(sketch, place, title, mark), *lines),
         tooltip=_label(*_details(nodes)),
         **_look(sketch, role, mark),
-        **{"class": "minigraph-layer", **({"group": role} if layer in sketch.spine else {})},
+        **{
+            "class": "minigraph-layer minigraph-marked" if mark else "minigraph-layer",
+            **({"group": role} if layer in sketch.spine else {}),
+        },
     )
 
 
@@ -295,7 +298,7 @@ def _cylinder(page: graphviz.Digraph, sketch: Sketch, layer: Layer, place: str) 
         lines = [*formulas, count, *unread]
     if lines:
         tooltip = _label(*details, *(f"{v.kind} {v.value}" for v in variables))
-        look = MARKS[mark].attributes if mark else {}
+        look = {**MARKS[mark].attributes, "class": "minigraph-marked"} if mark else {}
         page.node(place, _label(*lines), tooltip=tooltip, **{**STATE, **look, "peripheries": "1"})
 
 

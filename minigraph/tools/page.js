@@ -4,6 +4,7 @@
 const steps = [...document.querySelectorAll("section")];
 const links = [...document.querySelectorAll("nav a")];
 const POINT = 4 / 3; // pixels in a point, the unit of the pictures
+let stacked = false; // the picture after below the one before, not beside it
 let zoom = 0; // 1: as large as it was drawn; 0: as wide as there is room for
 
 const here = () => Math.min(Math.max(parseInt(location.hash.slice(1)) || 0, 0), steps.length - 1);
@@ -20,16 +21,23 @@ function show() {
     place.append(document.getElementById("picture" + place.dataset.picture));
   scrollTo(0, 0);
   resize();
+  const box = view(), first = box && box.querySelector(".minigraph-marked");
+  if (first) { // bring the first change into view, with what stands before it
+    const [at, frame] = [first.getBoundingClientRect(), box.getBoundingClientRect()];
+    if (at.bottom > frame.bottom || at.top < frame.top) box.scrollBy(0, at.top - frame.top - 120);
+  }
 }
 
 function fitting() {
   const pictures = [...view().querySelectorAll("svg")];
-  const room = view().clientWidth - 12 * pictures.length;
-  return Math.min(1, room / pictures.reduce((sum, svg) => sum + svg.viewBox.baseVal.width * POINT, 0));
+  const widths = pictures.map((svg) => svg.viewBox.baseVal.width * POINT);
+  const width = stacked ? Math.max(...widths) : widths.reduce((sum, w) => sum + w + 12, 0);
+  return Math.min(1, (view().clientWidth - 20) / width);
 }
 
 function resize() {
   if (!view()) return;
+  view().classList.toggle("stacked", stacked);
   const scale = (zoom || fitting()) * POINT;
   for (const svg of view().querySelectorAll("svg")) {
     svg.setAttribute("width", svg.viewBox.baseVal.width * scale);
@@ -46,6 +54,11 @@ function zoomBy(factor, x = view().clientWidth / 2, y = view().clientHeight / 2)
   box.scrollTo((box.scrollLeft + x) * grown - x, (box.scrollTop + y) * grown - y);
 }
 
+function stack() {
+  stacked = !stacked;
+  resize();
+}
+
 addEventListener("hashchange", show);
 addEventListener("resize", resize);
 
@@ -55,11 +68,13 @@ addEventListener("keydown", (event) => {
   const factor = { "+": 1.25, "-": 0.8, "0": 0 }[event.key];
   if (next !== undefined && steps[next]) location.hash = next;
   else if (factor !== undefined && view()) zoomBy(factor);
+  else if (event.key === "s") stack();
   else return;
   event.preventDefault();
 });
 
-document.querySelectorAll(".zoom button").forEach((button) => {
+document.querySelectorAll("[data-stack]").forEach((button) => button.addEventListener("click", stack));
+document.querySelectorAll("[data-factor]").forEach((button) => {
   button.addEventListener("click", () => zoomBy(Number(button.dataset.factor)));
 });
 

@@ -138,6 +138,8 @@ def _view(*places: str) -> str:
         return f"<p><strong>There are no pictures here.</strong> To have them, {_escaped(INSTALL)}.</p>"
     buttons = (("0", "Fit to width"), ("0.8", "− Smaller"), ("1.25", "+ Larger"))
     zoom = "".join(f'<button type="button" data-factor="{factor}">{label}</button>' for factor, label in buttons)
+    if len(places) > 1:
+        zoom += '<button type="button" data-stack>Stack / side by side</button>'
     return f'<div class="zoom">{zoom}</div><div class="view" tabindex="0">{"".join(places)}</div>'
 
 
