@@ -130,14 +130,14 @@ def test_every_initializer_is_read_back(path, initializer):
     assert repr(again.state[0].initializer) == repr(initializer)
 
 
-@pytest.mark.parametrize("number", [np.float64(0.1), np.float32(0.1), np.int64(3), np.sqrt(2)], ids=repr)
+@pytest.mark.parametrize("number", [np.float64(0.1), np.sqrt(2), np.float64("inf")], ids=repr)
 def test_numbers_of_numpy_in_initializers_are_read_back(path, number):
     net = mg.Builder()
-    net.parameter("w", (2, 3), initial.Normal(number))
+    net.parameter("w", (2, 3), initial.Constant(number))
     graph = net.build()
     mg.save(path, graph)
     again, _ = mg.load(path)
-    assert again.state[0].initializer == initial.Normal(number)
+    assert again.state[0].initializer == initial.Constant(number)
     same_arrays(graph.init(seed=4), again.init(seed=4))
 
 
