@@ -10,10 +10,11 @@ from collections.abc import Mapping
 
 from minigraph.core.builder import Tensor
 from minigraph.core.errors import GraphError
-from minigraph.core.ir import Graph, Node, Value, describe
+from minigraph.core.ir import Graph, Node, Value, describe, needed
 from minigraph.core.pattern import values
 from minigraph.core.rewrite import Condition, Match, Rule, rewrite
 from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, running_average
+from minigraph.ops.pointwise import add
 from minigraph.ops.random import dropout
 
 
@@ -25,24 +26,53 @@ def running_statistics(graph: Graph) -> Mapping[Node, tuple[Value, Value]]:
     found = {}
     for node in graph.nodes:
         if node.op is batch_norm:
-            states = [_state_of(graph, statistic) for statistic in node.outputs[1:]]
+            states = [_state_of(graph, averaged_mean(graph, node)[0]), _state_of(graph, node.outputs[2])]
             if states[0] is not None and states[1] is not None:
                 found[node] = (states[0], states[1])
     return found
 
 
 def _state_of(graph: Graph, statistic: Value) -> Value | None:
-    for reader in graph.readers.get(statistic, ()):
-        if reader.op is running_average and reader.inputs[1] is statistic:
-            running = reader.inputs[0]
-            while running in graph.producer:  # a batch norm used twice: its second average goes on from its first
-                before = graph.producer[running]
-                if before.op is not running_average:
-                    break
-                running = before.inputs[0]
-            if any(variable.value is running for variable in graph.state):
-                return running
+    for average in _averages(graph, statistic):
+        running = average.inputs[0]
+        while running in graph.producer:  # a batch norm used twice: its second average goes on from its first
+            before = graph.producer[running]
+            if before.op is not running_average:
+                break
+            running = before.inputs[0]
+        if any(variable.value is running for variable in graph.state):
+            return running
     return None
+
+
+def _averages(graph: Graph, value: Value) -> list[Node]:
+    """The running averages that take the value up."""
+    return [r for r in graph.readers.get(value, ()) if r.op is running_average and r.inputs[1] is value]
+
+
+def averaged_mean(graph: Graph, node: Node) -> tuple[Value, tuple[Value, ...]]:
+    """What is averaged as the mean of a batch norm, and the shifts in it: biases that were dropped before the norm."""
+    value, shifts = node.outputs[1], []
+    for total in _sums(graph, node):
+        shifts.append(total.inputs[1] if total.inputs[0] is value else total.inputs[0])
+        value = total.outputs[0]
+    return value, tuple(shifts)
+
+
+def _sums(graph: Graph, node: Node) -> tuple[Node, ...]:
+    """The sums that are averaged in place of a batch norm's mean, as ((mean + shift) + another shift)."""
+    found: list[Node] = []
+    value = node.outputs[1]
+    while not _averages(graph, value):
+        readers = [reader for reader in graph.readers.get(value, ()) if reader.op is add]
+        if len(readers) != 1:
+            return ()
+        _, live = needed(graph.nodes, [v for v in readers[0].inputs if v is not value])
+        if not live.isdisjoint(graph.inputs):  # no shift, but another number for each batch
+            return ()
+        found.append(readers[0])
+        value = readers[0].outputs[0]
+    return tuple(found)
 
 
 def freeze(graph: Graph) -> Graph:
@@ -54,8 +84,10 @@ def freeze(graph: Graph) -> Graph:
     statistics = running_statistics(graph)
     readers = graph.prune(updates=False).readers
     for node in statistics:
-        for statistic in node.outputs[1:]:
-            other = next((reader for reader in readers.get(statistic, ()) if reader.op is not running_average), None)
+        sums = _sums(graph, node)
+        for statistic in (*node.outputs[1:], *(total.outputs[0] for total in sums)):
+            found = (r for r in readers.get(statistic, ()) if r.op is not running_average and r not in sums)
+            other = next(found, None)
             if other is not None:
                 raise GraphError(
                     describe(
@@ -66,17 +98,23 @@ def freeze(graph: Graph) -> Graph:
     return rewrite(graph, RULES).prune(updates=False)
 
 
-def _running(match: Match) -> tuple[Value, Value] | None:
-    """The states of the running statistics of the match's batch norm."""
+def _running(match: Match) -> tuple[Value, Value, tuple[Value, ...]] | None:
+    """The states of the running statistics of the match's batch norm, and the shifts in its mean."""
+    graph = match.walk.source
     if "running" not in match.walk.memo:
-        found = running_statistics(match.walk.source)
-        match.walk.memo["running"] = {node.outputs[0]: states for node, states in found.items()}
+        found = running_statistics(graph)
+        match.walk.memo["running"] = {
+            node.outputs[0]: (*states, averaged_mean(graph, node)[1]) for node, states in found.items()
+        }
     found = match.walk.memo["running"]
     return next((found[y] for y in match.walk.originals(match.node.outputs[0]) if y in found), None)
 
 
 def _with_running(match: Match, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    mean, var = map(match.tensor, _running(match))  # type: ignore[arg-type]
+    *states, shifts = _running(match)  # type: ignore[misc]
+    mean, var = map(match.tensor, states)
+    for shift in shifts:
+        mean = mean - match.tensor(match.walk.now(shift))
     return batch_norm_inference(x, gamma, beta, mean, var, **match.node.attrs), mean, var
 
 
