@@ -69,7 +69,7 @@ def computed(walk: Walk, node: Node) -> Bound | None:
 
 
 def small(t: Type) -> bool:
-    return not symbolic(t.shape) and math.prod(t.shape) <= LARGEST  # type: ignore[arg-type]
+    return not symbolic(t.shape) and math.prod(t.shape) <= LARGEST
 
 
 def one_number(node: Node, makers: Sequence[Node]) -> bool:
@@ -109,7 +109,7 @@ def known_count(walk: Walk, node: Node) -> Bound | None:
     sizes = tuple(node.inputs[0].type.shape[axis] for axis in node.attrs["axes"])
     if symbolic(sizes):
         return None
-    return {"numbers": np.asarray(math.prod(sizes)).astype(node.attrs["dtype"])}  # type: ignore[arg-type]
+    return {"numbers": np.asarray(math.prod(sizes)).astype(node.attrs["dtype"])}
 
 
 def as_constant(match: Match, **_: Any) -> Tensor:

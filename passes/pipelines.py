@@ -5,11 +5,41 @@ mg.compile(graph, state, pipeline=(*INFERENCE, my_pass))
 
 from __future__ import annotations
 
-from minigraph.passes import fold_after, fold_before, scale_and_shift
+from minigraph.core.pipeline import Pass
+from minigraph.passes import (
+    drop_beta,
+    drop_bias,
+    drop_dead,
+    fold_after,
+    fold_before,
+    fold_constants,
+    merge_equal,
+    pad_into_conv,
+    reassociate,
+    scale_and_shift,
+    simplify,
+)
 
-BEFORE_AUTODIFF = ()
+# Rules that make work for each other go in one walk: what they look at lies before them, so after it none has work.
+EXACT = (
+    *fold_constants.RULES,
+    *simplify.PASS.rules,
+    *pad_into_conv.RULES,
+    *reassociate.RULES,
+)
+CLEAR = Pass("clear", "Constants are computed, and what changes nothing goes.", EXACT)
+TIDY = Pass(
+    "tidy",
+    "Constants are computed, what changes nothing goes, and what is computed twice is computed once.",
+    (*EXACT, *merge_equal.RULES),
+)
 
-TRAINING = ()
+BEFORE_AUTODIFF = (drop_bias.PASS, drop_beta.PASS)
+
+TRAINING = (
+    TIDY,
+    drop_dead.PASS,
+)
 
 INFERENCE = (
     scale_and_shift.PASS,

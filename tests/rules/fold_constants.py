@@ -30,7 +30,7 @@ def constants(net: Builder) -> Built:
 
 def literals(net: Builder) -> Built:
     x = net.input("x", ("N", 3))
-    return {"y": x * net.constant(np.full(3, 0.5, np.float32)) + net.constant(np.float32([0.0, 0.0, 1.0]))}
+    return {"y": x * net.constant(np.full(3, 0.5, np.float32)) + net.constant(np.array([0.0, 0.0, 1.0], np.float32))}
 
 
 def counts(net: Builder) -> Built:
