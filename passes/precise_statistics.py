@@ -30,7 +30,7 @@ from minigraph.ops.batch_norm import other_axes, running_average
 from minigraph.ops.constant import count_along
 from minigraph.ops.pointwise import cast, equal, where
 from minigraph.ops.random import dropout
-from minigraph.passes.freeze import running_statistics
+from minigraph.passes.freeze import averaged_mean, running_statistics
 
 PREFIX = "precise"
 
@@ -55,7 +55,8 @@ def precise_statistics(model: Graph) -> Graph:
         scope = mean.name.removesuffix(".running_mean")
         origin = builder.origin(nodes[0].origin, role="statistic")
         with builder.root(), builder.scope(PREFIX), builder.scope(scope), origin:
-            _pool(builder, Tensor(builder, mean), Tensor(builder, var), nodes, _is_unbiased(plain, nodes[0]))
+            batches = [_statistics(builder, plain, node) for node in nodes]
+            _pool(builder, Tensor(builder, mean), Tensor(builder, var), batches, _is_unbiased(plain, nodes[0]))
     return replace(builder.build({}).prune(), inputs=model.inputs)
 
 
@@ -84,19 +85,28 @@ def _is_unbiased(graph: Graph, node: Node) -> bool:
     return bool(averages[0].attrs["unbiased"])
 
 
+def _statistics(builder: Builder, graph: Graph, node: Node) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and variance of what comes into a batch norm, in float64. A bias that was dropped in front counts."""
+    values = node.inputs[0], averaged_mean(graph, node)[0], node.outputs[2]
+    x, mean, var = (Tensor(builder, value) for value in values)
+    count = count_along(x, other_axes(x.rank, node.attrs["axis"]), "float64")
+    return count, cast(mean, "float64"), cast(var, "float64")
+
+
 def _pool(
-    builder: Builder, running_mean: Tensor, running_var: Tensor, applications: Sequence[Node], unbiased: bool
+    builder: Builder,
+    running_mean: Tensor,
+    running_var: Tensor,
+    batches: Sequence[tuple[Tensor, Tensor, Tensor]],
+    unbiased: bool,
 ) -> None:
-    """Updates that join the batch statistics of these applications to all before, and put them into the state."""
+    """Updates that join these statistics to all before, and put them into the state."""
     count = builder.variable("count", (), Constant(0.0), "float64", "counter")
     mean = builder.variable("mean", running_mean.shape, Constant(0.0), "float64", "counter")
     var = builder.variable("var", running_mean.shape, Constant(0.0), "float64", "counter")
     total, pooled_mean, pooled_var = count, mean, var
-    for node in applications:
-        x, batch_mean, batch_var = (Tensor(builder, value) for value in (node.inputs[0], *node.outputs[1:]))
-        new = count_along(x, other_axes(x.rank, node.attrs["axis"]), "float64")
+    for new, batch_mean, batch_var in batches:
         before, total = total, total + new
-        batch_mean, batch_var = cast(batch_mean, "float64"), cast(batch_var, "float64")
         between = (batch_mean - pooled_mean) ** 2 * (before / total)
         weight = new / total  # 0 / 0 while there are no numbers at all; a running average of no new ones stays
         pooled_var = running_average(pooled_var, batch_var + between, new, weight)

@@ -97,7 +97,10 @@ def test_the_state_does_not_change_and_slots_need_not_be_there() -> None:
     before = dict(state)
     found = doctor(step, state, {"x": normal()})  # neither the label nor the rate
     assert [checkup.name for checkup in found.checkups] == ["bn1", "bn2"]
-    assert str(found) == str(doctor(model, state, {"x": normal(), "label": np.zeros(64, int)}))
+    whole = doctor(model, state, {"x": normal(), "label": np.zeros(64, int)})
+    for name in ("bn1", "bn2"):
+        np.testing.assert_allclose(whole[name].measured.var, found[name].measured.var, rtol=1e-5)
+        assert whole[name].findings == found[name].findings
     assert list(state) == list(before)
     assert all(state[name] is before[name] for name in before)
 
@@ -209,6 +212,24 @@ def test_chance_alone_makes_no_gap(shape: tuple[int, ...]) -> None:
     assert worst > 5 / np.sqrt(np.prod(shape) / 64) or len(shape) == 2  # counted as independent, pixels would alarm
 
 
+@pytest.mark.parametrize(
+    ("skewed", "mean", "var"),
+    [
+        (lambda z: z**3, 0.0, 15.0),
+        (lambda z: np.exp(z), np.exp(0.5), (np.e - 1) * np.e),
+        (lambda z: np.maximum(z - 1, 0.0), 0.08332, 0.06842),
+    ],
+)
+def test_chance_alone_makes_hardly_any_gap_where_large_numbers_are_rare(skewed: Any, mean: float, var: float) -> None:
+    """A batch without one looks more certain than it is."""
+    alarms = 0
+    for seed in range(20):
+        x = skewed(normal(32, 64, seed=seed))
+        found = examine(one_norm(("N", 64)), x, running_mean=np.full(64, mean), running_var=np.full(64, var)).findings
+        alarms += sum(len(finding.channels) for finding in found if finding.kind == "gap")
+    assert alarms <= 3
+
+
 def test_of_one_sample_no_gap_is_claimed() -> None:
     checkup = examine(one_norm(("N", C, 9)), normal(1, C, 9), running_mean=np.full(C, 3.0))
     assert [finding.kind for finding in checkup.findings] == ["few values"]
@@ -253,6 +274,20 @@ def test_not_finite_data(value: float) -> None:
     checkup = examine(one_norm(), x, running_mean=x[4:].mean(0), running_var=x[4:].var(0))
     assert only(checkup).channels == (2,)
     assert "mean and variance not finite" in only(checkup).what
+
+
+def test_a_training_step_that_dropped_a_bias_has_the_gap_of_its_model() -> None:
+    net = mg.Builder()
+    y = layers.batch_norm(layers.linear(net.input("x", ("N", C)), C), name="bn")
+    model = net.build(loss=mg.mean(mg.square(y - 1.0)))
+    step = mg.training_step(model, "loss", mg.optim.SGD(0.1))
+    state = model.init()
+    state["linear1.bias"] = np.array([0.0, 5.0, 0.0, 0.0], "float32")
+    mg.precise_bn(model, state, [{"x": normal(256, C)}])
+    assert doctor(step, state, {"x": normal(64, C, seed=1)}).healthy
+    state["bn.running_mean"] = state["bn.running_mean"] - state["linear1.bias"]
+    for graph in (model, step):
+        assert only(doctor(graph, state, {"x": normal(64, C, seed=1)})["bn"]).channels == (1,)
 
 
 # errors

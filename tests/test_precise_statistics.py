@@ -192,6 +192,23 @@ def test_without_dropout_keeps_updates_and_what_is_upstream() -> None:
     assert without_dropout(plain).nodes == plain.nodes
 
 
+def test_of_a_training_step_they_are_those_of_its_model() -> None:
+    """Though the step dropped the bias in front, which the running mean has to have in it."""
+    net = mg.Builder("biased")
+    x = net.input("x", ("N", 5))
+    y = layers.batch_norm(layers.linear(x, 7), name="bn")
+    model = net.build(loss=mg.mean(mg.square(y - 1.0)))
+    step = mg.training_step(model, "loss", mg.optim.SGD(0.1))
+    state = model.init()
+    state["linear1.bias"] = np.arange(7, dtype="float32")
+    batches = in_batches(data((26, 5), "float32"), (20, 6))
+    of_model, of_step = state.copy(), state.copy()
+    mg.precise_bn(model, of_model, batches)
+    mg.precise_bn(step, of_step, batches)
+    for name in ("bn.running_mean", "bn.running_var"):
+        np.testing.assert_allclose(of_step[name], of_model[name], rtol=1e-5)
+
+
 def test_untracked_and_frozen_ones_are_left() -> None:
     net = mg.Builder()
     x = net.input("x", ("N", 3), "float64")

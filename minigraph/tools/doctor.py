@@ -34,7 +34,7 @@ DEAD_GAMMA = 1e-3
 REACH = 4.0
 # Values for each channel under which batch statistics are mostly noise: at 16 the variance is uncertain by 35 %.
 FEW_VALUES = 16
-# A gap is more than chance from 5 deviations on: one channel of two million has that by itself.
+# A gap is more than chance from 5 deviations on. One normal channel of two million has that by itself.
 CHANCE = 5.0
 # A gap that is no chance, but too small to matter: in the mean (deviations), and in the variance (log of the ratio).
 SMALL_SHIFT, SMALL_SPREAD = 0.25, math.log(1.5)
@@ -153,7 +153,7 @@ def _not_finite(m: Measured) -> list[Finding]:
 
 
 def _never_updated(m: Measured) -> list[Finding]:
-    if (m.running_mean != 0).any() or (m.running_var != 1).any():
+    if m.updated:
         return []
     what = "the running mean is 0 and the running variance 1: they were never updated"
     if m.mode == "frozen":

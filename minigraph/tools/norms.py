@@ -26,7 +26,7 @@ from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, other_axe
 from minigraph.ops.constant import count_along
 from minigraph.ops.pointwise import cast, relu
 from minigraph.ops.reduce import mean
-from minigraph.passes.freeze import running_statistics
+from minigraph.passes.freeze import averaged_mean, running_statistics
 from minigraph.passes.precise_statistics import without_dropout
 
 
@@ -37,7 +37,8 @@ class Measured:
     mode: "tracked" and "untracked" ones normalize by the batch, "frozen" ones by their running statistics.
     values: how many numbers a channel has in the batch; samples: in how many samples they are.
     mean, var: of what comes in; var is unbiased. mean_error, var_error: their standard errors, NaN of one sample.
-    running_mean, running_var: NaN of an untracked one.
+    running_mean, running_var: NaN of an untracked one. Where a bias was dropped in front, the mean is without it, too.
+    updated: whether the running statistics are others than those they begin with, 0 and 1.
     rounding: to which part of themselves the numbers that come in are rounded.
     cut: a relu is all that reads what goes out.
     """
@@ -49,6 +50,7 @@ class Measured:
     eps: float
     rounding: float
     cut: bool
+    updated: bool
     mean: np.ndarray
     var: np.ndarray
     mean_error: np.ndarray
@@ -109,14 +111,19 @@ class Measured:
     @property
     def shift_score(self) -> np.ndarray:
         """How unlikely the shift would be by chance, as a deviation of a normal distribution: see `score`."""
-        return score(self.mean - self.running_mean, self.mean_error, self.samples)
+        with np.errstate(all="ignore"):
+            deviation = np.sqrt(np.fmax(self.var, self.running_var))  # both are right, if it is chance
+            error = typical_at_least(self.mean_error / np.sqrt(self.var)) * deviation
+        return score(self.mean - self.running_mean, error, self.samples)
 
     @property
     def spread_score(self) -> np.ndarray:
-        """How unlikely the spread would be by chance."""
+        """How unlikely the spread would be by chance. It is the cube root of a variance that is nearly normal (Wilson
+        and Hilferty, 1931)."""
         with np.errstate(all="ignore"):
-            error = self.var_error / (self.var + self.eps)
-        return score(self.spread, error, self.samples)
+            difference = 3 * (np.exp(self.spread / 3) - 1)
+            error = typical_at_least(self.var_error / self.var) * self.var / (self.var + self.eps)
+        return score(difference, error, self.samples)
 
 
 def measure(graph: Graph, state: State, batch: Mapping[str, Any]) -> tuple[Measured, ...]:
@@ -146,17 +153,23 @@ def measure(graph: Graph, state: State, batch: Mapping[str, Any]) -> tuple[Measu
     return tuple(found)
 
 
-def _running(graph: Graph, nodes: Sequence[Node]) -> dict[Node, tuple[Value, Value]]:
-    """Running mean and variance of the batch norms that have them."""
-    frozen = {node: (node.inputs[3], node.inputs[4]) for node in nodes if node.op is batch_norm_inference}
-    return {**running_statistics(graph), **frozen}
+def _running(graph: Graph, nodes: Sequence[Node]) -> dict[Node, dict[str, Value]]:
+    """Running mean and variance of the batch norms that have them, and the biases that were dropped in front."""
+    found = {}
+    for node in nodes:
+        if node.op is batch_norm_inference:
+            found[node] = dict(zip(("running_mean", "running_var"), node.inputs[3:5]))
+    for node, states in running_statistics(graph).items():
+        dropped = {f"dropped.{i}": bias for i, bias in enumerate(averaged_mean(graph, node)[1])}
+        found[node] = {**dict(zip(("running_mean", "running_var"), states)), **dropped}
+    return found
 
 
 def _prefix(number: int) -> str:
     return f"norms.{number}."
 
 
-def _measuring(graph: Graph, nodes: Sequence[Node], running: Mapping[Node, tuple[Value, Value]]) -> Graph:
+def _measuring(graph: Graph, nodes: Sequence[Node], running: Mapping[Node, Mapping[str, Value]]) -> Graph:
     """A graph whose outputs are what is to be known of each batch norm, and which updates nothing."""
     builder = Builder.extending(replace(graph, outputs={}, updates={}))
     outputs: dict[str, Tensor] = {}
@@ -164,7 +177,7 @@ def _measuring(graph: Graph, nodes: Sequence[Node], running: Mapping[Node, tuple
         with builder.root(), builder.scope("norms"), builder.origin(node.origin, role="statistic"):
             parts = _sample_moments(Tensor(builder, node.inputs[0]), node.attrs["axis"])
         values = dict(zip(("gamma", "beta"), node.inputs[1:3]))
-        values.update(zip(("running_mean", "running_var"), running.get(node, ())))
+        values.update(running.get(node, {}))
         parts.update((name, Tensor(builder, value)) for name, value in values.items())
         outputs.update((_prefix(i) + name, tensor) for name, tensor in parts.items())
     return builder.build(outputs).prune()
@@ -202,13 +215,14 @@ def _measured(graph: Graph, node: Node, parts: Mapping[str, np.ndarray]) -> Meas
             eps=node.attrs["eps"],
             rounding=float(np.finfo(node.inputs[0].type.dtype).eps) / 2,
             cut=_is_cut(graph, node.outputs[0]),
+            updated=bool(running_mean.any() or (running_var != 1).any()),
             mean=means.mean(0),
             var=squares.mean(0) * unbiased,
             mean_error=_standard_error(means),
             var_error=_standard_error(squares) * unbiased,
             gamma=gamma,
             beta=beta,
-            running_mean=running_mean,
+            running_mean=running_mean - sum(array for name, array in parts.items() if name.startswith("dropped.")),
             running_var=running_var,
         )
 
@@ -223,6 +237,16 @@ def _is_cut(graph: Graph, y: Value) -> bool:
     """Whether all that reads y in the forward is a relu."""
     readers = [node for node in graph.readers.get(y, ()) if node.origin.role == "forward"]
     return bool(readers) and all(node.op in (relu, relu6) for node in readers) and y not in graph.outputs.values()
+
+
+def typical_at_least(errors: np.ndarray) -> np.ndarray:
+    """The errors of channels, those that are below the median raised to it.
+
+    A few samples without the rare large numbers that a channel has look more certain than they are: the small error
+    then comes together with a small variance. The channels of a layer are alike, so the others know better.
+    """
+    finite = errors[np.isfinite(errors)]
+    return np.maximum(errors, np.median(finite)) if finite.size else errors
 
 
 def score(difference: np.ndarray, error: np.ndarray, samples: int) -> np.ndarray:
