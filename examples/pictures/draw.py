@@ -1,6 +1,10 @@
 """Draw the pictures in this folder anew: python examples/pictures/draw.py
 
-They come out the same but for what another version of Graphviz places differently.
+They come out the same but for what another version of Graphviz places differently. resnet20_passes.png shows the page
+that this leaves in out/, as Chromium draws it, from a folder in which it is:
+
+    chromium --headless --hide-scrollbars --window-size=1400,1000 --screenshot=examples/pictures/resnet20_passes.png \
+        "file://$PWD/out/resnet20_passes.html#2"
 """
 
 from pathlib import Path
@@ -49,6 +53,10 @@ def main() -> None:
     answer = mg.inference(model, outputs=["logits"])
     for name, graph in (("lenet_training", step), ("lenet_inference", answer), ("resnet20", resnet20())):
         mg.draw(graph, HERE / f"{name}.svg")
+    optimized = mg.optimize(answer, answer.init(0))
+    mg.draw(optimized.source, HERE / "lenet_optimized.svg", after=optimized.graph, reasons=optimized.refused)
+    answer = mg.inference(resnet20(), outputs=["logits"])
+    mg.page(mg.optimize(answer, answer.init(0)), "out/resnet20_passes.html")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ from typing import Any
 from minigraph.core import text
 from minigraph.core.dim import show
 from minigraph.core.errors import GraphError
-from minigraph.core.ir import Graph, Node, Type, Value
+from minigraph.core.ir import Graph, Node, Type, Value, needed
 from minigraph.core.op import REQUIRED, Literal, no_flops
 from minigraph.tools.outline import count, is_number
 
 WIDTH = 30  # characters in a line of a box
-LONGEST = 75  # characters of a formula; what is longer is "…"
+LONGEST = 100  # characters of a formula
+PARTS = (100, 40, 32, 24, 16, 8, 1)  # of its parts: where the whole is too long, longer ones become "…"
 SIGNS = {"add": (" + ", 1), "sub": (" − ", 1), "mul": (" × ", 2), "div": (" / ", 2)}  # and how tightly they bind
 
 
@@ -115,12 +116,19 @@ def formula(graph: Graph, value: Value, names: Mapping[Value, str]) -> str:
 
     What only lays out a tensor anew is not written.
     """
+    texts = (_formula(graph, value, names, part) for part in PARTS)
+    return next((text for text in texts if len(text) <= LONGEST), "…")
+
+
+def _formula(graph: Graph, value: Value, names: Mapping[Value, str], longest: int) -> str:
+    """The formula of a value, "…" in it for each part with more than `longest` characters that is not a name."""
     known: dict[Value, tuple[str, int]] = {}  # a text, and how tightly it is bound: a sum 1, a product 2, others 3
 
     def inside(value: Value, binding: int) -> str:
         if value not in known:
-            text, bound = written(value)
-            known[value] = (text, bound) if len(text) <= LONGEST else ("…", 3)
+            known[value] = written(value)
+            if len(known[value][0]) > longest and value in graph.producer:
+                known[value] = "…", 3
         text, bound = known[value]
         return text if bound >= binding else f"({text})"
 
@@ -140,4 +148,7 @@ def formula(graph: Graph, value: Value, names: Mapping[Value, str]) -> str:
         name = "√" if node.op.name == "sqrt" else node.op.name
         return f"{name}({', '.join(inside(v, 0) for v in node.inputs)})", 3
 
-    return inside(value, 0)
+    for node in needed(graph.nodes, [value])[0]:  # in order, so that what a node reads is known
+        for made in node.outputs:
+            inside(made, 0)
+    return written(value)[0]

@@ -217,6 +217,8 @@ class Sketch:
         layer = self.outline.layer_of[maker] if maker is not None else self.outline.owner.get(value)
         if layer is None:
             return name
+        if maker is not None and moves_only(maker) and maker.inputs[0] in self.outline.owner:
+            return self._name(maker.inputs[0], seen_from)  # a weight's transpose is the weight
         if maker is not None and maker.origin.role == "forward":
             main = self.outline.main.get(layer) is value
             name = layer.name if main else f"{layer.name}.{value.name.rpartition('.')[2]}"
