@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -29,7 +30,7 @@ from minigraph.core.pipeline import Hook, Optimized, Pipeline, debugging, report
 from minigraph.core.state import State
 from minigraph.nn import optim
 from minigraph.passes.freeze import freeze
-from minigraph.passes.pipelines import INFERENCE, TRAINING
+from minigraph.passes.pipelines import BEFORE_AUTODIFF, INFERENCE, TRAINING
 
 Patterns = str | Sequence[str]
 BACKENDS = {"numpy": Executable}
@@ -46,8 +47,12 @@ def training_step(
     clip_norm: float | None = None,
     accumulate: int = 1,
     outputs: Iterable[str] | None = None,
+    without: Collection[str] = (),
 ) -> Graph:
     """The whole step as one graph: forward, loss, backward, running statistics, and the optimizer's updates.
+
+    Biases and βs that a batch norm takes off again have no effect on the loss: they stay as they are, without gradient
+    and slot.
 
     loss: the output that is made smaller, a float scalar.
     trainable: patterns over names of parameters ("*", "head.*"); one that begins with "!" takes out again. The others
@@ -56,6 +61,7 @@ def training_step(
     accumulate: so many runs make one step of the optimizer, with the mean of their gradients. A batch norm normalizes
         each of these batches by itself: accumulation does not make its batch larger.
     outputs: what a step returns; all outputs of the model by default.
+    without: names of passes of BEFORE_AUTODIFF to leave out.
     """
     expect(isinstance(optimizer, optim.Optimizer), "the optimizer is one such as optim.Adam(1e-3), not {!r}", optimizer)
     expect(
@@ -69,6 +75,7 @@ def training_step(
     chosen = _chosen(builder.parameters, trainable)
     expect("optimizer.step" not in model.variables, "{!r} is a training step already", model.name)
     _check_reached(builder, loss, chosen)
+    builder, chosen = _without_redundant(model, loss, chosen, without)
     gradients = gradient(builder.tensor(loss), chosen)
     with optim.updating(builder):
         if accumulate > 1:
@@ -121,6 +128,21 @@ def _check_reached(builder: Builder, loss: str, parameters: Sequence[Tensor]) ->
     )
 
 
+def _without_redundant(
+    model: Graph, loss: str, parameters: Sequence[Tensor], without: Collection[str]
+) -> tuple[Builder, list[Tensor]]:
+    """The model after BEFORE_AUTODIFF, with all of its state, and those of the parameters that still have an effect."""
+    builder = Builder.extending(replace(run(BEFORE_AUTODIFF, model, without=without).graph, state=model.state))
+    _, live = needed(builder.nodes, [builder.tensor(loss).value])
+    chosen = [builder.tensor(p.name) for p in parameters if p.value in live]
+    expect(
+        chosen,
+        "nothing is trainable: a batch norm takes off again what {} add",
+        ", ".join(p.name for p in parameters),
+    )
+    return builder, chosen
+
+
 def inference(model: Graph, outputs: Iterable[str] | None = None) -> Graph:
     """The graph that answers: batch norm with running statistics, no dropout, no updates, and only what `outputs` need.
 
@@ -142,7 +164,7 @@ def optimize(
     state: numbers that rules may ask for (whether all of a batch norm's scales are positive, say).
     pipeline: passes, or functions from graph to graph. By default passes.pipelines.TRAINING for a graph with updates,
         INFERENCE for others.
-    without: names of passes to leave out. hook: called with each step when it is done.
+    without: names of passes, or of single rules, to leave out. hook: called with each step when it is done.
     """
     expect(isinstance(graph, Graph), "optimize needs a Graph, not a {}", type(graph).__name__)
     if pipeline is None:

@@ -65,7 +65,8 @@ def test_a_training_step_leaves_the_model_and_its_names():
     assert [v.name for v in step.inputs] == [v.name for v in model.inputs]
     assert list(step.outputs) == list(model.outputs)
     assert set(model.variables) <= set(step.variables)
-    assert {old.name for old in step.updates} == {v.name for v in step.state}  # in Adam everything moves
+    still = {"body.bias"}  # the batch norm takes off again what it adds
+    assert {old.name for old in step.updates} == {v.name for v in step.state} - still  # in Adam all others move
 
 
 def test_a_step_moves_by_rate_times_gradient():
@@ -132,17 +133,18 @@ def test_an_integer_loss_is_refused():
 
 
 NAMES = ["body.weight", "body.bias", "bn1.gamma", "bn1.beta", "head.weight", "head.bias"]
+EFFECTIVE = [name for name in NAMES if name != "body.bias"]  # the batch norm takes off again what it adds
 
 
 @pytest.mark.parametrize(
     ("patterns", "trained"),
     [
-        ("*", NAMES),
+        ("*", EFFECTIVE),
         ("head.*", ["head.weight", "head.bias"]),
-        ("!head.*", NAMES[:4]),
-        (["*.bias", "bn1.*"], ["body.bias", "bn1.gamma", "bn1.beta", "head.bias"]),
+        ("!head.*", EFFECTIVE[:3]),
+        (["*.bias", "bn1.*"], ["bn1.gamma", "bn1.beta", "head.bias"]),
         (["*", "!*.bias", "head.bias"], ["body.weight", "bn1.gamma", "bn1.beta", "head.weight", "head.bias"]),
-        (["!*.weight", "!bn?.*"], ["body.bias", "head.bias"]),
+        (["!*.weight", "!bn?.*"], ["head.bias"]),
         (("head.weight",), ["head.weight"]),
         (["head.*", "!head.bias"], ["head.weight"]),
     ],

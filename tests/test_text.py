@@ -97,7 +97,7 @@ def test_a_graph_read_back_computes_the_same():
 def test_origins_are_read_back():
     again = reads_back(mg.inference(mg.training_step(model(), "loss", mg.optim.SGD(0.1)), ["loss"]))
     rewritten = [n for n in again.nodes if n.origin.rule]
-    assert {n.origin.rule for n in rewritten} == {"freeze"}
+    assert {n.origin.rule for n in rewritten} == {"take-running-statistics", "drop-bias"}
     assert {n.origin.sources for n in rewritten} >= {("bn1.batch_norm",)}
     backward = [
         n for n in reads_back(mg.training_step(model(), "loss", mg.optim.SGD(0.1))).nodes if n.origin.role == "backward"
