@@ -331,6 +331,17 @@ def test_in_a_box_that_changed_in_part_the_ops_have_signs():
     assert 'label="≠ layer\\nmul · + add"' in after
 
 
+def test_what_is_only_laid_out_anew_has_no_say_in_the_mark_of_arithmetic():
+    def with_bias(scaled: bool) -> mg.Graph:
+        net = mg.Builder("bias")
+        x = net.input("x", ("N", 3, 4, 4))
+        with net.scope("layer"):
+            b = mg.reshape(net.parameter("b", (3,), mg.init.ones), (3, 1, 1))
+            return net.build(y=x + (b * b if scaled else b))
+
+    assert 'label="+ b × b\\n(2 ops on parameters)"' in before_and_after(with_bias(False), with_bias(True))[1]
+
+
 def test_repeats_end_where_the_marks_do():
     graph = tower(6)
     whole = outline(graph)

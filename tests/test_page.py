@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import minigraph as mg
+from minigraph.core.frozen import Fact
 from minigraph.core.pipeline import Optimized
 from minigraph.core.rewrite import Fired
 from minigraph.tools import render as rendering
@@ -180,6 +181,15 @@ def test_of_a_docstring_the_first_paragraph_is_shown(tmp_path):
     given = pipeline().source
     section = sections(read(page(Optimized(given, given, (step,)), tmp_path / "page.html")))[1]
     assert next(section.find("p", class_="about")).text() == "It does this."
+
+
+def test_a_pass_says_which_numbers_it_rests_on(tmp_path):
+    step = pipeline().steps[1]
+    values = step.before.values
+    facts = tuple(Fact(values[name], (), lambda array: True, True) for name in ("bn1.gamma", "bn1.beta", "bn1.gamma"))
+    optimized = Optimized(step.before, step.after, (replace(step, facts=facts),))
+    section = sections(read(page(optimized, tmp_path / "page.html")))[1]
+    assert "This rests on what these numbers were: bn1.gamma, bn1.beta" in section.text()
 
 
 def test_a_pipeline_of_nothing_has_a_page(tmp_path):

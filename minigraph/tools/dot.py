@@ -20,7 +20,7 @@ import graphviz  # type: ignore[import-untyped]
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node
 from minigraph.core.rewrite import Refused
-from minigraph.tools.labels import call_lines, ops_lines, size_text, type_text, wrapped
+from minigraph.tools.labels import call_lines, moves_only, ops_lines, size_text, type_text, wrapped
 from minigraph.tools.outline import Layer, is_number, outline
 from minigraph.tools.repeats import Repeat, repeats
 from minigraph.tools.sketch import CYLINDERS, Sketch
@@ -290,7 +290,7 @@ def _cylinder(page: graphviz.Digraph, sketch: Sketch, layer: Layer, place: str) 
     mark = None
     if place.startswith("state") and layer in sketch.formulas:
         nodes = [node for node in sketch.frozen[layer] if not is_number(node)]
-        mark, details = sketch.mark(nodes), _details(nodes)
+        mark, details = sketch.mark([node for node in nodes if not moves_only(node)]), _details(nodes)
         formulas = [part for line in sketch.formulas[layer] for part in wrapped(line.split(" "), " ")]
         formulas[0] = _titled(sketch, place, formulas[0], mark)
         count = f"({len(nodes)} ops on parameters)" if len(nodes) > 1 else "(1 op on parameters)"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from minigraph.core.dim import symbolic
+from minigraph.core.frozen import frozen, leaves
 from minigraph.core.ir import ROLES, Graph, Node, Value, Variable
 from minigraph.ops.constant import fill
 
@@ -82,30 +82,27 @@ def is_number(node: Node) -> bool:
 
 def count(graph: Graph) -> tuple[int, int]:
     """How many nodes see the data, and how many compute from parameters alone; numbers count as neither."""
-    frozen = frozen_nodes(graph)
+    early = frozen_nodes(graph)
     return (
-        sum(not is_number(node) and node not in frozen for node in graph.nodes),
-        sum(not is_number(node) for node in frozen),
+        sum(not is_number(node) and node not in early for node in graph.nodes),
+        sum(not is_number(node) for node in early),
     )
 
 
 def frozen_nodes(graph: Graph) -> set[Node]:
-    """The forward nodes that depend on nothing but constants and parameters or statistics that the graph leaves as they
-    are, on one such state at least, and that a node which sees the data reads in the end. Their sizes are known.
-    """
-    constant: set[Value] = set()
-    steady = {v.value for v in graph.state if v.kind in ("parameter", "statistic") and v.value not in graph.updates}
+    """The frozen nodes of the forward that state is a part of, and that a node which sees the data reads in the end."""
+    still, of_state = frozen(graph), leaves(graph)
     for node in graph.nodes:
-        known = not any(symbolic(value.type.shape) for value in node.outputs)
-        if node.origin.role == "forward" and known and all(v in constant or v in steady for v in node.inputs):
-            (steady if any(v in steady for v in node.inputs) else constant).update(node.outputs)
-    frozen: set[Node] = set()
+        if node.outputs[0] in still and not of_state.isdisjoint(node.inputs):
+            of_state.update(node.outputs)
+    found: set[Node] = set()
     for node in reversed(graph.nodes):
-        if node.outputs[0] not in steady and node.outputs[0] not in constant and node.origin.role == "forward":
-            frozen.update(graph.producer[v] for v in node.inputs if v in steady and v in graph.producer)
-        elif node in frozen:
-            frozen.update(maker for maker in _makers(graph, node) if not is_number(maker))
-    return frozen
+        if node in found:
+            found.update(maker for maker in _makers(graph, node) if not is_number(maker))
+        elif node.outputs[0] not in still and node.origin.role == "forward":
+            makers = [graph.producer[v] for v in node.inputs if v in of_state and v in graph.producer]
+            found.update(maker for maker in makers if maker.outputs[0] in still and maker.origin.role == "forward")
+    return found
 
 
 def outline(graph: Graph) -> Outline:
@@ -116,10 +113,10 @@ def outline(graph: Graph) -> Outline:
     layer in whose scope it is. An update goes to the layer whose state it serves; one that serves several (a schedule,
     the norm of all gradients) makes a layer with its like.
     """
-    frozen = frozen_nodes(graph)
-    layer_of = _forward(graph, frozen)
+    early = frozen_nodes(graph)
+    layer_of = _forward(graph, early)
     for node in reversed(graph.nodes):
-        if node in frozen:
+        if node in early:
             layers_of_readers = [layer_of[n] for value in node.outputs for n in graph.readers[value] if n in layer_of]
             layers_of_readers.sort(key=lambda layer: layer.name != node.origin.scope)
             layer_of[node] = layers_of_readers[0]
@@ -139,7 +136,7 @@ def outline(graph: Graph) -> Outline:
     layer_of.update(_updates(graph, layer_of, _owners(graph, layer_of), shared))
     layers: dict[Layer, None] = {}
     for node in graph.nodes:
-        if node in frozen:
+        if node in early:
             layer_of[node].frozen.append(node)
         elif node in layer_of:
             layer_of[node].nodes[node.origin.role].append(node)
@@ -150,11 +147,11 @@ def outline(graph: Graph) -> Outline:
     return Outline(graph, tuple(layers))
 
 
-def _forward(graph: Graph, frozen: Set[Node]) -> dict[Node, Layer]:
+def _forward(graph: Graph, early: Set[Node]) -> dict[Node, Layer]:
     """Forward nodes but for frozen ones: those of a scope that is a layer, joined where one reads the other; the others
     each for itself. What a layer computes for its statistics alone belongs to it as well.
     """
-    forward = [n for n in graph.nodes if n.origin.role == "forward" and n not in frozen and not is_number(n)]
+    forward = [n for n in graph.nodes if n.origin.role == "forward" and n not in early and not is_number(n)]
     count = Counter(node.origin.scope for node in forward)
     owning = {variable.name.rpartition(".")[0] for variable in graph.state} | {s for s in count if count[s] == 1}
     owning -= {"", *(s.rpartition(".")[0] for s in count)}

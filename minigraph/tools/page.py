@@ -115,6 +115,9 @@ def _pass(step: Step, pictures: _Pictures) -> tuple[str, str]:
     fired = f"{len(step.fired)} rule{'s' * (len(step.fired) != 1)} fired"
     facts = f"{_nodes(step.before, step.after)} · {fired} · {_time(step.seconds)}"
     parts = [f'<p class="about">{_escaped(_first_paragraph(step.about))}</p>', f'<p class="facts">{facts}</p>']
+    if step.facts:
+        names = ", ".join(dict.fromkeys(name for fact in step.facts for name in fact.reads))
+        parts.append(f"<p>This rests on what these numbers were: <code>{_escaped(names)}</code></p>")
     reasons = _at_nodes(step.refused, step.after)
     if step.after is step.before:
         parts += ["<p>This pass changed nothing.</p>", _view(pictures.place(dot(step.after, reasons=reasons)))]
