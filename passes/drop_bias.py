@@ -67,9 +67,8 @@ def stays_above(match: Match) -> str:
 
 
 def not_of_its_channels(match: Match) -> str:
-    """Whether the node that y is an input of does not take the shift of y's channels up, or why."""
-    shift = shift_of(match.walk, match["y"])
-    found = past(match.walk, match.node, match["y"], shift.axis) if shift else ""
+    shift = shift_of(match.walk, match.node.inputs[0])
+    found = past(match.walk, match.node, match.node.inputs[0], shift.axis) if shift else ""
     return found if isinstance(found, str) else ""
 
 
