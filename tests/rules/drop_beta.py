@@ -30,7 +30,7 @@ CASES = {
             batch_norm2.y: float16[3, 2], batch_norm2.mean: float32[2], batch_norm2.var: float32[2] = batch_norm(matmul, delta, epsilon, eps=0.5)
             output result = batch_norm2.y
             output mean = batch_norm2.mean
-            """,
+            """,  # noqa: E501
         near={"β gets to other batch norms, on all ways": Near(lambda net: two_norms(net, times=2))},
     ),
 }

@@ -111,9 +111,12 @@ CASES = {
             batch_norm.mean~2: float32[3] = add(batch_norm.mean, batch_norm.reshape)
             output y = batch_norm.y
             output mean = batch_norm.mean~2
-            """,
+            """,  # noqa: E501
         near={
-            "the batch norm reads x + b itself": Near(of(lambda net, y: mg.relu(y))),
+            "the batch norm reads x + b itself": Near(
+                of(lambda net, y: mg.relu(y)),
+                fails=mg.GraphError,  # it would go on for ever: the ReLU stays between
+            ),
             "b is one number for each channel of the batch norm": Near(lambda net: norm(net, biased_places(net))),
             IT_GOES: Near(also_read(lambda net, y: y)),
         },
@@ -127,7 +130,7 @@ CASES = {
             batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(sub, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
-            """,
+            """,  # noqa: E501
         near={"−b gets to batch norms, on all ways": Near(lambda net: norm(net, data(net) - number(net, "b", 3)))},
     ),
     "join-biases": Case(
@@ -140,7 +143,7 @@ CASES = {
             batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(add2, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
-            """,
+            """,  # noqa: E501
         near={"b + c gets to batch norms, on all ways": Near(lambda net: two_biases(net, times=2))},
     ),
     "bias-past-op": Case(
@@ -154,7 +157,7 @@ CASES = {
             batch_norm.y: float32[2, 3, 1], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(max_pool~2, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
-            """,
+            """,  # noqa: E501
         near={
             "the op passes a shift of these channels": Near(of(pooled_with_zeros)),
             IT_GOES: Near(also_read(lambda net, y: mg.max_pool(y, 2))),
@@ -169,7 +172,7 @@ CASES = {
             batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(add2~2, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
-            """,
+            """,  # noqa: E501
         near={IT_GOES: Near(also_read(residual))},
     ),
     "bias-past-minuend": Case(
@@ -181,7 +184,7 @@ CASES = {
             batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(sub~2, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
-            """,
+            """,  # noqa: E501
         near={IT_GOES: Near(also_read(lambda net, y: y - data(net, "z")))},
     ),
     "bias-past-subtrahend": Case(
@@ -193,7 +196,7 @@ CASES = {
             batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(sub~2, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
-            """,
+            """,  # noqa: E501
         near={IT_GOES: Near(also_read(lambda net, y: data(net, "z") - y))},
     ),
     "bias-past-concat": Case(
@@ -209,7 +212,7 @@ CASES = {
             batch_norm.y: float32[2, 5, 3], batch_norm.mean: float32[5], batch_norm.var: float32[5] = batch_norm(concat~2, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
-            """,
+            """,  # noqa: E501
         near={
             "it joins channels, or the bias is one for all": Near(of(joined_along_places, axis=2)),
             IT_GOES: Near(also_read(joined)),
@@ -225,7 +228,7 @@ CASES = {
             batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(mul~2, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
-            """,
+            """,  # noqa: E501
         near={IT_GOES: Near(also_read(scaled))},
     ),
     "bias-past-divisor": Case(
@@ -238,7 +241,7 @@ CASES = {
             batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(div~2, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
-            """,
+            """,  # noqa: E501
         near={IT_GOES: Near(also_read(divided))},
     ),
     "count-without-bias": Case(
@@ -251,7 +254,7 @@ CASES = {
             output y = batch_norm.y
             output mean = batch_norm.mean
             output count = count
-            """,
+            """,  # noqa: E501
         near={IT_GOES: Near(lambda net: counted(net, biased_places(net)))},
     ),
     "bias-past-weight": Case(
@@ -270,7 +273,7 @@ CASES = {
             batch_norm.y: float32[2, 2, 3], batch_norm.mean: float32[2], batch_norm.var: float32[2] = batch_norm(conv~2, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
-            """,
+            """,  # noqa: E501
         near={
             "b is one number for each input channel of the weight": Near(
                 lambda net: norm(net, convolved(net, biased_places(net)))
