@@ -19,11 +19,12 @@ import minigraph as mg
 from minigraph import layers
 from minigraph.core import numbering, shrink, trial
 from minigraph.core.builder import Builder, Tensor
-from minigraph.core.equivalence import Opaque, verify
+from minigraph.core.equivalence import verify
 from minigraph.core.exact import Unknown
 from minigraph.core.initial import Constant
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS, Literal
+from minigraph.core.sites import Opaque
 
 EPS = 1e-5
 
@@ -337,6 +338,34 @@ def test_a_threshold_that_few_numbers_reach():
     report = compared(lambda net: make(net, mg.relu6), lambda net: make(net, mg.relu))
     assert not report
     assert "exact numbers" in report.why
+
+
+def test_what_differs_only_where_numbers_are_equal():
+    """x < 0 and x <= 0 agree on all random floats; exact numbers are drawn from so few that some are 0."""
+
+    def make(net: Builder, op: Callable) -> Tensor:
+        x = net.input("x", ("N", 3))
+        return mg.where(op(x, 0.0), 0.0, mg.exp(x))
+
+    report = compared(lambda net: make(net, mg.less), lambda net: make(net, mg.less_equal))
+    assert not report
+    same = compared(
+        lambda net: make(net, mg.less_equal), lambda net: make(net, lambda x, y: mg.logical_not(mg.less(y, x)))
+    )
+    assert same.same
+    assert [found.numbers for found in same.proved] == ["fractions"]
+
+
+def test_what_an_optimizer_adds_to_a_small_number_is_seen():
+    step = mg.training_step(networks.mlp(4, size=4, widths=(6, 5)), "loss", mg.optim.Adam(0.01))
+    adds = [n for n in step.nodes if n.op.name == "add" and n.name.startswith("optimizer.classifier.weight")]
+
+    def without(node: Node, inputs: Sequence[Tensor]) -> Any:
+        return mg.reshape(inputs[0], node.outputs[0].type.shape) if node is adds[-1] else None
+
+    report = verify(step, rewritten(step, without))
+    assert not report
+    assert "update of classifier.weight" in report.why
 
 
 def called(graph: Graph, op: str, name: str) -> Graph:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,36 +26,17 @@ from minigraph.core import proof, trial
 from minigraph.core.collector import paused
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.evaluate import apply
-from minigraph.core.exact import Modular, Number, Outside, Rational
-from minigraph.core.ir import FLOATS, Graph, Type, Value, needed
+from minigraph.core.exact import Outside
+from minigraph.core.ir import Graph, Type, Value, needed
 from minigraph.core.numbering import Cone, Numbering, alike, cone, site
-from minigraph.core.op import Literal, Sample
-from minigraph.core.scalar import Scalar, var
-from minigraph.core.shrink import cost, shrunken
+from minigraph.core.shrink import cost
+from minigraph.core.sites import Outcome, prove
 
-BUDGET = 100_000  # operations of one run in exact numbers, at about 2 µs: a fifth of a second
-REPEATED = 6_000  # where a proof takes many runs, or fractions, which are ten times slower
-HIDDEN = 16.0  # ops that are no expressions may compare with numbers up to this
 MANY = 400  # nodes in a cone that is still worth a try
 MORE = 24  # trials where something could not be proved, in so many operations and with these deviations of the inputs
 MORE_OPERATIONS = 10**10
 MORE_SCALES = (1.0, 8.0, 0.1)
 TRIALS = ((trial.BATCH, 1.0), (trial.BATCH + 2, 8.0))  # sizes of the batch, and deviations of the inputs
-
-
-class Opaque(Modular):
-    """Modular numbers in which a square root is an unknown function, too: one exists for each number.
-
-    What is equal for any function in its place is equal for the root.
-    """
-
-    __slots__ = ()
-
-    def _root(self) -> int:
-        return int(self._unknown("sqrt"))
-
-
-KINDS = {Opaque: "numbers modulo 2^61 - 1", Modular: "numbers modulo 2^61 - 1", Rational: "fractions"}
 
 
 @dataclass(frozen=True)
@@ -320,21 +301,6 @@ def _same_constants(before: Graph, after: Graph) -> dict[Value, tuple[Value, np.
     return found
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What came of a claim: a proof, in these numbers and with these inputs, a counterexample, or neither, and why."""
-
-    numbers: str = ""
-    inputs: tuple[Value, ...] = ()
-    shrunken: bool = False
-    false: bool = False
-    why: str = ""
-
-    @property
-    def proved(self) -> bool:
-        return bool(self.numbers)
-
-
 class _Proof:
     """The claims about one pair of graphs, in the order of the graph after.
 
@@ -356,7 +322,7 @@ class _Proof:
         self.resolved: dict[int, int] = {}  # a number of `after` -> the one of `before` that it was found to be
         self.proved: list[Proved] = []
         self.checked: list[Checked] = []
-        self._outcomes: dict[object, _Outcome] = {}  # of sites that look alike
+        self._outcomes: dict[object, Outcome] = {}  # of sites that look alike
         self._named: dict[str, Value] = {}
         self._printed: dict[object, Value] = {}
         for node in run.before.nodes:
@@ -411,7 +377,7 @@ class _Proof:
                 return self.old[printed]
         return number
 
-    def _note(self, name: str, outcome: _Outcome) -> None:
+    def _note(self, name: str, outcome: Outcome) -> None:
         if outcome.proved:
             shapes = tuple(trial.shape_text(value) for value in outcome.inputs)
             self.proved.append(Proved(name, outcome.numbers, shapes, outcome.shrunken))
@@ -426,16 +392,17 @@ class _Proof:
     def _agree(self, one: Value, other: Value) -> bool:
         return trial.agree(self.prints[one], self.prints[other])
 
-    def _decide(self, name: str, one: int, other: int) -> _Outcome:
+    def _decide(self, name: str, one: int, other: int) -> Outcome:
         """Whether two numbers are equal, from cones that reach further and further down."""
         why = ""
-        for before, after in self._cones(one, other):
+        pairs = list(self._cones(one, other))
+        for thorough, (before, after) in itertools.product((False, True), pairs):
             whole = all(self.numbering.formulas[n].node is None for n in before.cuts | after.cuts)
-            outcome = self._compare(before, after, whole)
+            outcome = self._compare(before, after, thorough, whole)
             if outcome.proved or outcome.false:
                 return outcome
-            why = why or outcome.why
-        return _Outcome(why=why or "the part of the graph that it would have to be proved with is too large")
+            why = outcome.why if thorough and not why else why
+        return Outcome(why=why or "the part of the graph that it would have to be proved with is too large")
 
     def _cones(self, one: int, other: int) -> Iterator[tuple[Cone, Cone]]:
         """Pairs of cones that reach further and further down.
@@ -478,122 +445,13 @@ class _Proof:
         formula = self.numbering.formulas[number]
         return formula.constant and formula.value.type.size == 1
 
-    def _compare(self, before: Cone, after: Cone, whole: bool) -> _Outcome:
+    def _compare(self, before: Cone, after: Cone, thorough: bool, whole: bool) -> Outcome:
         one, other, leaves = site(self.numbering, before, after)
         positive = frozenset(name for name, number in leaves.items() if self.numbering.positive(number))
-        key = alike((one, other)), tuple(v.name in positive for v in one.inputs), whole
+        key = alike((one, other)), tuple(v.name in positive for v in one.inputs), thorough, whole
         if key not in self._outcomes:
-            self._outcomes[key] = prove(one, other, positive, whole and self.free)
+            self._outcomes[key] = prove(one, other, positive, thorough, whole and self.free)
         outcome = self._outcomes[key]
         # of sites that look alike, each with the names that it has
         inputs = tuple(Value(small.type, v.name) for small, v in zip(outcome.inputs, one.inputs))
         return replace(outcome, inputs=inputs)
-
-
-def prove(before: Graph, after: Graph, positive: Iterable[str], refutable: bool) -> _Outcome:
-    """Whether two graphs of the same inputs give the same "y", whatever the inputs are; `positive` ones are above 0.
-
-    refutable: whether a counterexample at the real shapes counts, if it is one in float64 as well: exact numbers also
-    tell 0.1 * 0.3 from the constant 0.03.
-    """
-    why = ""
-    positive = frozenset(positive)
-    # one run first, in which roots are unknown and there is no order; then what needs many runs, and smaller shapes
-    for budget, several in ((BUDGET, False), (REPEATED, True)):
-        for pair in itertools.islice(shrunken(before, after, budget), 3):
-            real = pair[0] is before
-            try:
-                kind = _prove_same(*pair, positive, several)
-            except proof.Refuted:
-                shapes = ", ".join(trial.shape_text(v) for v in pair[0].inputs)
-                if several and real and refutable and _differ(before, after, positive):
-                    return _Outcome(false=True, why=f"in exact numbers and in float64, of {shapes}")
-                why = why or f"exact numbers differ where {shapes} are free to be anything"
-            except Outside as error:
-                why = why or f"exact numbers cannot compute it: {error}"
-            except GraphError as error:
-                why = f"exact numbers cannot compute it: {str(error).splitlines()[0]}" if several else why
-            else:
-                return _Outcome(KINDS[kind], pair[0].inputs, not real)
-    operations = cost(before) + cost(after)
-    return _Outcome(why=why or f"it takes {operations:,} operations, and no smaller shapes were found that fit")
-
-
-def _prove_same(before: Graph, after: Graph, positive: frozenset[str], several: bool) -> type[Number]:
-    samples = _samples(before, after, positive)
-    draws = 1 if all(v.type.is_float for v in before.inputs) else proof.ORDERED_DRAWS  # labels and masks have cases
-    if not several:
-        return proof.prove_same(before, after, samples, ((Opaque, draws),))
-    try:
-        return proof.prove_same(before, after, samples, ((Modular, draws),))
-    except GraphError:  # order is needed
-        for ranges in _ranges(samples, _scales(before, after)):
-            proof.prove_same(before, after, ranges, ((Rational, proof.ORDERED_DRAWS),))
-        return Rational
-
-
-def _ranges(samples: dict[str, Sample], scales: tuple[float, ...]) -> Iterator[dict[str, Sample]]:
-    """The samples; with each input at a scale of its own, twice; and with all at the largest."""
-    rng = np.random.default_rng(0)
-    for which in (lambda: 0, lambda: rng.integers(len(scales)), lambda: rng.integers(len(scales)), lambda: -1):
-        found = {name: (sample, 1.0 if sample.dtype else scales[which()]) for name, sample in samples.items()}
-        yield {name: replace(s, low=s.low * scale, high=s.high * scale) for name, (s, scale) in found.items()}
-
-
-def _samples(before: Graph, after: Graph, positive: frozenset[str]) -> dict[str, Sample]:
-    samples = {}
-    for value, twin in zip(before.inputs, after.inputs, strict=True):
-        shape: tuple[int, ...] = value.type.shape  # type: ignore[assignment]
-        if value.type.is_float:
-            samples[value.name] = Sample(shape, low=0.1 if value.name in positive else -2.0)
-        else:
-            high = min(trial.limit(graph, v) for graph, v in ((before, value), (after, twin)))
-            samples[value.name] = Sample(shape, value.type.dtype, 0, high)
-    return samples
-
-
-def _scales(*graphs: Graph) -> tuple[float, ...]:
-    """How large numbers are drawn where there is an order: some reach beyond every threshold.
-
-    relu6(x / 1000) is relu(x / 1000) up to 6000, which is the largest constant over the smallest.
-    """
-    found = [1.0, HIDDEN]
-    for node in (node for graph in graphs for node in graph.nodes):
-        for attribute in node.attrs.values():
-            if isinstance(attribute, float):
-                found.append(abs(attribute))
-            elif isinstance(attribute, Literal) and attribute.array.dtype.name in FLOATS:
-                found.extend(np.abs(attribute.array.reshape(-1)[:1000]).tolist())
-        if node.op.expression is not None:
-            found.extend(_numbers(node.op.expression(*map(var, map(str, range(len(node.inputs)))), **node.attrs)))
-    constants = [c for c in found if 1e-12 < c < 1e12]
-    reach = max(constants) / min(constants)
-    return 1.0, math.sqrt(reach), reach
-
-
-def _numbers(expression: object) -> Iterator[float]:
-    """The sizes of the constants in an expression."""
-    if isinstance(expression, Scalar):
-        for argument in expression.args:
-            if isinstance(argument, (int, float)) and expression.op == "const":
-                yield abs(float(argument))
-            yield from _numbers(argument)
-
-
-def _differ(before: Graph, after: Graph, positive: frozenset[str]) -> bool:
-    """Whether two graphs differ in float64, beyond rounding, on some of several draws."""
-    samples, rng = _samples(before, after, positive), np.random.default_rng(0)
-    one, other = trial.in_float64(before), trial.in_float64(after)
-    for scale in _scales(before, after) * proof.ORDERED_DRAWS:
-        arrays = {
-            v.name: proof.concrete(samples[v.name], v.type.dtype, rng) * (scale if v.type.is_float else 1)
-            for v in one.inputs
-        }
-        arrays = {v.name: arrays[v.name].astype(v.type.dtype) for v in one.inputs}
-        try:
-            a, b = trial.run(one, arrays)[one.outputs["y"]], trial.run(other, arrays)[other.outputs["y"]]
-        except (GraphError, Outside):
-            continue
-        if trial.difference(a, b) > trial.Tolerance.RELATIVE:
-            return True
-    return False
