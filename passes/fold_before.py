@@ -47,8 +47,9 @@ def chosen_weight(match: Match) -> Weight:
     """The frozen weight of the node that makes y whose output channels are those of s; else the first of them."""
     node = maker(match)
     fixed = [weight for weight in weights(node) if match.walk.is_frozen(node.inputs[weight.index])]
-    fits = [weight for weight in fixed if is_along(match["s"].type, match["y"].type, weight.axis)]
-    return (fits or fixed or list(weights(node)))[0]
+    found = fixed or list(weights(node))
+    fits = [weight for weight in found if is_along(match["s"].type, match["y"].type, weight.axis)]
+    return (fits or found)[0]
 
 
 def into_weight(match: Match, y: Tensor, s: Tensor) -> Tensor:

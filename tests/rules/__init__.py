@@ -13,14 +13,14 @@
 `build` gets an empty builder and returns the outputs by name; `net.update` makes updates. Floats of inputs and state
 are drawn between -2 and 2, variances above 0; `ranges` says otherwise, by name: {"s": (0.1, 2)}. Both the numbers that
 the rule may ask for and those of the proof are drawn so, the latter as fractions then, since numbers modulo a prime
-have no order.
+have no order. A range of one number makes a constant of it.
 
 tests/test_rules.py says what is held of each case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,11 +29,11 @@ import numpy as np
 import minigraph as mg
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.errors import GraphError
-from minigraph.core.exact import Rational
+from minigraph.core.exact import Modular, Rational
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS, REQUIRED, Sample
 from minigraph.core.pipeline import with_own_names
-from minigraph.core.proof import KINDS, ORDERED_DRAWS, Kinds, gradient_graph, prove_same
+from minigraph.core.proof import ORDERED_DRAWS, Kinds, gradient_graph, prove_same
 from minigraph.core.text import attribute
 
 Build = Callable[[Builder], Mapping[str, Tensor]]
@@ -41,7 +41,6 @@ Ranges = Mapping[str, tuple[float, float]]
 
 WHOLE = 3  # whole numbers are drawn below this
 SYMBOL = 2  # what a symbol stands for in proofs
-ORDERED: Kinds = ((Rational, ORDERED_DRAWS),)
 
 
 @dataclass(frozen=True)
@@ -129,19 +128,29 @@ def _told(node: Node) -> Mapping[str, Any]:
 # proofs
 
 
-def prove(before: Graph, after: Graph, ranges: Ranges, ordered: bool = False, gradients: bool = True) -> None:
+def prove(
+    before: Graph,
+    after: Graph,
+    ranges: Ranges,
+    ordered: bool = False,
+    gradients: bool = True,
+    draws: int = ORDERED_DRAWS,
+) -> None:
     """Raise Refuted unless outputs, updates and all gradients are the same, exactly.
 
-    Gradients are those of every output and every update, with respect to every input and state. ordered: whether the
-    ranges matter, as where `after` rests on facts.
+    Gradients are those of every output and every update, with respect to every input and state; but not to one that
+    has a single number for its range: what holds at that number alone says nothing of the slope there.
+    ordered: whether the ranges matter, as where `after` rests on facts. draws: how often fractions are drawn.
     """
-    kinds = ORDERED if ordered else KINDS
+    kinds: Kinds = ((Rational, draws),) if ordered else ((Modular, 1), (Rational, draws))
     one, other = opened(before, before), opened(after, before)
     samples = {value.name: _sample(value, ranges) for value in one.inputs}
     prove_same(one, other, samples, kinds)
     if gradients and any(value.type.is_float for value in one.outputs.values()):
-        backward, seeds = gradient_graph(one)
-        prove_same(*_all_named(backward, gradient_graph(other)[0]), {**samples, **seeds}, kinds)
+        fixed = {f"gradient.{name}" for name, (low, high) in ranges.items() if low == high}
+        (backward, seeds), (backward_after, _) = gradient_graph(one), gradient_graph(other)
+        pair = _all_named(_without(backward, fixed), _without(backward_after, fixed))
+        prove_same(*pair, {**samples, **seeds}, kinds)
 
 
 def _sample(value: Value, ranges: Ranges) -> Sample:
@@ -159,8 +168,35 @@ def opened(graph: Graph, of: Graph) -> Graph:
     inputs = {value.name: value for value in graph.inputs}
     given = [inputs.get(value.name, value) for value in of.inputs]
     updates = {f"update.{old.name}": new for old, new in graph.updates.items()}
-    free = Graph(graph.name, (*given, *state), (), graph.nodes, {**graph.outputs, **updates})
+    eps = {n.inputs[4].name: n.attrs["eps"] for n in of.nodes if n.op is OPS["batch_norm_inference"]}
+    roots = {v: _root(v, eps[v.name]) for v in state if v.name in eps}
+    nodes = tuple(node for _, made in roots.values() for node in made) + graph.nodes
+    state = [roots[v][0] if v in roots else v for v in state]
+    free = Graph(graph.name, (*given, *state), (), nodes, {**graph.outputs, **updates})
     return free.bind(**dict.fromkeys(free.symbols, SYMBOL))
+
+
+def _root(var: Value, eps: float) -> tuple[Value, tuple[Node, ...]]:
+    """Free numbers r in place of a variance v, and the nodes of v = r·r − ε: √(v + ε) is then a number that is there.
+
+    Else every channel's variance would have to be drawn until all have a root.
+    """
+    root, square, constant = (Value(var.type, var.name + end) for end in ("", ".square", ".eps"))
+    made = (
+        Node(OPS["mul"], (root, root), (square,), {}, square.name),
+        _filled(constant, eps),
+        Node(OPS["sub"], (square, constant), (var,), {}, var.name),
+    )
+    return root, made
+
+
+def _filled(value: Value, number: float) -> Node:
+    attrs = {"value": number, "shape": value.type.shape, "dtype": value.type.dtype}
+    return Node(OPS["fill"], (), (value,), attrs, value.name)
+
+
+def _without(graph: Graph, names: Collection[str]) -> Graph:
+    return replace(graph, outputs={name: value for name, value in graph.outputs.items() if name not in names})
 
 
 def _all_named(one: Graph, other: Graph) -> tuple[Graph, Graph]:
@@ -170,10 +206,6 @@ def _all_named(one: Graph, other: Graph) -> tuple[Graph, Graph]:
 
 
 def _with_zeros(graph: Graph, names: Mapping[str, Value]) -> Graph:
-    net = Builder.extending(graph)
-    outputs = {name: net.tensor(name) for name in graph.outputs}
-    for name, value in names.items():
-        if name not in outputs:
-            attrs = {"value": 0.0, "shape": value.type.shape, "dtype": value.type.dtype}
-            outputs[name] = net.emit(OPS["fill"], (), attrs)[0]
-    return replace(net.build(outputs), inputs=graph.inputs)
+    more = {name: Value(value.type, name) for name, value in names.items() if name not in graph.outputs}
+    zeros = tuple(_filled(value, 0.0) for value in more.values())
+    return replace(graph, nodes=(*graph.nodes, *zeros), outputs={**graph.outputs, **more})
