@@ -28,7 +28,7 @@ from tqdm import tqdm
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph
 from minigraph.core.state import State
-from minigraph.driver import Program
+from minigraph.driver.program import Program
 from minigraph.tools import checkpoint as checkpoints
 from minigraph.tools.checkpoint import Progress
 from minigraph.tools.data import Augment, Batch, Batches, form

@@ -20,7 +20,7 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.state import State
-from minigraph.driver import compile
+from minigraph.driver.program import compile
 from minigraph.ops.activation import relu6
 from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, other_axes
 from minigraph.ops.constant import count_along

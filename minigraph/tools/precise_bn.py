@@ -8,7 +8,7 @@ from typing import Any
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph
 from minigraph.core.state import State
-from minigraph.driver import compile
+from minigraph.driver.program import compile
 from minigraph.passes.precise_statistics import precise_statistics
 
 

@@ -25,7 +25,7 @@ from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, Type
 from minigraph.core.parse import parse
 from minigraph.core.state import State
-from minigraph.driver import MADE
+from minigraph.driver.given import MADE
 
 VERSION, GRAPH, DIGEST, KEY = 1, "graph", "sha256", "minigraph"
 ENDING = ".safetensors"

@@ -1,1 +1,0 @@
-../../minigraph/driver.py

@@ -1,0 +1,137 @@
+"""Graphs made of a model: the step that trains it, and the graph that answers.
+
+step = training_step(model, loss="loss", optimizer=Adam(1e-3))
+answer = inference(model, outputs=["logits"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from minigraph.core.autodiff import gradient
+from minigraph.core.builder import Builder, Tensor
+from minigraph.core.collector import paused
+from minigraph.core.errors import expect
+from minigraph.core.ir import Graph, needed
+from minigraph.core.pipeline import run
+from minigraph.nn import optim
+from minigraph.passes.freeze import freeze
+from minigraph.passes.pipelines import BEFORE_AUTODIFF
+
+Patterns = str | Sequence[str]
+
+
+@paused()
+def training_step(
+    model: Graph,
+    loss: str,
+    optimizer: optim.Optimizer,
+    *,
+    trainable: Patterns = "*",
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    outputs: Iterable[str] | None = None,
+    without: Collection[str] = (),
+) -> Graph:
+    """The whole step as one graph: forward, loss, backward, running statistics, and the optimizer's updates.
+
+    Biases and βs that a batch norm takes off again have no effect on the loss: they stay as they are, without gradient
+    and slot.
+
+    loss: the output that is made smaller, a float scalar.
+    trainable: patterns over names of parameters ("*", "head.*"); one that begins with "!" takes out again. The others
+        get no gradient and no slot.
+    clip_norm: gradients are scaled down together where their joint norm is above it.
+    accumulate: so many runs make one step of the optimizer, with the mean of their gradients. A batch norm normalizes
+        each of these batches by itself: accumulation does not make its batch larger.
+    outputs: what a step returns; all outputs of the model by default.
+    without: names of passes of BEFORE_AUTODIFF to leave out.
+    """
+    expect(isinstance(optimizer, optim.Optimizer), "the optimizer is one such as optim.Adam(1e-3), not {!r}", optimizer)
+    expect(
+        loss in model.outputs,
+        "there is no output {!r} to be made smaller; there are {}",
+        loss,
+        ", ".join(model.outputs),
+    )
+    expect(isinstance(accumulate, int) and accumulate >= 1, "accumulate is a number of 1 or more, not {!r}", accumulate)
+    builder = Builder.extending(model)
+    chosen = _chosen(builder.parameters, trainable)
+    expect("optimizer.step" not in model.variables, "{!r} is a training step already", model.name)
+    _check_reached(builder, loss, chosen)
+    builder, chosen = _without_redundant(model, loss, chosen, without)
+    gradients = gradient(builder.tensor(loss), chosen)
+    with optim.updating(builder):
+        if accumulate > 1:
+            gradients, last = optim.accumulate(builder, chosen, gradients, accumulate)
+        if clip_norm is not None:
+            gradients = optim.clip_by_norm(gradients, clip_norm)
+        before = builder.updates
+        optimizer.apply(builder, chosen, gradients)
+        if accumulate > 1:
+            optim.only_if(builder, last, before)
+    expect(not isinstance(outputs, str), "outputs is a list of names, not {!r}", outputs)
+    names = list(model.outputs if outputs is None else outputs)
+    return builder.build({name: builder.tensor(name) for name in names})
+
+
+def _chosen(parameters: Sequence[Tensor], patterns: Patterns) -> list[Tensor]:
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    if patterns and all(pattern.startswith("!") for pattern in patterns):
+        patterns.insert(0, "*")
+    chosen: dict[str, Tensor] = {}
+    for pattern in patterns:
+        named = [p for p in parameters if fnmatchcase(p.name, pattern.removeprefix("!"))]
+        expect(
+            named,
+            "no parameter is called like {!r}; there are {}",
+            pattern,
+            ", ".join(p.name for p in parameters) or "none",
+        )
+        for parameter in named:
+            if pattern.startswith("!"):
+                chosen.pop(parameter.name, None)
+            else:
+                chosen[parameter.name] = parameter
+    expect(chosen, "nothing is trainable")
+    return [p for p in parameters if p.name in chosen]
+
+
+def _check_reached(builder: Builder, loss: str, parameters: Sequence[Tensor]) -> None:
+    """Raise GraphError for parameters that the loss does not depend on."""
+    value = builder.tensor(loss).value
+    expect(value.type.is_float, "{!r} has no gradient: it is not a float but {}", loss, value.type)
+    _, live = needed(builder.nodes, [value])
+    idle = [p.name for p in parameters if p.value not in live]
+    expect(
+        not idle,
+        "{!r} does not depend on {}; leave them out with trainable=[{}]",
+        loss,
+        ", ".join(idle),
+        ", ".join(f'"!{name}"' for name in idle),
+    )
+
+
+def _without_redundant(
+    model: Graph, loss: str, parameters: Sequence[Tensor], without: Collection[str]
+) -> tuple[Builder, list[Tensor]]:
+    """The model after BEFORE_AUTODIFF, with all of its state, and those of the parameters that still have an effect."""
+    builder = Builder.extending(replace(run(BEFORE_AUTODIFF, model, without=without).graph, state=model.state))
+    _, live = needed(builder.nodes, [builder.tensor(loss).value])
+    chosen = [builder.tensor(p.name) for p in parameters if p.value in live]
+    expect(
+        chosen,
+        "nothing is trainable: a batch norm takes off again what {} add",
+        ", ".join(p.name for p in parameters),
+    )
+    return builder, chosen
+
+
+def inference(model: Graph, outputs: Iterable[str] | None = None) -> Graph:
+    """The graph that answers: batch norm with running statistics, no dropout, no updates, and only what `outputs` need.
+
+    With outputs=["loss"] it is the evaluation loss, which leaves the running statistics alone.
+    """
+    return freeze(model.prune(outputs))
