@@ -285,19 +285,19 @@ def _same_constants(before: Graph, after: Graph) -> dict[Value, tuple[Value, np.
 
     A constant that is computed beforehand is rounded; in its own dtype the last bit may differ.
     """
-    known: dict[Type, list[tuple[Value, np.ndarray]]] = {}
+    known: dict[Type, dict[bytes, tuple[Value, np.ndarray]]] = {}
     for value, array in _constants(before).items():
-        known.setdefault(value.type, []).append((value, array))
+        known.setdefault(value.type, {}).setdefault(array.tobytes(), (value, array))
     found = {}
     for value, array in _constants(after).items():
-        off = 2 * float(np.finfo(value.type.dtype).eps) if value.type.is_float else 0.0
-        # the same number first: among near ones, the nearest
-        for allowed in (0.0, off):
-            near = (p for p in known.get(value.type, ()) if np.allclose(p[1], array, allowed, 0.0, equal_nan=True))
-            match = next(near, None)
-            if match is not None:
-                found[value] = match
-                break
+        twins = known.get(value.type, {})
+        match = twins.get(array.tobytes())
+        if match is None and value.type.is_float:
+            off = 2 * float(np.finfo(value.type.dtype).eps)
+            near = (p for p in twins.values() if np.allclose(p[1], array, off, 0.0, equal_nan=True))
+            match = next((p for p in near if np.array_equal(np.signbit(p[1]), np.signbit(array))), None)
+        if match is not None:
+            found[value] = match
     return found
 
 
@@ -308,13 +308,8 @@ class _Proof:
     """
 
     def __init__(self, run: _Run, free: bool):
-        self.before, self.after, self.prints, self.constants, self.free = (
-            run.before,
-            run.after,
-            run.prints,
-            run.constants,
-            free,
-        )
+        self.before, self.after, self.free = run.before, run.after, free
+        self.prints, self.constants = run.prints, run.constants
         self.numbering = Numbering()
         self.old = self.numbering.all(run.before)
         self.fresh = len(self.numbering.formulas)  # numbers from here on are formulas that only `after` has
