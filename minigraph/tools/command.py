@@ -19,11 +19,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minigraph import driver
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, needed
 from minigraph.core.pipeline import Optimized, Pass, Pipeline
 from minigraph.core.state import State
+from minigraph.driver.optimize import optimize as run_passes
+from minigraph.driver.program import compile
+from minigraph.driver.step import inference
 from minigraph.tools.saved import ENDING, load, save
 
 DEMO = "out/digits/digits.safetensors"
@@ -131,7 +133,7 @@ def run(options: argparse.Namespace) -> None:
 
     graph, state = _with_state(options.file)
     graph = graph.prune(options.outputs, updates=False)
-    outputs = driver.compile(graph, state, options.backend)(**_inputs(graph, options))
+    outputs = compile(graph, state, options.backend)(**_inputs(graph, options))
     if options.output is None:
         width = max(map(len, outputs), default=0)
         for name, array in outputs.items():
@@ -196,11 +198,11 @@ def _optimized(options: argparse.Namespace) -> tuple[Optimized, State | None]:
     if options.training:
         expect(graph.updates, "{!r} has no updates, it is no training step: leave out --training", graph.name)
     else:
-        answering = driver.inference(graph)
+        answering = inference(graph)
         if str(answering) != str(graph):
             print("for inference: running statistics, no dropout, no updates (--training keeps them)\n")
         graph = answering
-    return driver.optimize(graph, state, pipeline=_pipeline(options), without=options.without), state
+    return run_passes(graph, state, pipeline=_pipeline(options), without=options.without), state
 
 
 def _pipeline(options: argparse.Namespace) -> Pipeline | None:
