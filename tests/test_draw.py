@@ -162,6 +162,28 @@ def test_shared_weights_are_two_uses():
     assert sketch(graph).notes["forward3"] == {"linear1.weight": None, "linear1.bias": None}
 
 
+SIDE = """graph "side"
+input x: float32[N, 4]
+parameter a.w: float32[4] = Constant(value=1.0)
+parameter a.b: float32[4] = Constant(value=1.0)
+statistic s: float32[4] = Constant(value=0.0)
+a.mul: float32[4] = mul(a.b, a.w)   @ forward a
+a.add: float32[4] = add(a.mul, a.b)   @ forward a
+a.mul2: float32[N, 4] = mul(x, a.w)   @ forward a
+s.add: float32[4] = add(s, a.add)   @ statistic a
+relu: float32[N, 4] = relu(a.mul2)   @ forward -
+output y = relu
+update s <- s.add
+"""
+
+
+def test_what_is_computed_for_statistics_alone_is_no_layer():
+    whole = outline(mg.parse(SIDE))
+    assert [layer.name for layer in whole.layers] == ["a", "relu"]
+    assert [node.name for node in whole.layers[0].nodes["forward"]] == ["a.mul", "a.add", "a.mul2"]
+    assert [node.name for node in whole.layers[0].nodes["statistic"]] == ["s.add"]
+
+
 # repeats
 
 

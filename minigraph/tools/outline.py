@@ -167,18 +167,20 @@ def _forward(graph: Graph, early: Set[Node]) -> dict[Node, Layer]:
             before = graph.producer.get(value)
             if before in root and node.origin.scope in owning and before.origin.scope == node.origin.scope:
                 root[find(node)] = find(before)
-    outputs = set(graph.outputs.values())
-    main: dict[str, Node] = {}  # of each scope the first node whose value goes on
-    aside = []
+    outputs, goes_on = set(graph.outputs.values()), set()
     for node in forward:
-        read = {reader.origin.role for value in node.outputs for reader in graph.readers.get(value, ())}
-        if "forward" in read or not outputs.isdisjoint(node.outputs):
-            main.setdefault(node.origin.scope, node)
-        elif node.origin.scope in owning:
-            aside.append(node)
-    for node in aside:
-        if node.origin.scope in main:
-            root[find(node)] = find(main[node.origin.scope])
+        readers = [reader for value in node.outputs for reader in graph.readers.get(value, ())]
+        others = any(reader in root and find(reader) is not find(node) for reader in readers)
+        if others or not outputs.isdisjoint(node.outputs):
+            goes_on.add(find(node))
+    main: dict[str, Node] = {}
+    for node in forward:
+        if find(node) in goes_on:
+            main.setdefault(node.origin.scope, find(node))
+    for node in forward:
+        scope = node.origin.scope
+        if find(node) not in goes_on and scope in owning and scope in main:
+            root[find(node)] = main[scope]
     layers: dict[Node, Layer] = {}
     for node in forward:
         scope, first = node.origin.scope, find(node)
