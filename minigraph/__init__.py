@@ -29,8 +29,7 @@ from minigraph.core.ir import Graph, Node, Type, Value
 from minigraph.core.op import OPS, Example, Op
 from minigraph.core.parse import parse
 from minigraph.core.state import State
-from minigraph.driver.optimize import optimize
-from minigraph.driver.program import Program, compile
+from minigraph.driver.program import Program, compile, optimize
 from minigraph.driver.step import inference, training_step
 from minigraph.nn import init, layers, optim
 from minigraph.nn.compose import residual, sequential

@@ -465,7 +465,7 @@ def test_optimize_writes_nothing_that_is_refuted(answering, passes, refuses, cap
         (["--pass", "my_passes:NUMBER"], "my_passes:NUMBER is no pass"),
         (["--pass", "my_passes:fails"], "the pass fails gives a Graph, not a NoneType"),
         (["--pipeline", "my_passes:once"], "my_passes:once is no pipeline"),
-        (["--pipeline", "my_passes:MINE", "--without", "twice"], "there is no pass 'twice'; there are once, keep"),
+        (["--pipeline", "my_passes:MINE", "--without", "twice"], "there is no pass or rule 'twice'; there are once, keep"),
         (["--training"], "'net' has no updates, it is no training step"),
     ],
 )

@@ -18,13 +18,35 @@ from minigraph.backends.numpy import Executable
 from minigraph.core.errors import expect
 from minigraph.core.frozen import split
 from minigraph.core.ir import Graph
-from minigraph.core.pipeline import Optimized, Pipeline, report
+from minigraph.core.pipeline import Hook, Optimized, Pipeline, debugging, report, run
 from minigraph.core.state import State
 from minigraph.driver.finite import first_not_finite
 from minigraph.driver.given import array_of, complete, solve, type_of
-from minigraph.driver.optimize import optimize
+from minigraph.passes.pipelines import INFERENCE, TRAINING
 
 BACKENDS = {"numpy": Executable}
+
+
+def optimize(
+    graph: Graph,
+    state: Mapping[str, np.ndarray] | None = None,
+    *,
+    pipeline: Pipeline | None = None,
+    without: Collection[str] = (),
+    hook: Hook | None = None,
+) -> Optimized:
+    """The graph after a pipeline of passes: its `graph`, and in `steps` what each pass did and why not more.
+
+    state: numbers that rules may ask for (whether all of a batch norm's scales are positive, say).
+    pipeline: passes, or functions from graph to graph. By default passes.pipelines.TRAINING for a graph with updates,
+        INFERENCE for others.
+    without: names of passes, or of single rules, to leave out. hook: called with each step when it is done.
+    """
+    expect(isinstance(graph, Graph), "optimize needs a Graph, not a {}", type(graph).__name__)
+    if pipeline is None:
+        pipeline = TRAINING if graph.updates else INFERENCE
+    hooks = [*([hook] if hook else []), *debugging(state)]
+    return run(pipeline, graph, state, without, hooks)
 
 
 def compile(

@@ -23,8 +23,8 @@ from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, needed
 from minigraph.core.pipeline import Optimized, Pass, Pipeline
 from minigraph.core.state import State
-from minigraph.driver.optimize import optimize as run_passes
 from minigraph.driver.program import compile
+from minigraph.driver.program import optimize as run_passes
 from minigraph.driver.step import inference
 from minigraph.tools.saved import ENDING, load, save
 
