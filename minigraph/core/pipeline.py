@@ -81,8 +81,9 @@ def run(
 ) -> Optimized:
     """The graph after these passes. The graph given, and the state, stay as they are.
 
-    A pass is a Pass, or a function from graph to graph, which goes by its name. state: the numbers that rules may ask
-    for. without: names of passes and of single rules to leave out. hooks: each is called with each step when it is done.
+    A pass is a Pass, or a function from graph to graph, which goes by its name.
+    state: the numbers that rules may ask for. without: names of passes and of single rules to leave out.
+    hooks: each is called with each step when it is done.
     """
     expect(not isinstance(without, str), "without is a list of names, not {!r}", without)
     passes = [p if isinstance(p, Pass) else Pass(p.__name__, (p.__doc__ or "").strip(), function=p) for p in pipeline]
