@@ -388,13 +388,17 @@ class _Proof:
         return trial.agree(self.prints[one], self.prints[other])
 
     def _decide(self, name: str, one: int, other: int) -> Outcome:
-        """Whether two numbers are equal, from cones that reach further and further down."""
-        why = ""
+        """Whether two numbers are equal, from cones that reach further and further down.
+
+        Where they differ if some numbers are equal, a longer cone makes such numbers rarer, and proves nothing.
+        """
+        why, ties = "", False
         pairs = list(self._cones(one, other))
         for thorough, (before, after) in itertools.product((False, True), pairs):
             whole = all(self.numbering.formulas[n].node is None for n in before.cuts | after.cuts)
             outcome = self._compare(before, after, thorough, whole)
-            if outcome.proved or outcome.false:
+            ties = ties or outcome.ties
+            if outcome.false or (outcome.proved and not ties):
                 return outcome
             why = outcome.why if thorough and not why else why
         return Outcome(why=why or "the part of the graph that it would have to be proved with is too large")

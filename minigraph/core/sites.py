@@ -63,6 +63,7 @@ class Outcome:
     inputs: tuple[Value, ...] = ()
     shrunken: bool = False
     false: bool = False
+    ties: bool = False  # a counterexample was found, but only among numbers of which some are equal
     why: str = ""
 
     @property
@@ -79,7 +80,7 @@ def prove(before: Graph, after: Graph, positive: Iterable[str], thorough: bool, 
     """
     if not thorough and (_discrete(before) or _discrete(after)):
         return Outcome()
-    why = ""
+    why, ties = "", False
     positive = frozenset(positive)
     for pair in itertools.islice(shrunken(before, after, REPEATED if thorough else BUDGET), 3):
         shapes = ", ".join(trial.shape_text(value) for value in pair[0].inputs)
@@ -89,14 +90,17 @@ def prove(before: Graph, after: Graph, positive: Iterable[str], thorough: bool, 
         except proof.Refuted as error:
             if thorough and real and refutable and _differ(before, after, positive):
                 return Outcome(false=True, why=f"in exact numbers and in float64, of {shapes}")
-            ties = " and some of them are equal" if str(error) == TIES else ""
-            why = why or f"exact numbers differ where {shapes} are free to be anything{ties}"
+            ties = ties or str(error) == TIES
+            equal = " and some of them are equal" if str(error) == TIES else ""
+            why = why or f"exact numbers differ where {shapes} are free to be anything{equal}"
         except (GraphError, Outside) as error:
             why = why or f"exact numbers cannot compute it: {str(error).splitlines()[0]}"
         else:
             return Outcome(KINDS[kind], pair[0].inputs, not real)
     operations = cost(before) + cost(after)
-    return Outcome(why=why or f"it takes {operations:,} operations, and no smaller shapes were found that fit")
+    return Outcome(
+        ties=ties, why=why or f"it takes {operations:,} operations, and no smaller shapes were found that fit"
+    )
 
 
 def _discrete(graph: Graph) -> bool:
