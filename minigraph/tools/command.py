@@ -386,7 +386,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_pipeline(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--training", action="store_true", help="keep the updates, and take the passes for training")
     parser.add_argument(
-        "--without", metavar="PASS", nargs="+", action="extend", default=[], help="leave out these passes"
+        "--without", metavar="NAME", nargs="+", action="extend", default=[], help="leave out these passes, or rules"
     )
     own = parser.add_mutually_exclusive_group()
     own.add_argument("--pipeline", metavar="MODULE:NAME", type=_place, help="a tuple of passes, for ours")
