@@ -27,7 +27,17 @@ from minigraph.ops.shape import concat
 from minigraph.passes.per_channel import meeting, varies, vector
 from minigraph.passes.reach import weights
 from minigraph.passes.scale_and_shift import cast_to
-from minigraph.passes.towards_norms import Shift, bias_above, is_still, past, past_concat, past_op, shift_of, stops
+from minigraph.passes.towards_norms import (
+    Shift,
+    bias_above,
+    is_still,
+    past,
+    past_concat,
+    past_op,
+    shift_of,
+    stops,
+    uneven,
+)
 
 # at the batch norm
 
@@ -223,7 +233,7 @@ def not_its_inputs(match: Match) -> str:
 
 
 def reaches_into_padding(match: Match) -> str:
-    return "" if the_weight(match).even else f"windows of {match.node.name} reach into padding"
+    return "" if the_weight(match).even else uneven(match.node)
 
 
 def bias_stays(match: Match) -> str:

@@ -14,6 +14,7 @@ from minigraph.core.op import Channels
 from minigraph.core.rewrite import Walk
 from minigraph.ops.batch_norm import batch_norm, batch_norm_inference
 from minigraph.ops.constant import count
+from minigraph.ops.conv import conv
 from minigraph.ops.norm import group_norm, layer_norm, local_response_norm, rms_norm
 from minigraph.ops.pointwise import add, div, mul, stop_gradient, sub
 from minigraph.ops.pool import avg_pool
@@ -163,8 +164,14 @@ def _past_weight(walk: Walk, node: Node, at: list[int], axis: int | None) -> str
         if at == [weight.data] and is_still(walk, node.inputs[weight.index]):
             if axis not in (None, weight.data_axis):
                 return f"its channels, axis {axis}, are not the input channels of {node.name}, axis {weight.data_axis}"
-            return weight.axis if weight.even else f"windows of {node.name} reach into padding"
+            return weight.axis if weight.even else uneven(node)
     return f"no factor of {node.name} ({node.op.name}) is frozen"
+
+
+def uneven(node: Node) -> str:
+    if node.op is conv:
+        return f"windows of {node.name} reach into padding"
+    return f"one shift comes out of {node.name} ({node.op.name}) as several"
 
 
 def bias_above(walk: Walk, value: Value) -> tuple[Value, Value, int | None] | None:

@@ -239,7 +239,7 @@ STAYS: dict[str, tuple[Build, str]] = {
     ),
     "transposed convolution": (
         lambda net: {"y": bn(layers.conv_transpose1d(conv(image(net)), 2, 2, bias=False))},
-        "windows of conv_transpose1.conv_transpose reach into padding",
+        "one shift comes out of conv_transpose1.conv_transpose (conv_transpose) as several",
     ),
     "also read": (also_read, "conv.add is also read by relu, and no shift passes through relu (relu)"),
     "an output": (lambda net: {"y": bn(biased := conv(image(net))), "z": biased}, "conv.add is output 'z'"),
