@@ -450,6 +450,19 @@ def test_without_dot_the_wheel_writes_svg(tmp_path, no_dot, suffix):
     assert b"linear1" in path.read_bytes()
 
 
+@pytest.mark.parametrize("dot_is_there", [True, False])
+def test_several_pictures_at_once_one_of_them_wrong(dot_is_there, tmp_path, monkeypatch):
+    if not dot_is_there:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    if rendering.can_render("svg"):
+        first, wrong, last = rendering.render_all(["digraph {first}", "digraph {", "digraph {last}"], 60)
+        assert isinstance(first, bytes)
+        assert "first" in words(first)
+        assert isinstance(wrong, mg.GraphError)
+        assert isinstance(last, bytes)
+        assert "last" in words(last)
+
+
 def test_dot_is_asked_for_the_format_of_the_suffix(tmp_path, monkeypatch):
     program(tmp_path, "import sys; open(sys.argv[3], 'w').write(sys.argv[1] + sys.stdin.read()[:7])")
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -11,7 +11,6 @@ import html
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from difflib import unified_diff
 from pathlib import Path
 from string import Template
@@ -25,7 +24,7 @@ from minigraph.tools.dot import dot
 from minigraph.tools.draw import before_and_after
 from minigraph.tools.labels import size_text
 from minigraph.tools.outline import count
-from minigraph.tools.render import INSTALL, can_render, render
+from minigraph.tools.render import INSTALL, can_render, render_all
 
 HERE = Path(__file__).parent
 SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
@@ -68,19 +67,12 @@ class _Pictures:
         return f'<div data-picture="{self._sources.setdefault(source, len(self._sources))}"></div>'
 
     def rendered(self, timeout: float) -> Iterable[str]:
-        """The elements to be moved to their places. Graphviz runs as processes, so threads draw side by side."""
+        """The elements to be moved to their places."""
         if not can_render("svg"):
             return []
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = list(pool.map(lambda source: _picture(source, timeout), self._sources))
-        return [f'<div id="picture{i}">{picture}</div>' for i, picture in enumerate(found)]
-
-
-def _picture(source: str, timeout: float) -> str:
-    try:
-        return _inline(render(source, "svg", timeout))
-    except GraphError as error:
-        return f"<p>{_escaped(error)}</p>"
+        found = render_all(list(self._sources), timeout)
+        shown = [f"<p>{_escaped(p)}</p>" if isinstance(p, GraphError) else _inline(p) for p in found]
+        return [f'<div id="picture{i}">{picture}</div>' for i, picture in enumerate(shown)]
 
 
 def _inline(picture: bytes) -> str:
