@@ -169,6 +169,7 @@ from minigraph.ops.softmax import log_softmax, softmax
 from minigraph.ops.tile import repeat, tile
 from minigraph.passes.freeze import freeze
 from minigraph.passes.precise_statistics import precise_statistics
+from minigraph.passes.without_biases import without_biases
 
 if TYPE_CHECKING:
     from minigraph.tools.doctor import doctor
@@ -395,4 +396,5 @@ __all__ = [
     "var",
     "verify",
     "where",
+    "without_biases",
 ]

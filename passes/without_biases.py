@@ -120,21 +120,20 @@ def _shifted_means(graph: Graph) -> tuple[dict[Value, list[Average]], dict[str, 
 
 
 def _chain(graph: Graph, state: Value, averages: Mapping[Value, Average]) -> tuple[list[Average], str]:
-    """The averages that take the state up, each going on from the one before; and who else reads what they make."""
+    """The averages that take a state up, each going on from the one before; and a sentence if others do, too."""
     chain: list[Average] = []
-    value = state
+    why, value = "", state
     while True:
-        following = [r for r in graph.readers.get(value, ()) if r.outputs[0] in averages and r.inputs[0] is value]
-        others = [r.name for r in graph.readers.get(value, ()) if r not in following]
+        readers = graph.readers.get(value, ())
+        following = [r for r in readers if r.outputs[0] in averages and r.inputs[0] is value]
+        others = [r.name for r in readers if r not in following] + [r.name for r in following[1:]]
         others += [f"output {name!r}" for name, output in graph.outputs.items() if output is value]
-        others += [
-            f"the update of {old.name}" for old, new in graph.updates.items() if new is value and old is not state
-        ]
-        if len(following) != 1 or others:
-            last = graph.updates.get(state) is value and not following
-            reader = " and ".join(others or [r.name for r in following])
-            return chain, "" if last and not others else f"{value.name} is also read by {reader}"
-        chain.append(averages[following[0].outputs[0]])
+        others += [f"the update of {s.name}" for s, v in graph.updates.items() if v is value and s is not state]
+        why = why or (f"{value.name} is also read by {' and '.join(others)}" if others else "")
+        chain += [averages[r.outputs[0]] for r in following]
+        if len(following) != 1:
+            ends = graph.updates.get(state) is value
+            return chain, why or ("" if ends else f"{state.name} does not become {value.name}")
         value = following[0].outputs[0]
 
 
