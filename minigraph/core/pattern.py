@@ -51,7 +51,7 @@ def values(names: str, where: Callable[[Any, Value], bool] | None = None) -> tup
     return tuple(Pattern(name, where=where) for name in names.split())
 
 
-Bound = dict[str, Any]  # by name: a Value, or the Node of a named op
+Bound = dict[Any, Any]  # by name: a Value, or the Node of an op; by itself where the pattern of an op has no name
 
 
 def matches(pattern: Pattern, node: Node, producer: Producer, context: Any) -> Iterator[Bound]:
@@ -60,7 +60,7 @@ def matches(pattern: Pattern, node: Node, producer: Producer, context: Any) -> I
         return
     for inputs in _orders(node, pattern):
         for bound in _all(pattern.inputs, inputs, producer, context, {}):
-            yield {**bound, pattern.name: node} if pattern.name else bound
+            yield {**bound, pattern.name or pattern: node}
 
 
 def _orders(node: Node, pattern: Pattern) -> Iterator[tuple[Value, ...]]:

@@ -23,6 +23,7 @@ from minigraph.core.op import Op
 from minigraph.core.pattern import Bound, Pattern, matches
 
 LIMIT = 100  # so often rules may fire for each node of a graph: those that undo each other would go on for ever
+MOST_SOURCES = 16  # are noted; in long chains, all that a node has come from would be as long as the chain
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,9 @@ def called(node: Node) -> str:
 
 
 def sources(nodes: Sequence[Node]) -> tuple[str, ...]:
-    """The names of the nodes of the user's graph that these come from."""
-    return tuple(dict.fromkeys(name for node in nodes for name in (node.origin.sources or (node.name,))))
+    """The names of the nodes of the user's graph that these come from: the first of them, where there are many."""
+    names = dict.fromkeys(name for node in nodes for name in (node.origin.sources or (node.name,)))
+    return tuple(names)[:MOST_SOURCES]
 
 
 @dataclass(frozen=True)
