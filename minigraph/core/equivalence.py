@@ -56,6 +56,9 @@ class Proved:
         return f"{self.name}: in {self.numbers}, of {', '.join(self.shapes) or 'constants'}{smaller}"
 
 
+SITES_TOLD = 5  # in a report; `proved` has all of them
+
+
 @dataclass(frozen=True)
 class Checked:
     """A value that agrees in float64 and could not be proved, and why."""
@@ -96,7 +99,9 @@ class Verification:
             return "the same function: both graphs compute the same by construction; nothing had to be proved"
         lines = ["the same function, as far as float64 shows:" if self.checked else "the same function:"]
         lines.append(f"  {_count(len(self.proved), 'site')} proved in exact numbers")
-        lines += [f"    {site}" for site in self.proved]
+        lines += [f"    {site}" for site in self.proved[:SITES_TOLD]]
+        if len(self.proved) > SITES_TOLD:
+            lines.append(f"    and {len(self.proved) - SITES_TOLD} more")
         if self.checked:
             lines.append(f"  {_count(len(self.checked), 'site')} only checked in float64")
             lines += [f"    {site}" for site in self.checked]
