@@ -4,7 +4,7 @@ They come out the same but for what another version of Graphviz places different
 that this leaves in out/, as Chromium draws it, from a folder in which it is:
 
     chromium --headless --hide-scrollbars --window-size=1400,1000 --screenshot=examples/pictures/resnet20_passes.png \
-        "file://$PWD/out/resnet20_passes.html#2"
+        "file://$PWD/out/resnet20_passes.html#3"
 """
 
 from pathlib import Path

@@ -9,7 +9,6 @@ Where two graphs are compared, each is such a page, and what only one of them ha
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -85,16 +84,13 @@ def check_expand(expand: Sequence[str], *graphs: Graph) -> None:
 
 
 def _page(title: str, marks: Mapping[Node, str] | None) -> graphviz.Digraph:
-    """A page with its title and, where graphs are compared, what the marks mean."""
-    label = _label(title) + "\\l"
-    if marks is not None:
-        cells = [f"<TD>{html.escape(_plain(title).replace('&amp;', '&'))}</TD>"]
-        for mark in (MARKS[word] for word in MARKS if word in marks.values()):
-            fill, line = mark.attributes["fillcolor"], mark.attributes["color"]
-            style = "rounded,dashed" if "dashed" in mark.attributes.get("style", "") else "rounded"
-            frame = f'BORDER="{mark.border}" STYLE="{style}" COLOR="{line}" BGCOLOR="{fill}" CELLPADDING="4"'
-            cells.append(f'<TD {frame}><FONT POINT-SIZE="9">{mark.sign} {mark.word}</FONT></TD>')
-        label = f'<<TABLE BORDER="0" CELLSPACING="8"><TR>{"".join(cells)}</TR></TABLE>>'
+    """A page with its title and, where graphs are compared, what the marks mean.
+
+    In words: the wheel's Graphviz has no labels with boxes in them.
+    """
+    found = set(marks.values()) if marks else set()
+    legend = ",   ".join(f"{mark.sign} {mark.word}" for word, mark in MARKS.items() if word in found)
+    label = "".join(f"{_label(line)}\\l" for line in (title, legend) if line)
     return graphviz.Digraph("minigraph", graph_attr={**GRAPH, "label": label}, node_attr=NODE, edge_attr=EDGE)
 
 

