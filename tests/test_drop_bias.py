@@ -411,6 +411,27 @@ def test_evaluation_of_a_training_step_is_that_of_the_model() -> None:
     np.testing.assert_allclose(a, b, rtol=1e-9)
 
 
+def averaged(net: Builder, more: bool = False) -> Mapping[str, Tensor]:
+    """A running mean by hand; more: of the mean and something else of the batch."""
+    x = image(net, 3, 2, 2)
+    y, mean, var = mg.batch_norm(conv(x), number(net, "gamma", 2), number(net, "beta", 2), eps=0.5)
+    for name, new in (("mean", mean + mg.mean(x) if more else mean), ("running_var", var)):
+        state = number(net, name, 2, kind="statistic")
+        count, momentum = net.constant(6.0), net.constant(0.5)
+        net.update(state, mg.running_average(state, new, count, momentum))
+    return {"y": y, "seen": mean}
+
+
+def test_the_frozen_graph_knows_the_bias_in_a_running_mean() -> None:
+    model = graph(averaged)
+    prove(mg.freeze(model), mg.freeze(dropped(model).graph), {})
+
+
+def test_another_number_for_each_batch_is_no_bias_in_a_running_mean() -> None:
+    frozen = mg.freeze(graph(lambda net: averaged(net, more=True)))
+    assert "batch_norm" in [node.op.name for node in frozen.nodes]
+
+
 # networks
 
 
