@@ -23,7 +23,8 @@ from minigraph.passes import (
 # Rules that make work for each other go in one walk: what they look at lies before them, so after it none has work.
 EXACT = (
     *fold_constants.RULES,
-    *simplify.PASS.rules,
+    *simplify.RULES,
+    *simplify.AFTER_AUTODIFF,
     *pad_into_conv.RULES,
     *reassociate.RULES,
 )
@@ -31,7 +32,7 @@ CLEAR = Pass("clear", "Constants are computed, and what changes nothing goes.", 
 TIDY = Pass(
     "tidy",
     "Constants are computed, what changes nothing goes, and what is computed twice is computed once.",
-    (*EXACT, *merge_equal.RULES),
+    (*EXACT, *simplify.AFTER_FOLDING, *merge_equal.RULES),
 )
 
 BEFORE_AUTODIFF = (drop_bias.PASS, drop_beta.PASS)

@@ -4,6 +4,8 @@ Every rule gives the same floats to the last bit, infinities and NaNs included, 
 here, which makes of -0.0 what it was and not 0.0. So x · 0 is not 0 and x - x is not 0: for x = NaN neither is.
 
 Gradients stay what they were, too, except that AFTER_AUTODIFF takes out what only autodiff asks for.
+
+x + 0 stays where the zeros make x grow by broadcasting, and x / c where c is no power of two: x · (1/c) rounds twice.
 """
 
 from __future__ import annotations
@@ -107,10 +109,6 @@ def always(node: Node) -> bool:
     return True
 
 
-def with_first_power(node: Node) -> bool:
-    return bool(node.attrs["exponent"] == 1)
-
-
 # Where the type stays, too, the node changes nothing. For reductions: each number is reduced by itself.
 CHANGES_NOTHING: Mapping[Op, Callable[[Node], bool]] = {
     reshape: always,
@@ -121,7 +119,7 @@ CHANGES_NOTHING: Mapping[Op, Callable[[Node], bool]] = {
     slice_: whole_slice,
     unslice: lambda node: node.attrs["step"] == (1,) * len(node.attrs["step"]),
     pad: lambda node: not any(n for pair in node.attrs["widths"] for n in pair),
-    power: with_first_power,
+    power: lambda node: bool(node.attrs["exponent"] == 1),
     **dict.fromkeys((sum_, mean, prod, largest, smallest), always),
 }
 
@@ -161,7 +159,7 @@ def in_one_order(match: Match, x: Tensor) -> Tensor:
 
 
 def loses(match: Match) -> str:
-    """A cast to a float from which the same number comes back, and on from there as from x."""
+    """Unless the same number comes back from the middle, and what the last dtype makes of it is what it makes of x."""
     x, first, last = match["x"].type.dtype, match["first"], match.node.outputs[0].type.dtype
     middle = first.outputs[0].type.dtype
     digits = {"float16": 11, "float32": 24, "float64": 53}
@@ -169,12 +167,9 @@ def loses(match: Match) -> str:
     fits = np.can_cast(x, middle, "safe") and (x in FLOATS or x == "bool" or bits <= digits.get(middle, 64))
     if not fits:
         return f"{first.name} makes {middle} of {x}, which loses some"
-    whole = x in FLOATS and last not in FLOATS and last != "bool"
-    return (
-        f"{match.node.name} makes something else of {middle} than of {x} where that is too large for {last}"
-        if whole
-        else ""
-    )
+    if x in FLOATS and last not in (*FLOATS, "bool"):
+        return f"{match.node.name} makes something else of {middle} than of {x} where that is too large for {last}"
+    return ""
 
 
 # broadcasting that happens anyway
@@ -231,7 +226,6 @@ RULES = (
     Rule("subtract-zero", "x − 0 = x", x - 0, itself, sound=(SAME_TYPE,)),
     Rule("multiply-by-one", "x · 1 = x", x * 1, itself, sound=(SAME_TYPE,)),
     Rule("divide-by-one", "x / 1 = x", x / 1, itself, sound=(SAME_TYPE,)),
-    Rule("multiply-by-minus-one", "x · (−1) = −x", x * -1, lambda match, x: -x, sound=(SAME_TYPE,)),
     Rule(
         "subtract-from-zero",
         "0 − x = −x",
@@ -284,4 +278,7 @@ AFTER_AUTODIFF = (
     ),
 )
 
-PASS = Pass("simplify", "What changes nothing goes.", (*RULES, *AFTER_AUTODIFF))
+# A factor of -1 goes into a weight, as other factors do: -x is the shorter word for what is left behind the folding.
+AFTER_FOLDING = (Rule("multiply-by-minus-one", "x · (−1) = −x", x * -1, lambda match, x: -x, sound=(SAME_TYPE,)),)
+
+PASS = Pass("simplify", "What changes nothing goes.", (*RULES, *AFTER_AUTODIFF, *AFTER_FOLDING))

@@ -14,7 +14,9 @@ from test_networks import Draft
 from test_networks import batch as batch_of_draft
 
 import minigraph as mg
+from minigraph import layers
 from minigraph.core.evaluate import Evaluation
+from minigraph.core.frozen import split
 from minigraph.core.ir import Graph
 from minigraph.core.pipeline import run
 from minigraph.passes.pipelines import CLEAR, INFERENCE, TIDY, TRAINING
@@ -124,6 +126,15 @@ def test_clearing_leaves_equal_nodes_for_folding() -> None:
     graph = net.build(y=mg.tanh(x) + mg.tanh(x) * 1.0)
     assert ops(run((CLEAR,), graph).graph)["tanh"] == 2
     assert ops(run((TIDY,), graph).graph)["tanh"] == 1
+
+
+def test_a_factor_of_minus_one_goes_into_the_weight() -> None:
+    net = mg.Builder("net")
+    h = layers.linear(net.input("x", ("N", 4)), 3, bias=False)
+    model = net.build(y=layers.batch_norm(h * -1.0), z=net.tensor("x") * -1.0)
+    graph = run(INFERENCE, mg.inference(model), model.init()).graph
+    moving = [node.op.name for node in split(graph)[1].nodes]
+    assert sorted(moving) == ["add", "matmul", "neg"]
 
 
 def test_dead_nodes_and_state_go_and_updates_stay() -> None:
