@@ -157,7 +157,7 @@ class Walk:
         self._frozen = frozen(graph)
         self._new: dict[Value, Value] = {}  # what stands for a value that was replaced
         self._readers: dict[Value, list[Node | str]] = {}
-        self._originals: dict[Value, tuple[Value, ...]] = {}
+        self._originals: dict[Value, list[Value]] = {}
         self._numbers: dict[Value, np.ndarray] = {}
         self._anchored: dict[Any, list[Rule]] = {}
         for rule in rules:
@@ -184,7 +184,7 @@ class Walk:
         """
         return self._readers.get(value, ())
 
-    def originals(self, value: Value) -> tuple[Value, ...]:
+    def originals(self, value: Value) -> Sequence[Value]:
         """The values of the source graph that this one stands for, itself included; none inside of a replacement."""
         return self._originals.get(value, (value,))
 
@@ -270,7 +270,7 @@ class Walk:
             return node
         copies = tuple([Value(value.type, value.name) for value in node.outputs])
         for old, new in zip(node.outputs, copies):
-            self._originals[new] = ()
+            self._originals[new] = []
             self._stands(old, new)
         return replace(node, inputs=inputs, outputs=copies)
 
@@ -278,7 +278,7 @@ class Walk:
         """From now on `new` is read where `old` was."""
         self._new[old] = new
         self._readers.setdefault(new, []).extend(self._readers.get(old, ()))
-        self._originals[new] = (*self.originals(new), *self.originals(old))
+        self._originals.setdefault(new, [new]).extend(self.originals(old))
 
     def keep(self, node: Node) -> None:
         self.builder.append(node)
@@ -335,7 +335,7 @@ class Walk:
             renamed.update(zip(node.outputs, outputs))
             inputs = tuple([renamed.get(v, v) for v in node.inputs])
             final.append(replace(node, name=name, inputs=inputs, outputs=outputs))
-            self._originals.update(dict.fromkeys(outputs, ()))
+            self._originals.update((value, []) for value in outputs)
             for value in inputs:
                 if value in inside:
                     self._readers.setdefault(value, []).append(final[-1])
