@@ -23,7 +23,7 @@ from minigraph.core.rewrite import Condition, Match, Rule, Walk
 from minigraph.ops.batch_norm import batch_norm
 from minigraph.ops.constant import count, fill
 from minigraph.ops.pointwise import add, div, mul, sub
-from minigraph.ops.shape import concat
+from minigraph.ops.shape import concat, reshape
 from minigraph.passes.per_channel import meeting, varies, vector
 from minigraph.passes.reach import weights
 from minigraph.passes.scale_and_shift import cast_to
@@ -145,7 +145,7 @@ def past_node(match: Match, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
     others = [match.tensor(value) for value in node.inputs[1:]]
     axis = past_op(node, shift.axis)
     if shift.axis is None or isinstance(axis, str):
-        return match.again(node, x, *others) + b
+        return match.again(node, x, *others) + (reshape(b, ()) if b.rank > result.rank else b)
     assert axis is not None
     return match.again(node, x, *others) + meeting(vector(b, known(result.shape[axis], "channels")), result.rank, axis)
 

@@ -122,6 +122,7 @@ WAYS: dict[str, Build] = {
     "subtracted": lambda net: {"y": bn(image(net) - mg.reshape(number(net, "b", 2), (2, 1)))},
     "computed": lambda net: {"y": bn(image(net) + mg.exp(mg.reshape(number(net, "b", 2), (1, 2, 1))))},
     "one for all": lambda net: {"y": bn(image(net) + number(net, "b"))},
+    "one for all, of more axes": lambda net: {"y": bn(mg.mean(image(net) + number(net, "b", 1, 1, 1), 2))},
     "one for all, joined": lambda net: {"y": bn(mg.concat([(x := image(net)) + number(net, "b"), x], axis=1))},
 }
 
