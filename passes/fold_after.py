@@ -4,7 +4,8 @@
     f(x + t, w)  =  f(x, w) + f(t, w)
 
 f(t, w) is frozen. Where no window reaches into padding it is one number for each output channel. At the edges of a
-padded image, where x + t is cut off, it is not: there f(t, w) is a whole image, the response to the shift alone.
+padded image, where x + t is cut off, it is not: there f(t, w) is a whole image, the response to the shift alone. If
+the size of the image is not known before the call, the scale alone is folded, by f(x·s + t, w) = f(x + t/s, w·s).
 
 Before a weight that is further down, a scale or a shift moves down to it, through what keeps channels apart.
 """
@@ -25,7 +26,7 @@ from minigraph.core.rewrite import Condition, Match, Rule, Walk, called, known_a
 from minigraph.ops.broadcast import broadcast_to
 from minigraph.ops.pointwise import add, mul
 from minigraph.ops.shape import reshape
-from minigraph.passes import merge_scales
+from minigraph.passes import merge_scales, pad_into_conv
 from minigraph.passes.per_channel import is_along, meeting, varies, vector
 from minigraph.passes.reach import all_positive, not_known, weights
 
@@ -77,8 +78,8 @@ def _reader_step(walk: Walk, reader: Node, value: Value, axis: int | None, op: O
                 what = "pads an image" if "padding" in reader.attrs else "makes of a shift something"
                 return f"{known_as(reader)} {what} whose size is not known"
             return []
-    if reader.op is add and any(walk.is_frozen(walk.now(v)) for v in reader.inputs):
-        return [(reader.outputs[0], axis, op), (reader.outputs[0], axis, add)]
+    if reader.op in (add, mul) and any(walk.is_frozen(walk.now(v)) for v in reader.inputs):
+        return [(reader.outputs[0], axis, kind) for kind in {op, reader.op}]  # what it meets goes on as well
     if reader.op is reshape and axis is not None and _keeps_samples(reader):
         passes = reader.op.passes([value.type], reader.attrs, axis)
         return [(reader.outputs[0], 1 if passes is None else passes.axis, op)]
@@ -175,8 +176,29 @@ def drop_the_shift(match: Match, x: Tensor, y: Tensor, n: Tensor) -> Tensor:
     return match.again(match.node, *inputs)
 
 
+def unscaled_shift(match: Match, x: Tensor, y: Tensor, n: Tensor, s: Tensor, scaled: Tensor) -> Tensor:
+    """f(x·s + n, w) -> f(x + n/s, w·s)"""
+    weight = the_weight(match)
+    inputs = [match.tensor(value) for value in match.node.inputs]
+    channels = x.shape[weight.data_axis]
+    inputs[weight.data] = x + n / s
+    inputs[weight.index] *= weight.inputs(vector(s, channels))
+    return match.again(match.node, *inputs)
+
+
+def behind_both(walk: Walk, node: Node) -> Bound | None:
+    """For patterns: the same of y = x·s + n, where windows reach into padding."""
+    found = behind(add, padded=True)(walk, node)
+    parts = found and parts_of(walk, found["x"], mul)
+    return {**found, "scaled": found["x"], "x": parts[0], "s": parts[1]} if found and parts else None
+
+
 def all_zero(numbers: np.ndarray) -> bool:
     return not numbers.any()
+
+
+def none_zero(numbers: np.ndarray) -> bool:
+    return bool(numbers.all())
 
 
 def other_channels(match: Match) -> str:
@@ -184,6 +206,21 @@ def other_channels(match: Match) -> str:
     if is_along(match["n"].type, match["y"].type, axis):
         return ""
     return f"its channels are not the input channels of {known_as(match.node)}, axis {axis}"
+
+
+def some_zero(match: Match) -> str:
+    return "" if match.walk.ask(match["s"], none_zero) else f"{match['s'].name} is not known to be other than zero"
+
+
+def scales_other_channels(match: Match) -> str:
+    axis = the_weight(match).data_axis
+    if is_along(match["s"].type, match["x"].type, axis):
+        return ""
+    return f"its channels are not the input channels of {known_as(match.node)}, axis {axis}"
+
+
+def read_besides(match: Match) -> str:
+    return match.walk.also_read(match["y"]) or match.walk.also_read(match["scaled"])
 
 
 def not_even(match: Match) -> str:
@@ -297,6 +334,17 @@ RULES = (
         pays=(ALL_SHIFTS,),
     ),
     Rule(
+        "scale-past-shift",
+        "f(x·s + n, w) = f(x + n/s, w·s)",
+        behind_both,
+        unscaled_shift,
+        sound=(
+            Condition("the scale is one number for each input channel of the weight", scales_other_channels),
+            Condition("no scale is zero", some_zero),
+        ),
+        pays=(Condition("nothing else reads the scaled or the shifted value", read_besides),),
+    ),
+    Rule(
         "scale-down",
         "f(x·n) = f(x)·n",
         carried(mul),
@@ -317,4 +365,8 @@ RULES = (
     ),
 )
 
-PASS = Pass("fold-after", "Scales and shifts go into the weights after them.", (*RULES, *merge_scales.RULES))
+PASS = Pass(
+    "fold-after",
+    "Scales and shifts go into the weights after them.",
+    (*RULES, *merge_scales.RULES, *pad_into_conv.RULES),
+)

@@ -52,7 +52,7 @@ def _scale_step(walk: Walk, value: Value, axis: int | None, scale: Value) -> str
         return []
     node = walk.producer.get(value)
     if node is None:
-        return f"{value.name} is an input, with no weight before it"
+        return nothing_before(walk, value)
     if also := walk.also_read(value):
         return also
     if weights(node):
@@ -82,6 +82,11 @@ def _scale_passes(walk: Walk, node: Node, axis: int | None, scale: Value) -> str
     return f"it comes from {called(node)}, through which no scale passes"
 
 
+def nothing_before(walk: Walk, value: Value) -> str:
+    what = "an input" if value in walk.source.inputs else "state that moves"
+    return f"{value.name} is {what}, with no weight before it"
+
+
 def not_known(walk: Walk) -> str:
     """How numbers miss a condition: without a state they are not known."""
     return "without a state its numbers are not known" if walk.state is None else "not all of its numbers are"
@@ -104,7 +109,7 @@ def _shift_stops(walk: Walk, value: Value, axis: int | None) -> str:
     while True:
         node = walk.producer.get(value)
         if node is None:
-            return f"{value.name} is an input, with no weight before it"
+            return nothing_before(walk, value)
         if also := walk.also_read(value):
             return also
         if weights(node) or is_shift(walk, node):

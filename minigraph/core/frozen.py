@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,8 +43,15 @@ def compute(nodes: Iterable[Node], state: Mapping[str, np.ndarray], known: dict[
         for node in nodes:
             if node.outputs[0] not in known:
                 arrays = [known[v] if v in known else wide(state[v.name]) for v in node.inputs]
-                attrs = {**node.attrs, "dtype": "float64"} if node.attrs.get("dtype") in FLOATS else node.attrs
-                known.update(zip(node.outputs, map(wide, node.op.run(arrays, attrs)), strict=True))
+                known.update(zip(node.outputs, map(wide, node.op.run(arrays, _attrs(node))), strict=True))
+
+
+def _attrs(node: Node) -> Mapping[str, Any]:
+    """The node's attributes, with float64 for the dtype of its numbers; but a cast that the user wrote is to round."""
+    asked_for = node.inputs and not node.origin.rule
+    if asked_for or node.attrs.get("dtype") not in FLOATS:
+        return node.attrs
+    return {**node.attrs, "dtype": "float64"}
 
 
 def wide(array: np.ndarray) -> np.ndarray:
