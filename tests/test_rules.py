@@ -130,7 +130,9 @@ def test_without_a_sound_condition_it_is_wrong(name: str, condition: Condition) 
         return
     wrong = rewrite(graph, (robbed,), state).check()
     assert wrong is not graph, "another condition refuses it as well"
-    with pytest.raises(Refuted):
+    with pytest.raises(
+        mg.GraphError if near.undefined else Refuted, match="quotients exist" if near.undefined else None
+    ):
         prove(graph, wrong, near.ranges, ordered=bool(near.ranges), gradients=False)
 
 

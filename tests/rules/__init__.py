@@ -50,12 +50,14 @@ class Near:
     ranges: as in Case. known: whether the numbers of the state are given to the walk.
     fails: for a sound condition, the error with which the rule without it ends, where it can build nothing at all;
         otherwise what it then builds has to be wrong.
+    undefined: what it then builds divides by zero, whatever the inputs.
     """
 
     build: Build
     ranges: Ranges = field(default_factory=dict)
     known: bool = True
     fails: type[Exception] | None = None
+    undefined: bool = False
 
 
 @dataclass(frozen=True)

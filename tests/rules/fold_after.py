@@ -69,6 +69,20 @@ def padded_for_two(net: Builder) -> Outputs:
     return {"y": padded(net, y), "z": mg.tanh(y)}
 
 
+def scaled_and_shifted(net: Builder) -> Outputs:
+    return {"y": padded(net, data(net) * channels(net, "s", 2) + channels(net, "t", 2))}
+
+
+def scaled_places_and_shifted(net: Builder) -> Outputs:
+    """Two channels and two places: the sizes agree by accident."""
+    return {"y": padded(net, net.input("x", (2, 2, 2)) * number(net, "s", 2) + channels(net, "t", 2))}
+
+
+def scaled_and_shifted_for_two(net: Builder) -> Outputs:
+    y = data(net) * channels(net, "s", 2) + channels(net, "t", 2)
+    return {"y": padded(net, y), "z": mg.tanh(y)}
+
+
 def flattened(net: Builder) -> Outputs:
     """Each channel becomes three features."""
     return {"y": mg.flatten(data(net) * channels(net, "s", 2)) @ number(net, "w", 6, 2)}
@@ -158,6 +172,27 @@ CASES = {
             output y = conv~3
             """,
         near={ALL_SHIFTS: Near(padded_for_two)},
+    ),
+    "scale-past-shift": Case(
+        build=scaled_and_shifted,
+        golden="""
+            reshape: float32[2, 1] = reshape(s, shape=(2, 1))
+            reshape2: float32[2, 1] = reshape(t, shape=(2, 1))
+            conv.div: float32[2, 1] = div(reshape2, reshape)
+            conv.add: float32[2, 2, 3] = add(x, conv.div)
+            conv.reshape: float32[2] = reshape(reshape, shape=(2,))
+            conv.reshape2: float32[1, 1, 2] = reshape(conv.reshape, shape=(1, 1, 2))
+            conv.broadcast_to: float32[1, 3, 2] = broadcast_to(conv.reshape2, shape=(1, 3, 2))
+            conv.reshape3: float32[3, 2, 1] = reshape(conv.broadcast_to, shape=(3, 2, 1))
+            conv.mul: float32[3, 2, 2] = mul(w, conv.reshape3)
+            conv: float32[2, 3, 4] = conv(conv.add, conv.mul, padding=((1, 1),))
+            output y = conv
+            """,
+        near={
+            "the scale is one number for each input channel of the weight": Near(scaled_places_and_shifted),
+            "no scale is zero": Near(scaled_and_shifted, {"s": (0.0, 0.0)}, undefined=True),
+            "nothing else reads the scaled or the shifted value": Near(scaled_and_shifted_for_two),
+        },
     ),
     "scale-down": Case(
         build=flattened,
