@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -279,6 +280,16 @@ def test_a_shift_of_zero_is_dropped_until_it_is_none() -> None:
         assert kept(program)["add"] == sums
 
 
+@pytest.fixture
+def _impatient_threads() -> Iterator[None]:
+    """Threads take turns a thousand times as often as usual."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_impatient_threads")
 def test_threads_see_the_old_values_or_the_new_ones() -> None:
     """One thread moves the state to and fro, two others ask; the graph is folded otherwise each time."""
     graph = norm_behind_relu()
@@ -306,6 +317,40 @@ def test_threads_see_the_old_values_or_the_new_ones() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_one_thread_refreshes_and_the_other_waits() -> None:
+    graph = norm_behind_relu()
+    state = stirred(graph)
+    positive(state)
+    runs: list[str] = []
+    go, inside = threading.Event(), threading.Event()
+    go.set()
+
+    def slow(given: mg.Graph) -> mg.Graph:
+        runs.append(threading.current_thread().name)
+        inside.set()
+        assert go.wait(timeout=30)
+        return given
+
+    program = mg.compile(graph, state, pipeline=(*INFERENCE, slow))
+    one_negative(state)
+    wanted = mg.compile(graph, state)(**IMAGE)
+    answers: list[dict[str, np.ndarray]] = []
+    threads = [threading.Thread(target=lambda: answers.append(program(**IMAGE)), name=name) for name in "ab"]
+    go.clear()
+    inside.clear()
+    threads[0].start()
+    assert inside.wait(timeout=30)
+    threads[1].start()
+    threads[1].join(timeout=0.05)  # time enough to do something wrong
+    assert not answers
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert runs == ["MainThread", "a"]
+    assert len(answers) == 2
+    assert all(same(answer, wanted) for answer in answers)
 
 
 def test_a_refresh_that_fails_leaves_the_program_as_it_was() -> None:
@@ -485,13 +530,13 @@ def test_values_are_those_of_the_graph_that_was_given() -> None:
 
 
 def test_what_is_not_finite_is_found_in_the_graph_that_was_given() -> None:
-    net = mg.Builder("overflowing")
-    h = mg.relu(layers.conv2d(net.input("image", ("N", 2, 5, 5)), 3, 3, bias=False))
-    graph = net.build(y=mg.exp(layers.batch_norm(h, frozen=True)))
+    graph = norm_behind_relu()
     state = stirred(graph)
-    state["bn1.beta"] = np.full(3, 1e3)
+    state["bn1.gamma"] = np.full(3, 3e38)
     program = mg.compile(graph, state)
-    assert "exp 'exp' is the first value with" in str(program.first_not_finite(**IMAGE))
+    assert kept(program)["batch_norm_inference"] == 0
+    found = str(program.first_not_finite(image=10 * IMAGE["image"]))
+    assert "batch_norm_inference 'bn1.batch_norm_inference' is the first value with" in found
     state["bn1.running_var"] = np.full(3, np.nan)
     assert "state 'bn1.running_var' has 3 NaN" in str(program.first_not_finite(**IMAGE))
 
