@@ -476,9 +476,9 @@ AFTER = [
     Row("then padded and grouped", lambda d: d.conv(bn(d.x(2)), 3, padding=1, groups=2), BIAS),
     Row("then padded, shift zero", lambda d: d.conv(bn(d.x(2)), 3, padding=1), BARE, ranges=NO_SHIFT, sizes=FEW),
     Row(
-        "then padded, size not known",
+        "then padded, size not known",  # the scale goes, and a shift stays
         lambda d: d.conv(bn(d.x(2)), 3, padding=1),
-        KEPT,
+        BIAS,
         "pads an image whose size is not known",
         sizes=(SYMBOLS,),
     ),
