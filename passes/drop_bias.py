@@ -102,16 +102,22 @@ def first_is_shift(fits: Callable[[Walk, Node], bool]) -> Callable[[Walk, Node],
 
 
 def with_shift(op: Op, places: Sequence[int], other: str, still: bool = False) -> Callable[[Walk, Node], Bound | None]:
-    """For patterns: op of x + b, in one of these places, and another value; still: a frozen one."""
+    """For patterns: op of x + b, in one of these places, and another value; still: a frozen one.
+
+    Where both are such, the one whose bias may go on.
+    """
 
     def found(walk: Walk, node: Node) -> Bound | None:
         if node.op is not op or not gets_down(walk, node):
             return None
+        ways = []
         for i in places:
             shift, second = shift_of(walk, node.inputs[i]), node.inputs[1 - i]
             if shift is not None and (walk.is_frozen(second) or not still):
-                return bound(shift, node.inputs[i], **{other: second})
-        return None
+                ways.append(bound(shift, node.inputs[i], **{other: second}))
+                if not stops(walk, node.inputs[i], shift.axis):
+                    return ways[-1]
+        return ways[0] if ways else None
 
     return found
 

@@ -175,6 +175,19 @@ def test_a_chain_of_pool_transpose_and_reshape() -> None:
     assert done.refused == ()
 
 
+def half_stuck(net: Builder) -> Mapping[str, Tensor]:
+    """Of two biases that meet, the first one stays: it is one number for each place."""
+    x = image(net, 2, 2, 2)
+    return {"y": bn((x + number(net, "p", 2)) + (mg.tanh(x) + mg.reshape(number(net, "b", 2), (2, 1))))}
+
+
+def test_of_two_biases_that_meet_one_goes() -> None:
+    done = check(half_stuck, {"b"})
+    assert {r.why.removeprefix("add keeps its bias: ") for r in done.refused} == {
+        "its channels, axis 2, are not those of bn.batch_norm, axis 1"
+    }
+
+
 def pre_activation(net: Builder) -> Mapping[str, Tensor]:
     """Each sum is read by a batch norm and by the next sum: all biases go down to the last one."""
     h = conv(image(net), name="conv0")
