@@ -1,0 +1,372 @@
+"""Random graphs of all ops: every pipeline leaves outputs, gradients and running statistics as they were.
+
+Two graphs run in float64 and are compared within what rounding can do. How far that is, is measured: the graph given
+runs again with noise on every value that an op computes, 2^-40 of the largest number of its tensor, which is 8000
+roundings. What an output moves by then, times 8, is what it may differ by. Sums that cancel and divisors that are small
+get their room so, and nothing else does: a pass that is wrong is off by a part of the numbers themselves.
+
+Noise is a function of the number that it is put on, and none is put on zeros: ties, and what is exactly 0, stay. A
+constant that its own dtype does not hold exactly may have been rounded: that is its noise, which is float16's at most.
+Outputs that noise moves by more than a thousandth (a floor whose argument is whole, say) are not judged; there are few.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+import minigraph as mg
+from minigraph.core import trial
+from minigraph.core.autodiff import vjp
+from minigraph.core.builder import Builder, Tensor
+from minigraph.core.ir import Graph, Node, Value
+from minigraph.core.op import OPS
+from minigraph.core.pipeline import Pipeline, run
+from minigraph.passes.pipelines import BEFORE_AUTODIFF, INFERENCE, TRAINING
+from random_graphs import RandomGraph, random_graph
+
+NOISE = 2.0**-40
+MOVES = {
+    "fill",
+    "constant",
+    "reshape",
+    "transpose",
+    "concat",
+    "slice",
+    "unslice",
+    "broadcast_to",
+    "relu",
+    "neg",
+    "where",
+}
+SMALL = 1e-3  # outputs below it are held to the tolerance of this size
+LOOSE = 1e-3
+Arrays = Mapping[str, np.ndarray]
+
+
+# running
+
+
+def results(graph: Graph) -> dict[str, Value]:
+    """Outputs, and updates as "-> name of the state"."""
+    return {**graph.outputs, **{f"-> {old.name}": new for old, new in graph.updates.items()}}
+
+
+def bound(graph: Graph, sizes: Mapping[str, int]) -> Graph:
+    return graph.bind(**sizes) if graph.symbols else graph
+
+
+def compute(graph: Graph, arrays: Arrays, seen: trial.Seen = lambda value, array: array) -> dict[str, np.ndarray]:
+    found = trial.run(graph, {name: wide(array) for name, array in arrays.items()}, seen)
+    return {name: found[value] for name, value in results(graph).items()}
+
+
+def wide(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+class Noise:
+    """Puts noise on the values of a graph while its copy in float64 runs; zeros: on those that are 0 as well."""
+
+    def __init__(self, graph: Graph, wide: Graph, salt: int, zeros: bool = False):
+        self.salt, self.zeros = salt, zeros
+        self.moves: set[Value] = set()
+        self.constant: dict[Value, str] = {}
+        fixed: set[Value] = set()
+        for old, node in zip(graph.nodes, wide.nodes, strict=True):
+            if fixed.issuperset(node.inputs) and "stream" not in node.attrs:
+                fixed.update(node.outputs)
+                self.constant.update(zip(node.outputs, (value.type.dtype for value in old.outputs)))
+            elif node.op.name in MOVES:
+                self.moves.update(node.outputs)
+        self.made = {value for node in wide.nodes for value in node.outputs}
+
+    def __call__(self, value: Value, array: np.ndarray) -> np.ndarray:
+        if array.dtype.kind != "f" or not array.size or value not in self.made or value in self.moves:
+            return array
+        size = NOISE
+        if value in self.constant:
+            narrow = self.constant[value]
+            with np.errstate(all="ignore"):
+                size = (
+                    0.0
+                    if np.array_equal(array.astype(narrow), array, equal_nan=True)
+                    else 4 * float(np.finfo(narrow).eps)
+                )
+        finite = np.isfinite(array)
+        most = np.abs(array[finite]).max(initial=1.0 if self.zeros else 0.0)
+        touched = finite if self.zeros else finite & (array != 0)
+        with np.errstate(all="ignore"):
+            draws = np.sin(np.abs(array) * 12.9898 + self.salt) * 43758.5453
+            noise = (draws - np.floor(draws) - 0.5) * (2 * size * most)
+            return np.where(touched, array + noise, array)
+
+
+class Judge:
+    """Knows what a graph gives, and how far each result moves under noise."""
+
+    def __init__(self, graph: Graph, sizes: Mapping[str, int], arrays: Arrays):
+        self.graph, self.sizes, self.arrays = graph, sizes, arrays
+        self.bound = bound(graph, sizes)
+        self.wide = trial.in_float64(self.bound)
+        self.right = compute(self.wide, arrays)
+        self.moved = [self.noisy(salt) for salt in (1, 2)]
+
+    def noisy(self, salt: int, zeros: bool = False) -> dict[str, np.ndarray]:
+        return compute(self.wide, self.arrays, Noise(self.bound, self.wide, salt, zeros))
+
+    def of(self, other: Graph) -> dict[str, np.ndarray]:
+        """What another graph gives for the same numbers."""
+        return compute(trial.in_float64(bound(other, self.sizes)), self.arrays)
+
+    def against(self, found: Arrays) -> tuple[list[str], int]:
+        """What differs, as sentences, and how many results were not judged. Gradients that are 0 may be missing."""
+        differ, loose = [], 0
+        gone = {
+            name: np.zeros_like(self.right[name]) for name in self.right if name not in found and name.startswith("d.")
+        }
+        for name, array in {**found, **gone}.items():
+            right = self.right[name]
+            allowed = room(right, [moved[name] for moved in self.moved])
+            off = distance(right, array)
+            if off > allowed and room(right, [self.noisy(salt, zeros=True)[name] for salt in (3, 4)]) == np.inf:
+                allowed = np.inf  # a zero on a knife's edge
+            loose += allowed == np.inf
+            if off > allowed:
+                differ.append(f"{name} is off by {off:.1e}, of {largest(right):.1e}; {allowed:.1e} is allowed")
+        differ += [f"{name} is missing" for name in self.right if name not in found and name not in gone]
+        return differ, loose
+
+
+def largest(array: np.ndarray) -> float:
+    """The largest finite number."""
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+
+
+def distance(right: np.ndarray, array: np.ndarray) -> float:
+    """The largest difference; inf where one is finite and the other is not, and for whole numbers that differ."""
+    if right.shape != array.shape or right.dtype != array.dtype:
+        return np.inf
+    if right.dtype.kind != "f":
+        return 0.0 if np.array_equal(right, array) else np.inf
+    finite = np.isfinite(right)
+    if not np.array_equal(right[~finite], array[~finite], equal_nan=True) or not np.isfinite(array[finite]).all():
+        return np.inf
+    return float(np.abs(right[finite] - array[finite]).max(initial=0.0))
+
+
+def room(right: np.ndarray, moved: list[np.ndarray]) -> float:
+    """How far a result may be off; inf where noise moves it too far to judge."""
+    size = max(SMALL, largest(right))
+    allowed = 8 * max(distance(right, array) for array in moved) + 1e-13 * size
+    return allowed if allowed <= LOOSE * size else np.inf
+
+
+# what is held
+
+
+@dataclass
+class Tally:
+    judged: int = 0
+    loose: int = 0
+    late: int = 0
+    fired: Counter[str] = field(default_factory=Counter)
+
+
+def with_gradients(graph: Graph) -> Graph:
+    """The graph, and what the loss changes by with each parameter, as outputs "d.name"."""
+    net = Builder.extending(graph)
+    loss = net.tensor("loss")
+    found = vjp([loss], [net.constant(1.0, loss.dtype)], net.parameters)
+    gradients = {f"d.{p.name}": g for p, g in zip(net.parameters, found) if g is not None}
+    return net.build({**{name: net.tensor(name) for name in graph.outputs}, **gradients})
+
+
+def optimized(pipeline: Pipeline, graph: Graph, state: Arrays | None, tally: Tally) -> Graph:
+    """The graph after the pipeline, which leaves the graph given and the state alone."""
+    text, before = str(graph), {name: array.tobytes() for name, array in (state or {}).items()}
+    result = run(pipeline, graph, state)
+    assert str(graph) == text, "the graph given has changed"
+    assert before == {name: array.tobytes() for name, array in (state or {}).items()}, "the state has changed"
+    tally.fired.update(fired.rule for step in result.steps for fired in step.fired)
+    names = [value.name for node in result.graph.nodes for value in node.outputs]
+    assert len(set(names)) == len(names), "two values have one name"
+    return result.graph.check()
+
+
+def settled(pipeline: Pipeline, judge: Judge, after: Graph, state: Arrays | None, tally: Tally) -> None:
+    """An optimized graph stays as it is, and can be written down.
+
+    Rarely a second time finds more: equal nodes become one behind the folding only, and what two of them read has one
+    reader then. It is counted, and the third time finds nothing.
+    """
+    assert str(mg.parse(str(after))) == str(after), "the text does not read back"
+    again = run(pipeline, after, state).graph
+    if again is not after:
+        tally.late += 1
+        same(judge, again, tally)
+        third = run(pipeline, again, state)
+        fired = [f"{fired.rule} at {fired.at}" for step in third.steps for fired in step.fired]
+        assert third.graph is again, f"a third time {fired or 'a pass'} changes it"
+
+
+def same(judge: Judge, after: Graph, tally: Tally) -> None:
+    judged(judge, judge.of(after), tally)
+
+
+def judged(judge: Judge, found: Arrays, tally: Tally) -> None:
+    differ, loose = judge.against(found)
+    tally.judged += len(found) - loose
+    tally.loose += loose
+    assert not differ, "; ".join(differ)
+
+
+def training(given: RandomGraph, tally: Tally) -> None:
+    """Before autodiff, then gradients, then the passes for training."""
+    judge = Judge(with_gradients(given.graph), given.sizes, given.arrays)
+    model = optimized(BEFORE_AUTODIFF, given.graph, None, tally)
+    after = optimized(TRAINING, with_gradients(replace(model, state=given.graph.state)), given.state, tally)
+    same(judge, after, tally)
+    if given.seed % 3 == 0:
+        assert run(BEFORE_AUTODIFF, model).graph is model, "before autodiff, a second time changes it"
+        settled(TRAINING, judge, after, given.state, tally)
+
+
+def inference(given: RandomGraph, tally: Tally) -> None:
+    """Frozen, with the numbers of the state, or without them."""
+    frozen = mg.inference(given.graph)
+    judge = Judge(frozen, given.sizes, given.arrays)
+    for state in (given.state, None)[: 2 if given.seed % 3 == 1 else 1]:
+        after = optimized(INFERENCE, frozen, state, tally)
+        same(judge, after, tally)
+        if given.seed % 3 == 0:
+            settled(INFERENCE, judge, after, state, tally)
+    if given.seed % 10 == 0 and all(v.type.dtype == "float64" for v in values(frozen) if v.type.is_float):
+        inputs = {value.name: given.inputs[value.name] for value in frozen.inputs}
+        judged(judge, mg.compile(frozen, mg.State(given.state))(**inputs), tally)
+
+
+def values(graph: Graph) -> list[Value]:
+    return [*graph.inputs, *(v.value for v in graph.state), *(v for node in graph.nodes for v in node.outputs)]
+
+
+def crosswise(given: RandomGraph, tally: Tally) -> None:
+    """Each pipeline on a graph that is not meant for it."""
+    same(Judge(given.graph, given.sizes, given.arrays), optimized(INFERENCE, given.graph, given.state, tally), tally)
+    frozen = mg.inference(given.graph)
+    same(Judge(frozen, given.sizes, given.arrays), optimized(TRAINING, frozen, given.state, tally), tally)
+
+
+def holds(seed: int, tally: Tally) -> None:
+    """Everything, of one graph."""
+    given = random_graph(seed)
+    for what in (training, inference, *([crosswise] if seed % 3 == 2 else [])):
+        try:
+            what(given, tally)
+        except Exception as error:
+            raise AssertionError(f"random_graph({seed}), {what.__name__}: {error}\n{given.graph}") from error
+
+
+def verified(seed: int) -> None:
+    """Exact proofs, where there are any, agree."""
+    given = random_graph(seed)
+    frozen = mg.inference(given.graph)
+    pairs = [(frozen, run(INFERENCE, frozen).graph), (given.graph, run(BEFORE_AUTODIFF, given.graph).graph)]
+    for before, after in pairs:
+        report = mg.verify(before, after, sizes=given.sizes)
+        assert report, f"random_graph({seed}): {report}\n{given.graph}"
+
+
+def spoiled(graph: Graph, node: Node) -> Graph:
+    """The graph after a pass that is wrong: what one node computes is off by a thousandth."""
+    builder = Builder.extending(graph)
+    builder.nodes = []
+    now: dict[Value, Value] = {}
+    for old in graph.nodes:
+        outputs = tuple(Value(value.type, value.name) for value in old.outputs)
+        now.update(zip(old.outputs, outputs))
+        builder.append(replace(old, inputs=tuple(now.get(value, value) for value in old.inputs), outputs=outputs))
+        if old is node:
+            now[old.outputs[0]] = (Tensor(builder, outputs[0]) * 1.001 + 0.001).value
+    ends = {name: now.get(value, value) for name, value in graph.outputs.items()}
+    moved = {old: now.get(value, value) for old, value in graph.updates.items()}
+    return replace(graph, nodes=tuple(builder.nodes), outputs=ends, updates=moved)
+
+
+CI, CHUNK = 256, 32
+NIGHTLY, LONG_CHUNK = 16000, 500
+
+
+def hold(seeds: Sequence[int]) -> None:
+    tally = Tally()
+    for seed in seeds:
+        holds(seed, tally)
+    assert tally.loose <= 0.05 * tally.judged
+    assert tally.late <= len(seeds) // 250
+
+
+@pytest.mark.parametrize("start", range(0, CI, CHUNK))
+def test_pipelines_leave_random_graphs_as_they_were(start):
+    hold(range(start, start + CHUNK))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("start", range(CI, CI + NIGHTLY, LONG_CHUNK))
+def test_pipelines_leave_many_random_graphs_as_they_were(start):
+    hold(range(start, start + LONG_CHUNK))
+
+
+@pytest.mark.parametrize("seed", range(0, CI, 16))
+def test_random_graphs_are_proved(seed):
+    verified(seed)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("start", range(CI, CI + 400, 50))
+def test_many_random_graphs_are_proved(start):
+    for seed in range(start, start + 50):
+        verified(seed)
+
+
+def test_every_op_is_in_a_random_graph():
+    found = {node.op.name for seed in range(CI) for node in random_graph(seed).graph.nodes}
+    assert not OPS.keys() - found
+
+
+@pytest.mark.nightly
+def test_every_rule_fires_in_a_random_graph():
+    tally = Tally()
+    for seed in range(4000):
+        given = random_graph(seed)
+        optimized(BEFORE_AUTODIFF, given.graph, None, tally)
+        optimized(TRAINING, with_gradients(given.graph), given.state, tally)
+        optimized(INFERENCE, mg.inference(given.graph), given.state, tally)
+    rules = {rule.name for p in (*BEFORE_AUTODIFF, *TRAINING, *INFERENCE) for rule in p.rules}
+    assert not rules - tally.fired.keys()
+
+
+def test_a_wrong_pass_is_found_out():
+    """A thousandth too much, in a node of each graph, shows: but where a factor is 0, or a maximum is another."""
+    seen = tried = 0
+    for seed in range(60):
+        given = random_graph(seed)
+        graph = mg.inference(given.graph)
+        judge = Judge(graph, given.sizes, given.arrays)
+        nodes = [n for n in graph.nodes if n.outputs[0].type.is_float and graph.readers.get(n.outputs[0])]
+        node = nodes[seed % len(nodes)]
+        differ, _ = judge.against(judge.of(spoiled(graph, node)))
+        tried += 1
+        seen += bool(differ)
+    assert seen >= 0.7 * tried, f"{seen} of {tried}"
+
+
+def test_a_random_graph_is_known_by_its_number():
+    one, other = random_graph(17), random_graph(17)
+    assert str(one.graph) == str(other.graph)
+    assert one.arrays.keys() == other.arrays.keys()
+    assert all(np.array_equal(one.arrays[name], other.arrays[name]) for name in one.arrays)
+    assert str(random_graph(18).graph) != str(one.graph)
