@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from minigraph.core.pipeline import Pass
 from minigraph.passes import (
+    count_inputs,
     drop_beta,
     drop_bias,
     drop_dead,
@@ -14,6 +15,7 @@ from minigraph.passes import (
     fold_before,
     fold_constants,
     merge_equal,
+    merge_scales,
     pad_into_conv,
     reassociate,
     scale_and_shift,
@@ -23,6 +25,7 @@ from minigraph.passes import (
 # Rules that make work for each other go in one walk: what they look at lies before them, so after it none has work.
 EXACT = (
     *fold_constants.RULES,
+    *count_inputs.RULES,
     *simplify.RULES,
     *simplify.AFTER_AUTODIFF,
     *pad_into_conv.RULES,
@@ -42,12 +45,13 @@ TRAINING = (
     drop_dead.PASS,
 )
 
-# Equal nodes become one only behind the folding: a convolution that two norms read takes up neither.
+# Equal nodes become one only behind the folding: a convolution that two norms read takes up neither. And where the
+# folding left one reader of two, scales and shifts may meet.
 INFERENCE = (
     CLEAR,
     scale_and_shift.PASS,
     fold_before.PASS,
     fold_after.PASS,
-    TIDY,
+    Pass(TIDY.name, TIDY.about, (*TIDY.rules, *merge_scales.RULES)),
     drop_dead.PASS,
 )

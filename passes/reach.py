@@ -14,7 +14,8 @@ from minigraph.ops.pointwise import add, mul
 from minigraph.ops.shape import concat
 from minigraph.passes.per_channel import passing, varies
 
-Place = tuple[Value, "int | None"]  # a value, and the axis of its channels; None for a number that is one for all
+# A value, the axis of its channels, or None for a number that is one for all, and whether only sums lie behind it.
+Place = tuple[Value, "int | None", bool]
 
 
 def all_positive(scale: np.ndarray) -> bool:
@@ -33,12 +34,12 @@ def scale_stops(walk: Walk, y: Value, scale: Value) -> str:
     along = varies(scale.type, y.type)
     if along is None or len(along) > 1:
         return f"{scale.name} is not one number for each channel of {y.name}"
-    waiting: list[Place] = [(y, along[0] if along else None)]
+    waiting: list[Place] = [(y, along[0] if along else None, True)]
     while waiting:
-        value, axis = waiting.pop()
-        key = "scale", value, axis, scale
+        value, axis, near = waiting.pop()
+        key = "scale", value, axis, near, scale
         if key not in walk.memo:
-            walk.memo[key] = _scale_step(walk, value, axis, scale)
+            walk.memo[key] = _scale_step(walk, value, axis, near, scale)
         found = walk.memo[key]
         if isinstance(found, str):
             return found
@@ -46,8 +47,12 @@ def scale_stops(walk: Walk, y: Value, scale: Value) -> str:
     return ""
 
 
-def _scale_step(walk: Walk, value: Value, axis: int | None, scale: Value) -> str | list[Place]:
-    """Where the scale goes on from this value, or what stops it."""
+def _scale_step(walk: Walk, value: Value, axis: int | None, near: bool, scale: Value) -> str | list[Place]:
+    """Where the scale goes on from this value, or what stops it.
+
+    It may end at another scale that it meets at once, and become one with it. It does not go far for that, which in a
+    chain without weights would have every scale go up all of the chain.
+    """
     if walk.is_frozen(value):
         return []
     node = walk.producer.get(value)
@@ -63,12 +68,14 @@ def _scale_step(walk: Walk, value: Value, axis: int | None, scale: Value) -> str
             return f"its channels, axis {axis}, are not the output channels of {known_as(node)}, axis {fixed[0].axis}"
         return f"no factor of {called(node)} is frozen"
     moving = [v for v in node.inputs if not walk.is_frozen(v)]
+    if node.op is mul and len(moving) > 1:
+        return f"{known_as(node)} is a product of two values that are not frozen"
     if node.op is mul:
-        return [] if len(moving) == 1 else f"{known_as(node)} is a product of two values that are not frozen"
+        return [] if near else [(v, met(node, v, axis), False) for v in moving]
     if node.op is add:
-        return [(v, met(node, v, axis)) for v in moving]
+        return [(v, met(node, v, axis), near) for v in moving]
     if node.op is concat:
-        return [(v, axis) for v in node.inputs]
+        return [(v, axis, near) for v in node.inputs]
     return _scale_passes(walk, node, axis, scale)
 
 
@@ -78,7 +85,7 @@ def _scale_passes(walk: Walk, node: Node, axis: int | None, scale: Value) -> str
         if found is not None and found[1].scale != "none":
             if found[1].scale == "positive" and not walk.ask(scale, all_positive):
                 return f"only positive scales pass through {called(node)}, and {not_known(walk)}"
-            return [(node.inputs[0], None if axis is None else found[0])]
+            return [(node.inputs[0], None if axis is None else found[0], False)]
     return f"it comes from {called(node)}, through which no scale passes"
 
 

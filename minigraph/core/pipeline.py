@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from minigraph.core.collector import paused
 from minigraph.core.equivalence import verify
 from minigraph.core.errors import expect
 from minigraph.core.frozen import Fact
@@ -72,6 +73,7 @@ Pipeline = Sequence["Pass | Callable[[Graph], Graph]"]
 Hook = Callable[[Step], None]
 
 
+@paused()
 def run(
     pipeline: Pipeline,
     graph: Graph,

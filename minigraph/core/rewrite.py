@@ -324,6 +324,8 @@ class Walk:
         inside: set[Value] = set()
         for node in built:
             name, alone = self.names.pop(node, node.name), len(node.outputs) == 1
+            if name in takes.values():  # the name of what the root gave belongs to what stands for it
+                name = node.name
             if alone:
                 name = takes.get(node.outputs[0], name)
             elif any(value in takes for value in node.outputs):

@@ -113,9 +113,8 @@ class Program:
         self._early = self._prologue.run(state)
         names = {*self._prologue.reads, *(name for fact in self.optimized.facts for name in fact.reads)}
         self._seen = {name: state[name] for name in names}
-        if self.snapshot:  # what is not computed early stays as it was as well
-            fixed = [v.name for v in self.graph.state if v.value not in self.graph.updates]
-            self._early.update((name, state[name]) for name in fixed)
+        fixed = [v.name for v in self.source.state if v.value not in self.source.updates] if self.snapshot else []
+        self._fixed = {name: state[name] for name in fixed}
 
     def refresh(self) -> None:
         """Compute anew what was computed once from the state. Calls do this by themselves if the state has moved on.
@@ -200,7 +199,7 @@ class Program:
             found = type_of(state[variable.name])
             expect(found == variable.value.type, "state {} has become {}", variable.value, found)
             arrays[variable.name] = state[variable.name]
-        return symbols, arrays
+        return symbols, {**arrays, **self._fixed}
 
     def __repr__(self) -> str:
         return f"<Program {self.graph.name!r} on {self.backend}>"

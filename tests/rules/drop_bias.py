@@ -150,11 +150,11 @@ CASES = {
         build=of(lambda net, y: mg.max_pool(y, 2)),
         golden="""
             reshape: float32[3, 1] = reshape(b, shape=(3, 1))
-            max_pool: float32[2, 3, 1] = max_pool(x, window=(2,))
+            max_pool.max_pool: float32[2, 3, 1] = max_pool(x, window=(2,))
             max_pool.reshape: float32[3] = reshape(reshape, shape=(3,))
             max_pool.reshape2: float32[1, 3, 1] = reshape(max_pool.reshape, shape=(1, 3, 1))
-            max_pool~2: float32[2, 3, 1] = add(max_pool, max_pool.reshape2)
-            batch_norm.y: float32[2, 3, 1], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(max_pool~2, gamma, beta, eps=0.5)
+            max_pool: float32[2, 3, 1] = add(max_pool.max_pool, max_pool.reshape2)
+            batch_norm.y: float32[2, 3, 1], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(max_pool, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
             """,  # noqa: E501
@@ -167,9 +167,9 @@ CASES = {
         build=of(residual),
         golden="""
             reshape: float32[3, 1] = reshape(b, shape=(3, 1))
-            add2: float32[2, 3, 3] = add(x, z)
-            add2~2: float32[2, 3, 3] = add(add2, reshape)
-            batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(add2~2, gamma, beta, eps=0.5)
+            add2.add: float32[2, 3, 3] = add(x, z)
+            add2: float32[2, 3, 3] = add(add2.add, reshape)
+            batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(add2, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
             """,  # noqa: E501
@@ -179,9 +179,9 @@ CASES = {
         build=of(lambda net, y: y - data(net, "z")),
         golden="""
             reshape: float32[3, 1] = reshape(b, shape=(3, 1))
-            sub: float32[2, 3, 3] = sub(x, z)
-            sub~2: float32[2, 3, 3] = add(sub, reshape)
-            batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(sub~2, gamma, beta, eps=0.5)
+            sub.sub: float32[2, 3, 3] = sub(x, z)
+            sub: float32[2, 3, 3] = add(sub.sub, reshape)
+            batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(sub, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
             """,  # noqa: E501
@@ -191,9 +191,9 @@ CASES = {
         build=of(lambda net, y: data(net, "z") - y),
         golden="""
             reshape: float32[3, 1] = reshape(b, shape=(3, 1))
-            sub: float32[2, 3, 3] = sub(z, x)
-            sub~2: float32[2, 3, 3] = sub(sub, reshape)
-            batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(sub~2, gamma, beta, eps=0.5)
+            sub.sub: float32[2, 3, 3] = sub(z, x)
+            sub: float32[2, 3, 3] = sub(sub.sub, reshape)
+            batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(sub, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
             """,  # noqa: E501
@@ -205,11 +205,11 @@ CASES = {
             reshape: float32[3, 1] = reshape(b, shape=(3, 1))
             concat.fill: float32[2] = fill(value=0.0, shape=(2,))
             concat.reshape: float32[3] = reshape(reshape, shape=(3,))
-            concat: float32[2, 5, 3] = concat(z, x, axis=1)
+            concat.concat: float32[2, 5, 3] = concat(z, x, axis=1)
             concat.concat2: float32[5] = concat(concat.fill, concat.reshape)
             concat.reshape2: float32[1, 5, 1] = reshape(concat.concat2, shape=(1, 5, 1))
-            concat~2: float32[2, 5, 3] = add(concat, concat.reshape2)
-            batch_norm.y: float32[2, 5, 3], batch_norm.mean: float32[5], batch_norm.var: float32[5] = batch_norm(concat~2, gamma, beta, eps=0.5)
+            concat: float32[2, 5, 3] = add(concat.concat, concat.reshape2)
+            batch_norm.y: float32[2, 5, 3], batch_norm.mean: float32[5], batch_norm.var: float32[5] = batch_norm(concat, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
             """,  # noqa: E501
@@ -222,10 +222,10 @@ CASES = {
         build=of(scaled),
         golden="""
             reshape: float32[3, 1] = reshape(b, shape=(3, 1))
-            mul: float32[2, 3, 3] = mul(x, c)
+            mul.mul: float32[2, 3, 3] = mul(x, c)
             mul.mul2: float32[3, 1] = mul(reshape, c)
-            mul~2: float32[2, 3, 3] = add(mul, mul.mul2)
-            batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(mul~2, gamma, beta, eps=0.5)
+            mul: float32[2, 3, 3] = add(mul.mul, mul.mul2)
+            batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(mul, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
             """,  # noqa: E501
@@ -235,10 +235,10 @@ CASES = {
         build=of(divided),
         golden="""
             reshape: float32[3, 1] = reshape(b, shape=(3, 1))
-            div: float32[2, 3, 3] = div(x, c)
+            div.div: float32[2, 3, 3] = div(x, c)
             div.div2: float32[3, 1] = div(reshape, c)
-            div~2: float32[2, 3, 3] = add(div, div.div2)
-            batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(div~2, gamma, beta, eps=0.5)
+            div: float32[2, 3, 3] = add(div.div, div.div2)
+            batch_norm.y: float32[2, 3, 3], batch_norm.mean: float32[3], batch_norm.var: float32[3] = batch_norm(div, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
             """,  # noqa: E501
@@ -267,10 +267,10 @@ CASES = {
             conv.reshape3: float32[2, 3, 1] = reshape(conv.broadcast_to, shape=(2, 3, 1))
             conv.mul: float32[2, 3, 1] = mul(w, conv.reshape3)
             conv.sum: float32[2] = sum(conv.mul, axes=(1, 2))
-            conv: float32[2, 2, 3] = conv(x, w)
+            conv.conv: float32[2, 2, 3] = conv(x, w)
             conv.reshape4: float32[1, 2, 1] = reshape(conv.sum, shape=(1, 2, 1))
-            conv~2: float32[2, 2, 3] = add(conv, conv.reshape4)
-            batch_norm.y: float32[2, 2, 3], batch_norm.mean: float32[2], batch_norm.var: float32[2] = batch_norm(conv~2, gamma, beta, eps=0.5)
+            conv: float32[2, 2, 3] = add(conv.conv, conv.reshape4)
+            batch_norm.y: float32[2, 2, 3], batch_norm.mean: float32[2], batch_norm.var: float32[2] = batch_norm(conv, gamma, beta, eps=0.5)
             output y = batch_norm.y
             output mean = batch_norm.mean
             """,  # noqa: E501

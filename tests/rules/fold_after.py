@@ -141,10 +141,10 @@ CASES = {
             conv.reshape3: float32[6, 2, 1] = reshape(conv.broadcast_to, shape=(6, 2, 1))
             conv.mul: float32[6, 2, 2] = mul(w, conv.reshape3)
             conv.sum: float32[6] = sum(conv.mul, axes=(1, 2))
-            conv: float32[2, 6, 2] = conv(x, w, stride=(1,), padding=((0, 0),), dilation=(1,), groups=2, layout="NCL")
+            conv.conv: float32[2, 6, 2] = conv(x, w, stride=(1,), padding=((0, 0),), dilation=(1,), groups=2, layout="NCL")
             conv.reshape4: float32[1, 6, 1] = reshape(conv.sum, shape=(1, 6, 1))
-            conv~2: float32[2, 6, 2] = add(conv, conv.reshape4)
-            output y = conv~2
+            conv: float32[2, 6, 2] = add(conv.conv, conv.reshape4)
+            output y = conv
             """,
         near={
             ITS_CHANNELS: Near(shifted_rows),
@@ -166,10 +166,10 @@ CASES = {
         golden="""
             reshape: float32[2, 1] = reshape(t, shape=(2, 1))
             conv.broadcast_to: float32[1, 2, 3] = broadcast_to(reshape, shape=(1, 2, 3))
-            conv: float32[2, 3, 4] = conv(x, w, padding=((1, 1),))
-            conv~2: float32[1, 3, 4] = conv(conv.broadcast_to, w, padding=((1, 1),))
-            conv~3: float32[2, 3, 4] = add(conv, conv~2)
-            output y = conv~3
+            conv.conv: float32[2, 3, 4] = conv(x, w, padding=((1, 1),))
+            conv.conv2: float32[1, 3, 4] = conv(conv.broadcast_to, w, padding=((1, 1),))
+            conv: float32[2, 3, 4] = add(conv.conv, conv.conv2)
+            output y = conv
             """,
         near={ALL_SHIFTS: Near(padded_for_two)},
     ),
@@ -200,9 +200,9 @@ CASES = {
             reshape: float32[2, 1] = reshape(s, shape=(2, 1))
             reshape2.broadcast_to: float32[1, 2, 3] = broadcast_to(reshape, shape=(1, 2, 3))
             reshape2.reshape: float32[1, 6] = reshape(reshape2.broadcast_to, shape=(1, 6))
-            reshape2: float32[2, 6] = reshape(x, shape=(2, 6))
-            reshape2~2: float32[2, 6] = mul(reshape2, reshape2.reshape)
-            matmul: float32[2, 2] = matmul(reshape2~2, w)
+            reshape2.reshape2: float32[2, 6] = reshape(x, shape=(2, 6))
+            reshape2: float32[2, 6] = mul(reshape2.reshape2, reshape2.reshape)
+            matmul: float32[2, 2] = matmul(reshape2, w)
             output y = matmul
             """,
         near={
@@ -217,9 +217,9 @@ CASES = {
             reshape: float32[2, 1] = reshape(t, shape=(2, 1))
             max_pool.reshape: float32[2] = reshape(reshape, shape=(2,))
             max_pool.reshape2: float32[1, 2, 1] = reshape(max_pool.reshape, shape=(1, 2, 1))
-            max_pool: float32[2, 2, 2] = max_pool(x, window=(2,))
-            max_pool~2: float32[2, 2, 2] = add(max_pool, max_pool.reshape2)
-            conv: float32[2, 3, 1] = conv(max_pool~2, w)
+            max_pool.max_pool: float32[2, 2, 2] = max_pool(x, window=(2,))
+            max_pool: float32[2, 2, 2] = add(max_pool.max_pool, max_pool.reshape2)
+            conv: float32[2, 3, 1] = conv(max_pool, w)
             output y = conv
             """,
         near={
