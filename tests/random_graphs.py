@@ -77,8 +77,9 @@ class Growth:
         self.rng = np.random.default_rng(seed)
         self.example_of = list(OPS.values())[seed % len(OPS)]
         self.net = Builder(f"random{seed}")
-        self.dtype = self.one_of(["float64"] * 7 + ["float32"] * 2 + ["float16"])
+        self.dtype = self.one_of(["float64"] * 14 + ["float32"] * 5 + ["float16"])
         self.batch = self.one_of([2, 3, 3, 4, 2, 3, 3, 4, 2, 0])
+        self.channels_last = self.yes()
         self.last = self.one_of([0.5, 0.9])  # how often a step reads what came last
         self.found: list[Tensor] = []  # what steps may read
         self.below: dict[str, int] = {}  # of inputs of whole numbers
@@ -113,14 +114,18 @@ class Growth:
     def axis(self, x: Tensor) -> int:
         """An axis of known size: mostly that of the channels."""
         fits = [i for i in range(x.rank) if isinstance(x.shape[i], int)]
-        likely = [i for i in fits if i in (1, x.rank - 1)]
-        return self.one_of(likely if likely and self.yes(0.85) else fits)
+        likely = x.rank - 1 if self.channels_last else 1
+        return likely if likely in fits and self.yes(0.75) else self.one_of(fits)
+
+    def layout(self, x: Tensor) -> str:
+        """That of the graph, mostly."""
+        return LAYOUTS[x.rank][self.channels_last != self.yes(0.15)]
 
     # growing
 
     def grow(self) -> None:
         self.image()
-        count = self.number(3, 12)
+        count = self.number(3, 10)
         at = self.number(0, count - 1)
         kinds = [step for weight, step in STEPS for _ in range(weight)]
         for i in range(count):
@@ -146,7 +151,7 @@ class Growth:
         if places and self.yes(0.1):
             places[-1] = "L"
         batch = "N" if self.yes(0.6) else self.number(2, 4)
-        shape = (batch, *places, channels) if self.yes() else (batch, channels, *places)
+        shape = (batch, *places, channels) if self.channels_last else (batch, channels, *places)
         for name in ("x", "x2")[: 2 if self.yes(0.3) else 1]:
             self.found.insert(0, self.net.input(name, shape, self.dtype))
 
@@ -174,6 +179,8 @@ class Growth:
 
     def weight(self, shape: Sequence[Any], dtype: str) -> Tensor:
         """A parameter; one that is there already, if its type is the same."""
+        if 0 in shape:
+            raise GraphError("there is nothing to weigh")
         same = [w for w in self.weights if w.shape == tuple(shape) and w.dtype == dtype]
         if same and self.yes():
             return self.one_of(same)
@@ -194,6 +201,8 @@ class Growth:
         return mg.sigmoid(x) + 0.25 if self.yes() else mg.square(x) + 0.5
 
     def geometry(self, x: Tensor, layout: str) -> tuple[int, dict[str, Any]]:
+        if 0 in x.shape:
+            raise GraphError("there is nothing to look at")
         rank = x.rank - 2
         places = [x.shape[i] for i, letter in enumerate(layout) if letter not in "NC"]
         window = [self.number(1, min(3, n) if isinstance(n, int) else 2) or 1 for n in places]
@@ -216,7 +225,7 @@ class Growth:
 
     def conv(self, transposed: bool = False) -> Tensor:
         x = self.pick(3, 4, 5)
-        axis, geometry = self.geometry(x, self.one_of(LAYOUTS[x.rank]))
+        axis, geometry = self.geometry(x, self.layout(x))
         channels, window = known(x.shape[axis], "channels"), geometry.pop("window")
         groups = self.one_of([n for n in (1, 1, 2, 3, channels) if n and channels % n == 0] or [1])
         outputs = channels if channels % groups == 0 and self.yes(0.3) else groups * self.number(1, 3)
@@ -284,6 +293,17 @@ class Growth:
         x = self.pick()
         t = self.per_channel(x, self.axis(x)) if x.rank and self.yes(0.8) else self.fixed((), x.dtype)
         return self.one_of([lambda: x + t, lambda: t + x, lambda: x - t, lambda: t - x])()
+
+    def block(self) -> tuple[()]:
+        """A layer with weights and a norm, a scale or a shift, one behind the other, and what may lie between them."""
+        before, self.last = self.last, 1.0
+        weight = self.one_of([Growth.conv, Growth.conv, Growth.linear, Growth.branches, Growth.conv_transpose])
+        norm = self.one_of([Growth.batch_norm, Growth.batch_norm, Growth.scale, Growth.shift])
+        between = [self.one_of(BETWEEN) for _ in range(self.number(0, 2))]
+        for kind in [weight, *between, norm] if self.yes(0.6) else [norm, *between, weight]:
+            self.step(kind)
+        self.last = before
+        return ()
 
     def relu(self) -> Tensor:
         return mg.relu(self.pick())
@@ -367,7 +387,7 @@ class Growth:
 
     def pool(self) -> Tensor:
         x = self.pick(3, 4, 5)
-        _, geometry = self.geometry(x, self.one_of(LAYOUTS[x.rank]))
+        _, geometry = self.geometry(x, self.layout(x))
         if geometry["padding"] == 1 or geometry["padding"] == "same":
             geometry["padding"] = [
                 (k // 2, k // 2) if d == 1 else (0, 0) for k, d in zip(geometry["window"], geometry["dilation"])
@@ -385,7 +405,7 @@ class Growth:
         ]
         y = mg.pad(x, widths, value=self.one_of([0.0, 0.0, 0.0, 0.5]))
         if y.rank > 2 and self.yes():
-            layout = self.one_of(LAYOUTS[x.rank])
+            layout = self.layout(x)
             c = known(y.shape[layout.index("C")], "channels")
             w = self.weight((self.number(1, 3), c, *(self.number(1, 2) for _ in range(x.rank - 2))), x.dtype)
             return mg.conv(y, w, padding=self.number(0, 1), layout=layout)
@@ -485,6 +505,8 @@ class Growth:
             lambda: x * one * self.one_of(NUMBERS),
             lambda: x + one + self.one_of(NUMBERS),
             lambda: (x + one) * self.one_of(NUMBERS),
+            lambda: mg.cast((mg.cast(x, "int32") + 3 + 4) * self.one_of([1, 2]) * 5, x.dtype),
+            lambda: x * 2.0 * 4.0,
             lambda: mg.relu(mg.relu(x)),
             lambda: mg.relu(mg.abs(x)),
             lambda: mg.stop_gradient(x) + x,
@@ -576,12 +598,25 @@ class Growth:
         return array
 
 
+BETWEEN: tuple[Callable[[Growth], Any], ...] = (
+    Growth.scale,
+    Growth.shift,
+    Growth.relu,
+    Growth.pool,
+    Growth.concat,
+    Growth.reshape,
+    Growth.transpose,
+    Growth.pad,
+    Growth.binary,
+    Growth.dropout,
+)
 STEPS: tuple[tuple[int, Callable[[Growth], Any]], ...] = (
-    (8, Growth.conv),
-    (3, Growth.conv_transpose),
-    (4, Growth.linear),
+    (12, Growth.block),
+    (6, Growth.conv),
+    (2, Growth.conv_transpose),
+    (3, Growth.linear),
     (4, Growth.layer),
-    (9, Growth.batch_norm),
+    (6, Growth.batch_norm),
     (5, Growth.scale),
     (5, Growth.shift),
     (4, Growth.relu),

@@ -5,8 +5,8 @@ runs again with noise on every value that an op computes, 2^-40 of the largest n
 roundings. What an output moves by then, times 8, is what it may differ by. Sums that cancel and divisors that are small
 get their room so, and nothing else does: a pass that is wrong is off by a part of the numbers themselves.
 
-Noise is a function of the number that it is put on, and none is put on zeros: ties, and what is exactly 0, stay. A
-constant that its own dtype does not hold exactly may have been rounded: that is its noise, which is float16's at most.
+Noise is a function of the number that it is put on, and none is put on zeros: ties, and what is exactly 0, stay. What
+is made of constants may have been computed, and rounded, beforehand: its noise is the rounding of its own dtype.
 Outputs that noise moves by more than a thousandth (a floor whose argument is whole, say) are not judged; there are few.
 """
 
@@ -60,6 +60,15 @@ def bound(graph: Graph, sizes: Mapping[str, int]) -> Graph:
     return graph.bind(**sizes) if graph.symbols else graph
 
 
+def in_float64(graph: Graph) -> Graph:
+    """The graph with float64 for every float, itself if it has no other."""
+    return trial.in_float64(graph) if any(v.type.dtype in ("float16", "float32") for v in values(graph)) else graph
+
+
+def values(graph: Graph) -> list[Value]:
+    return [*graph.inputs, *(v.value for v in graph.state), *(v for node in graph.nodes for v in node.outputs)]
+
+
 def compute(graph: Graph, arrays: Arrays, seen: trial.Seen = lambda value, array: array) -> dict[str, np.ndarray]:
     found = trial.run(graph, {name: wide(array) for name, array in arrays.items()}, seen)
     return {name: found[value] for name, value in results(graph).items()}
@@ -91,12 +100,7 @@ class Noise:
         size = NOISE
         if value in self.constant:
             narrow = self.constant[value]
-            with np.errstate(all="ignore"):
-                size = (
-                    0.0
-                    if np.array_equal(array.astype(narrow), array, equal_nan=True)
-                    else 4 * float(np.finfo(narrow).eps)
-                )
+            size = 0.0 if powers_of_two(array) else 4 * float(np.finfo(narrow).eps)
         finite = np.isfinite(array)
         most = np.abs(array[finite]).max(initial=1.0 if self.zeros else 0.0)
         touched = finite if self.zeros else finite & (array != 0)
@@ -106,13 +110,19 @@ class Noise:
             return np.where(touched, array + noise, array)
 
 
+def powers_of_two(array: np.ndarray) -> bool:
+    """Whether all numbers are such, or 0: what is computed with them is exact."""
+    mantissa, _ = np.frexp(array[np.isfinite(array)])
+    return bool(((mantissa == 0) | (np.abs(mantissa) == 0.5)).all())
+
+
 class Judge:
     """Knows what a graph gives, and how far each result moves under noise."""
 
     def __init__(self, graph: Graph, sizes: Mapping[str, int], arrays: Arrays):
         self.graph, self.sizes, self.arrays = graph, sizes, arrays
         self.bound = bound(graph, sizes)
-        self.wide = trial.in_float64(self.bound)
+        self.wide = in_float64(self.bound)
         self.right = compute(self.wide, arrays)
         self.moved = [self.noisy(salt) for salt in (1, 2)]
 
@@ -121,24 +131,25 @@ class Judge:
 
     def of(self, other: Graph) -> dict[str, np.ndarray]:
         """What another graph gives for the same numbers."""
-        return compute(trial.in_float64(bound(other, self.sizes)), self.arrays)
+        return compute(in_float64(bound(other, self.sizes)), self.arrays)
 
     def against(self, found: Arrays) -> tuple[list[str], int]:
         """What differs, as sentences, and how many results were not judged. Gradients that are 0 may be missing."""
         differ, loose = [], 0
-        gone = {
-            name: np.zeros_like(self.right[name]) for name in self.right if name not in found and name.startswith("d.")
-        }
-        for name, array in {**found, **gone}.items():
+        gone = {name for name in self.right.keys() - found.keys() if name.startswith("d.")}
+        for name in (*found, *gone):
             right = self.right[name]
+            array = found.get(name, np.zeros_like(right))
+            if name.startswith("d.") and not np.isfinite(self.right["loss"]):
+                continue  # a loss that is no number, as that of the mean of nothing, has no gradients
             allowed = room(right, [moved[name] for moved in self.moved])
             off = distance(right, array)
-            if off > allowed and room(right, [self.noisy(salt, zeros=True)[name] for salt in (3, 4)]) == np.inf:
-                allowed = np.inf  # a zero on a knife's edge
+            if off > allowed:  # is it a zero on a knife's edge?
+                allowed = room(right, [self.noisy(salt, zeros=True)[name] for salt in (3, 4)])
             loose += allowed == np.inf
             if off > allowed:
                 differ.append(f"{name} is off by {off:.1e}, of {largest(right):.1e}; {allowed:.1e} is allowed")
-        differ += [f"{name} is missing" for name in self.right if name not in found and name not in gone]
+        differ += [f"{name} is missing" for name in self.right.keys() - found.keys() - gone]
         return differ, loose
 
 
@@ -161,9 +172,8 @@ def distance(right: np.ndarray, array: np.ndarray) -> float:
 
 def room(right: np.ndarray, moved: list[np.ndarray]) -> float:
     """How far a result may be off; inf where noise moves it too far to judge."""
-    size = max(SMALL, largest(right))
-    allowed = 8 * max(distance(right, array) for array in moved) + 1e-13 * size
-    return allowed if allowed <= LOOSE * size else np.inf
+    allowed = 8 * max(distance(right, array) for array in moved) + 1e-13 * max(1.0, largest(right))
+    return allowed if allowed <= LOOSE * max(SMALL, largest(right)) else np.inf
 
 
 # what is held
@@ -245,13 +255,9 @@ def inference(given: RandomGraph, tally: Tally) -> None:
         same(judge, after, tally)
         if given.seed % 3 == 0:
             settled(INFERENCE, judge, after, state, tally)
-    if given.seed % 10 == 0 and all(v.type.dtype == "float64" for v in values(frozen) if v.type.is_float):
+    if given.seed % 10 == 0 and in_float64(frozen) is frozen:
         inputs = {value.name: given.inputs[value.name] for value in frozen.inputs}
         judged(judge, mg.compile(frozen, mg.State(given.state))(**inputs), tally)
-
-
-def values(graph: Graph) -> list[Value]:
-    return [*graph.inputs, *(v.value for v in graph.state), *(v for node in graph.nodes for v in node.outputs)]
 
 
 def crosswise(given: RandomGraph, tally: Tally) -> None:
@@ -305,7 +311,7 @@ def hold(seeds: Sequence[int]) -> None:
     tally = Tally()
     for seed in seeds:
         holds(seed, tally)
-    assert tally.loose <= 0.05 * tally.judged
+    assert tally.loose <= 0.1 * tally.judged
     assert tally.late <= len(seeds) // 250
 
 
@@ -340,7 +346,7 @@ def test_every_op_is_in_a_random_graph():
 @pytest.mark.nightly
 def test_every_rule_fires_in_a_random_graph():
     tally = Tally()
-    for seed in range(4000):
+    for seed in range(3000):
         given = random_graph(seed)
         optimized(BEFORE_AUTODIFF, given.graph, None, tally)
         optimized(TRAINING, with_gradients(given.graph), given.state, tally)
