@@ -70,5 +70,9 @@ def made_by(*ops: Op) -> Callable[[Walk, Value], bool]:
 
 
 def passes_channels(walk: Walk, value: Value) -> bool:
-    """For patterns: a moving value made by an op through which numbers for each channel pass."""
-    return value in walk.producer and walk.producer[value].op.channels is not None and moving(walk, value)
+    """For patterns: a moving value made by an op through which numbers for each channel pass.
+
+    Of floats only: integers wrap around, and then of the largest one plus 1 nothing is known.
+    """
+    made = value in walk.producer and walk.producer[value].op.channels is not None
+    return made and value.type.is_float and moving(walk, value)

@@ -681,3 +681,32 @@ def test_a_second_time_changes_nothing_and_what_was_given_stays(pipeline: Any, r
     assert list(found.graph.updates) == list(graph.updates)
     assert found.graph.inputs == graph.inputs
     assert run(pipeline, found.graph, state).graph is found.graph
+
+
+# what numbers of a machine do
+
+
+def answers(graph: Graph, state: Mapping[str, np.ndarray], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As it is written, and optimized."""
+    as_written, folded = (mg.compile(graph, mg.State(state), pipeline=pipeline) for pipeline in ((), None))
+    return as_written(x=x)["y"], folded(x=x)["y"]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_integers_wrap_around_and_so_nothing_passes_a_maximum(dtype: str) -> None:
+    net = Builder("net")
+    c, t = (net.variable(name, (3, 1, 1), mg.init.zeros, dtype) for name in "ct")
+    graph = net.build(y=mg.max_pool(net.input("x", (2, 3, 4, 4), dtype) + c, 2) + t)
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    x = np.random.default_rng(0).integers(low, high, (2, 3, 4, 4), dtype)
+    one, other = answers(graph, {"c": np.full((3, 1, 1), 9, dtype), "t": np.full((3, 1, 1), high // 2, dtype)}, x)
+    assert np.array_equal(one, other)
+
+
+def test_integers_wrap_around_and_so_no_scale_passes_their_sizes() -> None:
+    net = Builder("net")
+    table, s = (net.variable(name, shape, mg.init.zeros, "int8") for name, shape in (("T", (5, 3)), ("s", (3,))))
+    graph = net.build(y=mg.abs(mg.gather(table, net.input("x", (4,), "int64"), axis=0)) * s)
+    rows = np.arange(-105, 105, 14, np.int8).reshape(5, 3)
+    one, other = answers(graph, {"T": rows, "s": np.int8([2, 3, 5])}, np.array([0, 1, 3, 4]))
+    assert np.array_equal(one, other)
