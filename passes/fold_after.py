@@ -12,7 +12,9 @@ Before a weight that is further down, a scale or a shift moves down to it, throu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -197,8 +199,11 @@ def all_zero(numbers: np.ndarray) -> bool:
     return not numbers.any()
 
 
-def none_zero(numbers: np.ndarray) -> bool:
-    return bool(numbers.all())
+@cache
+def none_tiny(dtype: str) -> Callable[[np.ndarray], bool]:
+    """The question whether numbers are so large that what is divided by them, and a weight times them, is in range."""
+    least = math.sqrt(float(np.finfo(dtype).tiny))
+    return lambda numbers: bool((np.abs(numbers) >= least).all())
 
 
 def other_channels(match: Match) -> str:
@@ -208,8 +213,9 @@ def other_channels(match: Match) -> str:
     return f"its channels are not the input channels of {known_as(match.node)}, axis {axis}"
 
 
-def some_zero(match: Match) -> str:
-    return "" if match.walk.ask(match["s"], none_zero) else f"{match['s'].name} is not known to be other than zero"
+def some_tiny(match: Match) -> str:
+    s = match["s"]
+    return "" if match.walk.ask(s, none_tiny(s.type.dtype)) else f"{s.name} is not known to be far enough from zero"
 
 
 def scales_other_channels(match: Match) -> str:
@@ -340,7 +346,7 @@ RULES = (
         unscaled_shift,
         sound=(
             Condition("the scale is one number for each input channel of the weight", scales_other_channels),
-            Condition("no scale is zero", some_zero),
+            Condition("no scale is zero, or near it", some_tiny),
         ),
         pays=(Condition("nothing else reads the scaled or the shifted value", read_besides),),
     ),

@@ -710,3 +710,17 @@ def test_integers_wrap_around_and_so_no_scale_passes_their_sizes() -> None:
     rows = np.arange(-105, 105, 14, np.int8).reshape(5, 3)
     one, other = answers(graph, {"T": rows, "s": np.int8([2, 3, 5])}, np.array([0, 1, 3, 4]))
     assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(("dtype", "tiny"), [("float16", 1e-5), ("float32", 1e-40), ("float64", 1e-310)])
+def test_no_shift_is_divided_by_a_scale_that_is_almost_zero(dtype: str, tiny: float) -> None:
+    """As weight decay leaves the scales of channels that do nothing."""
+    net = Builder("net")
+    s, t, w = (number(net, n, *shape, dtype=dtype) for n, shape in (("s", (2, 1)), ("t", (2, 1)), ("w", (3, 2, 3))))
+    graph = net.build(y=mg.conv(mg.relu(net.input("x", (1, 2, "L"), dtype)) * s + t, w, padding=1))
+    state = {"s": np.array([[1], [tiny]], dtype), "t": np.ones((2, 1), dtype), "w": np.ones((3, 2, 3), dtype)}
+    one, other = answers(graph, state, np.ones((1, 2, 5), dtype))
+    assert np.array_equal(one, other)
+    assert matching("far enough from zero", [r.why for r in mg.optimize(graph, state).refused])
+    state["s"] = np.array([[1], [0.25]], dtype)
+    assert not matching("far enough", [r.why for r in mg.optimize(graph, state).refused])

@@ -190,7 +190,7 @@ CASES = {
             """,
         near={
             "the scale is one number for each input channel of the weight": Near(scaled_places_and_shifted),
-            "no scale is zero": Near(scaled_and_shifted, {"s": (0.0, 0.0)}, undefined=True),
+            "no scale is zero, or near it": Near(scaled_and_shifted, {"s": (0.0, 0.0)}, undefined=True),
             "nothing else reads the scaled or the shifted value": Near(scaled_and_shifted_for_two),
         },
     ),
