@@ -19,7 +19,7 @@ from functools import cache
 import numpy as np
 
 from minigraph.core.builder import Tensor
-from minigraph.core.dim import known, symbolic
+from minigraph.core.dim import known, product, symbolic
 from minigraph.core.ir import Node, Value
 from minigraph.core.op import Channels, Op, Weight
 from minigraph.core.pattern import Bound
@@ -98,7 +98,8 @@ def _reader_step(walk: Walk, reader: Node, value: Value, axis: int | None, op: O
 def _keeps_samples(node: Node) -> bool:
     """Whether a reshape leaves the first axis alone and makes one axis of all others."""
     x, y = node.inputs[0].type, node.outputs[0].type
-    return y.rank == 2 and x.rank >= 2 and x.shape[0] == y.shape[0] and not symbolic(y.shape[1:])
+    same = x.shape[:1] == y.shape[:1] and product(x.shape[1:]) == product(y.shape[1:])  # (0, 3) also becomes (0, 5)
+    return y.rank == 2 and x.rank >= 2 and same and not symbolic(y.shape[1:])
 
 
 # at the weight

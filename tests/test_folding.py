@@ -724,3 +724,11 @@ def test_no_shift_is_divided_by_a_scale_that_is_almost_zero(dtype: str, tiny: fl
     assert matching("far enough from zero", [r.why for r in mg.optimize(graph, state).refused])
     state["s"] = np.array([[1], [0.25]], dtype)
     assert not matching("far enough", [r.why for r in mg.optimize(graph, state).refused])
+
+
+def test_a_reshape_of_nothing_into_more_columns() -> None:
+    net = Builder("net")
+    s, w = number(net, "s", 3), number(net, "w", 5, 2)
+    graph = net.build(y=mg.reshape(net.input("x", (0, 3)) * s, (0, 5)) @ w)
+    one, other = answers(graph, numbers(graph, {}), np.zeros((0, 3)))
+    assert one.shape == other.shape == (0, 2)
