@@ -732,3 +732,13 @@ def test_a_reshape_of_nothing_into_more_columns() -> None:
     graph = net.build(y=mg.reshape(net.input("x", (0, 3)) * s, (0, 5)) @ w)
     one, other = answers(graph, numbers(graph, {}), np.zeros((0, 3)))
     assert one.shape == other.shape == (0, 2)
+
+
+def test_of_two_casts_in_one_the_users_rounding_is_left() -> None:
+    net = Builder("rounded")
+    w = mg.cast(mg.cast(net.parameter("w", (3,), mg.init.ones), "float64"), "float16")
+    graph = net.build(y=net.input("x", (3,)) * mg.cast(w, "float32"))
+    state = mg.State({"w": np.float32([0.1, 1.23456, -3.3333])})
+    program = mg.compile(graph, state)
+    assert len([node for node in program.graph.nodes if node.op.name == "cast"]) == 2
+    assert program(x=np.ones(3))["y"].tolist() == state["w"].astype("float16").tolist()
