@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 import minigraph as mg
 from minigraph import GraphError, layers
 from minigraph.core.frozen import Prologue, split
+from minigraph.core.ir import Value
 from minigraph.core.pattern import values
 from minigraph.core.pipeline import Pass, Step
 from minigraph.core.rewrite import Rule, rewrite
@@ -430,6 +433,52 @@ def test_a_pass_that_gives_no_graph_is_named() -> None:
         mg.compile(graph, graph.init(), pipeline=(Pass("look", "Looks.", function=lambda given: None),))  # type: ignore[arg-type, return-value]
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "message"),
+    [
+        (INFERENCE[0], r"a pipeline is a tuple of passes, such as \(\*INFERENCE, my_pass\), not a Pass"),
+        (lambda given: given, "a pipeline is a tuple of passes, .* not a function"),
+        ("fold-before", "a pipeline is a tuple of passes, .* not a str"),
+        ((INFERENCE,), "a pass is a Pass, or a function .* not a tuple"),
+        (INFERENCE[0].rules, "a pass is a Pass, or a function .* not a Rule"),
+        ((partial(replace, name="other"),), "function from graph to graph that has a name, not a partial"),
+    ],
+    ids=["pass", "function", "name", "nested", "rules", "partial"],
+)
+def test_what_is_no_pipeline_is_refused(pipeline: Any, message: str) -> None:
+    graph = norm_behind_relu()
+    for run in (mg.optimize, mg.compile):
+        with pytest.raises(GraphError, match=message):
+            run(graph, graph.init(), pipeline=pipeline)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda graph: graph.prune([]), "the pass wrong turns the outputs y: .* into none"),
+        (
+            lambda graph: replace(graph, outputs={**graph.outputs, "z": graph.nodes[0].outputs[0]}),
+            "the pass wrong turns the outputs y: .* into y: .*, z: ",
+        ),
+        (
+            lambda graph: replace(graph, inputs=(*graph.inputs, Value(graph.inputs[0].type, "mask"))),
+            "the pass wrong needs inputs that nobody gives: mask: float32",
+        ),
+        (
+            lambda graph: replace(
+                graph, state=(*graph.state, replace(graph.state[0], value=Value(graph.state[0].value.type, "w")))
+            ),
+            "the pass wrong needs state that nobody gives: w: float32",
+        ),
+    ],
+    ids=["output lost", "output added", "input added", "state added"],
+)
+def test_a_pass_leaves_the_ends_of_a_graph(spoil: Callable[[mg.Graph], mg.Graph], message: str) -> None:
+    graph = norm_behind_relu()
+    with pytest.raises(GraphError, match=message):
+        mg.compile(graph, graph.init(), pipeline=(*INFERENCE, Pass("wrong", "", function=spoil)))
+
+
 def test_a_hook_sees_each_step() -> None:
     graph = mg.inference(network(), ["logits"])
     steps: list[Step] = []
@@ -442,6 +491,9 @@ def test_a_hook_sees_each_step() -> None:
     assert all(step.seconds >= 0 for step in steps)
     fired = Counter(fired.rule for step in steps for fired in step.fired)
     assert fired["scale-and-shift"] == fired["scale-into-weight"] == 2
+    steps.clear()
+    program = mg.compile(graph, stirred(graph), hook=steps.append)
+    assert tuple(steps) == program.optimized.steps
 
 
 def test_optimize_needs_a_graph() -> None:

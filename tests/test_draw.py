@@ -488,6 +488,14 @@ def test_a_format_that_nobody_writes_is_an_error(tmp_path):
         draw(lenet(), tmp_path / "net.gif")
 
 
+def test_only_graphs_are_drawn(tmp_path):
+    program = mg.compile(lenet(), lenet().init())
+    with pytest.raises(mg.GraphError, match=r"draw needs a Graph, such as program\.graph, not a Program"):
+        draw(program, tmp_path / "net.svg")  # type: ignore[arg-type]
+    with pytest.raises(mg.GraphError, match="not a Optimized"):
+        draw(lenet(), tmp_path / "net.svg", after=program.optimized)  # type: ignore[arg-type]
+
+
 def test_a_layout_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
     program(tmp_path, "import time; time.sleep(60)")
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -216,6 +216,8 @@ def test_a_picture_that_takes_too_long_is_a_sentence(tmp_path, monkeypatch):
 
 
 def test_a_page_is_html(tmp_path):
+    with pytest.raises(mg.GraphError, match=r"gives, or program\.optimized, not a Graph"):
+        page(pipeline().source, tmp_path / "page.html")  # type: ignore[arg-type]
     with pytest.raises(mg.GraphError, match=r"a page is \.html, not '\.svg'"):
         page(pipeline(), tmp_path / "page.svg")
 

@@ -3,6 +3,7 @@
 Chromium, the Debian package `chromium`, has to be there: without it these tests fail.
 """
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from test_page import Element, Reader, sections
 
 import minigraph as mg
+from minigraph.passes.pipelines import INFERENCE
 from minigraph.tools.page import page
 from passes_by_hand import pipeline
 
@@ -55,6 +57,27 @@ def shown(root: Element) -> Element:
 @pytest.fixture
 def path(tmp_path):
     return page(pipeline(), tmp_path / "page.html")
+
+
+@pytest.fixture(scope="module")
+def resnet20(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent.parent / "examples")
+        model = importlib.import_module("networks").resnet20()
+    answer = mg.inference(model, ["logits"])
+    return page(mg.optimize(answer, answer.init(0)), tmp_path_factory.mktemp("resnet20") / "page.html")
+
+
+RESNET20 = ["0 given", *(f"{i} {p.name}" for i, p in enumerate(INFERENCE, 1)), f"{len(INFERENCE) + 1} result"]
+
+
+@pytest.mark.parametrize("number", range(len(RESNET20)))
+def test_every_pass_on_resnet20_is_shown(resnet20, number):
+    section = shown(browse(resnet20, f"#{number}"))
+    assert next(section.find("h2")).text() == RESNET20[number]
+    pictures = list(section.find("svg"))
+    assert len(pictures) == (2 if RESNET20[number].split()[1] in ("scale-and-shift", "fold-before", "tidy") else 1)
+    assert all("conv1" in picture.text() for picture in pictures)
 
 
 TITLES = ["0 given", "1 look", "2 fold", "3 result"]
@@ -104,6 +127,11 @@ def press(*keys: str) -> str:
 )  # fmt: skip
 def test_arrow_keys_step(path, fragment, key, title):
     assert next(shown(browse(path, fragment, press(key))).find("h2")).text() == title
+
+
+def test_arrow_keys_step_through_all_passes(resnet20):
+    root = browse(resnet20, "#0", press(*["ArrowRight"] * (len(RESNET20) - 1)))
+    assert next(shown(root).find("h2")).text() == RESNET20[-1]
 
 
 def test_keys_and_buttons_zoom(path):

@@ -293,6 +293,17 @@ def test_no_data_is_an_error(batches: list[Arrays]) -> None:
     assert state["bn.running_var"].tolist() == [1.0, 1.0, 1.0]
 
 
+def test_one_batch_is_not_a_list_of_batches() -> None:
+    model = one_norm(("N", 3))
+    state, x = model.init(), np.ones((4, 3))
+    with pytest.raises(mg.GraphError, match=r"one dict alone is written \[batch\]"):
+        mg.precise_bn(model, state, {"x": x})  # type: ignore[dict-item]
+    with pytest.raises(mg.GraphError, match="a batch is a dict of inputs by name, not a ndarray"):
+        mg.precise_bn(model, state, [x])  # type: ignore[list-item]
+    with pytest.raises(mg.GraphError, match="needs the model, a Graph, not a Program"):
+        mg.precise_bn(mg.compile(model, state), state, [{"x": x}])  # type: ignore[arg-type]
+
+
 def test_training_goes_on_from_precise_statistics() -> None:
     model = one_norm(("N", 3), momentum=0.25)
     state, x = model.init(), data((26, 3))

@@ -285,6 +285,14 @@ def test_a_failure_leaves_the_old_file(path, monkeypatch):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+def test_only_graphs_are_saved(tmp_path):
+    given = mg.compile(model(), model().init())
+    with pytest.raises(GraphError, match=r"save\(path, graph, state\) needs a Graph, not a Program"):
+        mg.save(tmp_path / "net.safetensors", given)  # type: ignore[arg-type]
+    with pytest.raises(GraphError, match="needs a Graph, not a State"):
+        mg.save(given.graph, given.state)  # type: ignore[arg-type]
+
+
 # files that are none, or not whole
 
 

@@ -18,7 +18,7 @@ from minigraph.backends.numpy import Executable
 from minigraph.core.errors import expect
 from minigraph.core.frozen import split
 from minigraph.core.ir import Graph
-from minigraph.core.pipeline import Hook, Optimized, Pipeline, debugging, report, run
+from minigraph.core.pipeline import Hook, Optimized, Pass, Pipeline, Step, debugging, report, run
 from minigraph.core.state import State
 from minigraph.driver.finite import first_not_finite
 from minigraph.driver.given import array_of, complete, solve, type_of
@@ -41,12 +41,51 @@ def optimize(
     pipeline: passes, or functions from graph to graph. By default passes.pipelines.TRAINING for a graph with updates,
         INFERENCE for others.
     without: names of passes, or of single rules, to leave out. hook: called with each step when it is done.
+
+    Raises GraphError for a pass that gives other outputs, or needs other inputs or state.
     """
     expect(isinstance(graph, Graph), "optimize needs a Graph, not a {}", type(graph).__name__)
     if pipeline is None:
         pipeline = TRAINING if graph.updates else INFERENCE
-    hooks = [*([hook] if hook else []), *debugging(state)]
+    _check_passes(pipeline)
+    hooks = [_check_ends, *([hook] if hook else []), *debugging(state)]
     return run(pipeline, graph, state, without, hooks)
+
+
+def _check_passes(pipeline: Pipeline) -> None:
+    expect(
+        isinstance(pipeline, (tuple, list)),
+        "a pipeline is a tuple of passes, such as (*INFERENCE, my_pass), not a {}",
+        type(pipeline).__name__,
+    )
+    for p in pipeline:
+        expect(
+            isinstance(p, Pass) or hasattr(p, "__name__"),
+            "a pass is a Pass, or a function from graph to graph that has a name, not a {}",
+            type(p).__name__,
+        )
+
+
+def _check_ends(step: Step) -> None:
+    """A pass may change what is between the ends of a graph; whoever calls the program knows the ends."""
+    before, after = step.before, step.after
+    if after is before:
+        return
+    old, new = (sorted(f"{name}: {value.type}" for name, value in g.outputs.items()) for g in (before, after))
+    expect(
+        new == old,
+        "the pass {} turns the outputs {} into {}",
+        step.name,
+        ", ".join(old) or "none",
+        ", ".join(new) or "none",
+    )
+    for what, has, needs in (
+        ("inputs", before.inputs, after.inputs),
+        ("state", [v.value for v in before.state], [v.value for v in after.state]),
+    ):
+        known = {str(value) for value in has}
+        strange = [str(value) for value in needs if str(value) not in known]
+        expect(not strange, "the pass {} needs {} that nobody gives: {}", step.name, what, ", ".join(strange))
 
 
 def compile(
@@ -56,6 +95,7 @@ def compile(
     *,
     pipeline: Pipeline | None = None,
     without: Collection[str] = (),
+    hook: Hook | None = None,
     snapshot: bool = False,
 ) -> Program:
     """A program that runs the graph on a state, after the passes of a pipeline (see optimize).
@@ -64,6 +104,7 @@ def compile(
     or statistic, and one of another shape or dtype, is an error.
     What depends on fixed parameters alone, such as weights with a batch norm folded into them, is computed once; when
     the state has moved on, the next call computes it anew. With snapshot=True it stays as it was at first.
+    hook: called with each step of the pipeline when it is done, and once more where the graph is optimized anew.
     backend: "numpy", or "auto" for the fastest that answers.
     """
     expect(
@@ -76,7 +117,7 @@ def compile(
         backend,
         ", ".join(BACKENDS),
     )
-    plan = partial(optimize, graph, pipeline=pipeline, without=without)
+    plan = partial(optimize, graph, pipeline=pipeline, without=without, hook=hook)
     return Program(graph, state, "numpy" if backend == "auto" else backend, plan, snapshot)
 
 

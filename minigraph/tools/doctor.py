@@ -117,7 +117,11 @@ def doctor(graph: Graph, state: State, batch: Mapping[str, Any]) -> Diagnosis:
     norm, as in a graph whose batch norms were folded into convolutions, and if the batch has no samples.
     """
     expect(isinstance(graph, Graph), "the doctor needs a Graph, as net.build(...) makes it, not {!r}", graph)
-    expect(isinstance(batch, Mapping), "the batch is a dict from the names of inputs to arrays, not {!r}", batch)
+    expect(
+        isinstance(batch, Mapping),
+        "the batch is a dict from the names of inputs to arrays, not a {}",
+        type(batch).__name__,
+    )
     checkups = []
     for measured in measure(graph, state, batch):
         findings = sorted(_findings(measured), key=lambda finding: -finding.severity)

@@ -56,6 +56,8 @@ def draw(
     Returns the path written. Where the installed Graphviz cannot write that format, it is the best one that it can (the
     wheel of the extra `viz` writes SVG only), else .dot, beside `path`; a warning says so, and what to install.
     """
+    for given in (graph, *([] if after is None else [after])):
+        expect(isinstance(given, Graph), "draw needs a Graph, such as program.graph, not a {}", type(given).__name__)
     path = Path(path)
     format = path.suffix.removeprefix(".").lower()
     expect(format in (*FORMATS, "dot"), "{}: a picture is .svg, .png, .pdf or .dot, not {!r}", path, path.suffix)

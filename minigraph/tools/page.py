@@ -36,6 +36,11 @@ def page(optimized: Optimized, path: str | os.PathLike[str], *, timeout: float =
     timeout: seconds after which the layout of one picture is stopped; a sentence then stands in its place, as one does
     in place of all pictures where no Graphviz is installed.
     """
+    expect(
+        isinstance(optimized, Optimized),
+        "a page needs what mg.optimize(...) gives, or program.optimized, not a {}",
+        type(optimized).__name__,
+    )
     path = Path(path)
     expect(path.suffix.lower() in (".html", ".htm"), "{}: a page is .html, not {!r}", path, path.suffix)
     pictures = _Pictures()

@@ -18,6 +18,8 @@ def precise_bn(model: Graph, state: State, batches: Iterable[Mapping[str, Any]])
     model: the model or its training step. batches: dicts of its inputs by name, in batches as large as those of
         training. Each call begins anew, and the state changes at the end, all at once: after an error it is as it was.
     """
+    expect(isinstance(model, Graph), "precise_bn needs the model, a Graph, not a {}", type(model).__name__)
+    expect(not isinstance(batches, Mapping), "batches are a list of dicts; one dict alone is written [batch]")
     graph = precise_statistics(model)
     statistics = [v.name for v in graph.state if v.value in graph.updates and v.name in model.variables]
     with state.lock:
@@ -27,6 +29,7 @@ def precise_bn(model: Graph, state: State, batches: Iterable[Mapping[str, Any]])
                 fresh.pop(variable.name, None)
         program = compile(graph, fresh)
         for batch in batches:
+            expect(isinstance(batch, Mapping), "a batch is a dict of inputs by name, not a {}", type(batch).__name__)
             program(**batch)
         seen = [name for name in program.created if name.endswith(".count") and fresh[name] > 0]
         expect(seen, "there was no data: the batches were none or empty (a generator gives its batches only once)")

@@ -39,6 +39,7 @@ def save(path: str | os.PathLike[str], graph: Graph, state: State | None = None)
     GraphError where the state lacks a parameter or a statistic, or has one of another type, and for a graph whose text
     does not read back: an attribute or an initializer of one's own may have none.
     """
+    expect(isinstance(graph, Graph), "save(path, graph, state) needs a Graph, not a {}", type(graph).__name__)
     path = Path(path)
     expect(path.suffix == ENDING, "a saved graph is a {} file, not {}; its text alone is str(graph)", ENDING, path)
     arrays = {} if state is None else {name: state[name] for name in graph.variables if name in state}
