@@ -304,7 +304,7 @@ def spoiled(graph: Graph, node: Node) -> Graph:
 
 
 CI, CHUNK = 256, 32
-NIGHTLY, LONG_CHUNK = 16000, 500
+NIGHTLY, LONG_CHUNK = 10000, 500
 
 
 def hold(seeds: Sequence[int]) -> None:
