@@ -113,6 +113,15 @@ def test_wrong_arguments_of_a_step_are_refused(arguments, message):
         mg.training_step(classifier(), **{"loss": "loss", "optimizer": mg.optim.SGD(0.1), **arguments})
 
 
+def test_a_program_is_no_model():
+    model = classifier()
+    program = mg.compile(model, model.init())
+    with pytest.raises(GraphError, match="training_step needs the model, a Graph, not a Program"):
+        mg.training_step(program, "loss", mg.optim.SGD(0.1))  # type: ignore[arg-type]
+    with pytest.raises(GraphError, match="inference needs the model, a Graph, not a Program"):
+        mg.inference(program)  # type: ignore[arg-type]
+
+
 def test_a_parameter_that_the_loss_does_not_reach_is_named():
     net = mg.Builder()
     x = net.input("x", ("N", 2))

@@ -161,4 +161,6 @@ def test_sizes_that_are_none_are_refused():
         summary(lenet(), M=3)
     with pytest.raises(mg.GraphError, match=r"the size N is a number of 0 or more, not -1"):
         summary(lenet(), N=-1)
+    with pytest.raises(mg.GraphError, match=r"summary needs a Graph, such as program\.graph, not a str"):
+        summary("lenet")  # type: ignore[arg-type]
     assert mg.summary is summary

@@ -49,6 +49,7 @@ def training_step(
     outputs: what a step returns; all outputs of the model by default.
     without: names of passes of BEFORE_AUTODIFF to leave out.
     """
+    expect(isinstance(model, Graph), "training_step needs the model, a Graph, not a {}", type(model).__name__)
     expect(isinstance(optimizer, optim.Optimizer), "the optimizer is one such as optim.Adam(1e-3), not {!r}", optimizer)
     expect(
         loss in model.outputs,
@@ -134,4 +135,5 @@ def inference(model: Graph, outputs: Iterable[str] | None = None) -> Graph:
 
     With outputs=["loss"] it is the evaluation loss, which leaves the running statistics alone.
     """
+    expect(isinstance(model, Graph), "inference needs the model, a Graph, not a {}", type(model).__name__)
     return freeze(model.prune(outputs))

@@ -72,6 +72,7 @@ def summary(graph: Graph, /, **symbols: int) -> Summary:
 
     Raises GraphError for a symbol that the graph does not have, and for what is no size.
     """
+    expect(isinstance(graph, Graph), "summary needs a Graph, such as program.graph, not a {}", type(graph).__name__)
     for name, size in symbols.items():
         known = ", ".join(sorted(graph.symbols)) or "none"
         expect(name in graph.symbols, "{!r} has no size {!r}; known at run time are {}", graph.name, name, known)
