@@ -435,6 +435,21 @@ def test_optimize_for_training_keeps_the_updates(model, says):
     assert {value.name for value in mg.load("fast.safetensors")[0].updates} == {"bn1.running_mean", "bn1.running_var"}
 
 
+def test_explain_for_training_says_which_biases_a_batch_norm_takes_off(folder, says):
+    net = mg.Builder("net")
+    h = layers.batch_norm(layers.conv2d(net.input("image", ("N", 2, 6, 6)), 3, 3))
+    h = layers.batch_norm(mg.relu(layers.conv2d(h, 3, 3)))
+    model = net.build(loss=mg.mean(h * h))
+    mg.save("model.safetensors", model, model.init(seed=1))
+    text = says("explain", "model.safetensors", "--training")
+    assert "did: drop-bias at bn1.batch_norm" in text
+    assert "conv2.add keeps its bias: no shift passes through relu (relu)" in text
+    assert "did: drop-bias" not in says("explain", "model.safetensors", "--training", "--without", "drop-bias")
+    step = mg.training_step(model, "loss", mg.optim.SGD(0.1))
+    mg.save("step.safetensors", step, step.init(seed=1))
+    assert "drop-bias" not in says("explain", "step.safetensors", "--training")
+
+
 def test_the_pipeline_for_inference_folds_the_batch_norm(answering, image, says):
     assert "bn1" in says("explain", answering, "bn1")
     says("optimize", answering, "-o", "fast.safetensors", "--verify")

@@ -26,6 +26,7 @@ from minigraph.core.state import State
 from minigraph.driver.program import compile
 from minigraph.driver.program import optimize as run_passes
 from minigraph.driver.step import inference
+from minigraph.passes.pipelines import BEFORE_AUTODIFF, TRAINING
 from minigraph.tools.saved import ENDING, load, save
 
 DEMO = "out/digits/digits.safetensors"
@@ -202,11 +203,14 @@ def _optimized(options: argparse.Namespace) -> tuple[Optimized, State | None]:
         if str(answering) != str(graph):
             print("for inference: running statistics, no dropout, no updates (--training keeps them)\n")
         graph = answering
-    return run_passes(graph, state, pipeline=_pipeline(options), without=options.without), state
+    return run_passes(graph, state, pipeline=_pipeline(options, graph), without=options.without), state
 
 
-def _pipeline(options: argparse.Namespace) -> Pipeline | None:
-    """What --pipeline or --pass name; None for the pipeline of minigraph's own."""
+def _pipeline(options: argparse.Namespace, graph: Graph) -> Pipeline | None:
+    """What --pipeline or --pass name; None for the pipeline of minigraph's own.
+
+    A model that is to be trained also gets the passes that come before its gradient.
+    """
     if options.pipeline:
         pipeline = _named(options.pipeline)
         fits = isinstance(pipeline, (tuple, list)) and all(isinstance(p, Pass) or callable(p) for p in pipeline)
@@ -217,6 +221,8 @@ def _pipeline(options: argparse.Namespace) -> Pipeline | None:
         for name, one in zip(options.passes, passes):
             expect(isinstance(one, Pass) or callable(one), "{} is no pass: that is a Pass or a function", name)
         return passes
+    if options.training and "optimizer.step" not in graph.variables:
+        return (*BEFORE_AUTODIFF, *TRAINING)
     return None
 
 
@@ -384,7 +390,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_pipeline(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--training", action="store_true", help="keep the updates, and take the passes for training")
+    parser.add_argument(
+        "--training",
+        action="store_true",
+        help="keep the updates, and take the passes for training: of a model, those before its gradient, too",
+    )
     parser.add_argument(
         "--without", metavar="NAME", nargs="+", action="extend", default=[], help="leave out these passes, or rules"
     )
