@@ -707,8 +707,8 @@ def test_integers_wrap_around_and_so_no_scale_passes_their_sizes() -> None:
     net = Builder("net")
     table, s = (net.variable(name, shape, mg.init.zeros, "int8") for name, shape in (("T", (5, 3)), ("s", (3,))))
     graph = net.build(y=mg.abs(mg.gather(table, net.input("x", (4,), "int64"), axis=0)) * s)
-    rows = np.arange(-105, 105, 14, np.int8).reshape(5, 3)
-    one, other = answers(graph, {"T": rows, "s": np.int8([2, 3, 5])}, np.array([0, 1, 3, 4]))
+    rows = np.arange(-105, 105, 14).astype("int8").reshape(5, 3)
+    one, other = answers(graph, {"T": rows, "s": np.array([2, 3, 5], "int8")}, np.array([0, 1, 3, 4]))
     assert np.array_equal(one, other)
 
 
@@ -738,7 +738,7 @@ def test_of_two_casts_in_one_the_users_rounding_is_left() -> None:
     net = Builder("rounded")
     w = mg.cast(mg.cast(net.parameter("w", (3,), mg.init.ones), "float64"), "float16")
     graph = net.build(y=net.input("x", (3,)) * mg.cast(w, "float32"))
-    state = mg.State({"w": np.float32([0.1, 1.23456, -3.3333])})
+    state = mg.State({"w": np.array([0.1, 1.23456, -3.3333], "float32")})
     program = mg.compile(graph, state)
     assert len([node for node in program.graph.nodes if node.op.name == "cast"]) == 2
     assert program(x=np.ones(3))["y"].tolist() == state["w"].astype("float16").tolist()
