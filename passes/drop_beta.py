@@ -15,16 +15,16 @@ from minigraph.core.pipeline import Pass
 from minigraph.core.rewrite import Condition, Match, Rule, Walk
 from minigraph.ops.batch_norm import batch_norm
 from minigraph.ops.constant import fill
+from minigraph.ops.pointwise import cast
 from minigraph.passes import drop_bias
 from minigraph.passes.per_channel import meeting
 from minigraph.passes.reach import weights
-from minigraph.passes.scale_and_shift import cast_to
-from minigraph.passes.towards_norms import is_still, stops
+from minigraph.passes.towards_norms import stops
 
 
 def norm_with_beta(walk: Walk, node: Node) -> Bound | None:
     """For patterns: a batch norm whose β is not 0, where it might go: what reads its result is linear."""
-    if node.op is not batch_norm or not is_still(walk, node.inputs[2]):
+    if node.op is not batch_norm or not walk.is_frozen(node.inputs[2]):
         return None
     beta = walk.producer.get(node.inputs[2])
     if beta is not None and beta.op is fill and beta.attrs["value"] == 0:
@@ -38,7 +38,7 @@ def norm_with_beta(walk: Walk, node: Node) -> Bound | None:
 def apart(match: Match, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     zeros = {"value": 0.0, "shape": beta.shape, "dtype": beta.dtype}
     y, mean, var = match.again(match.node, x, gamma, match.walk.builder.emit(fill, (), zeros)[0])
-    return y + cast_to(y, meeting(beta, x.rank, match.node.attrs["axis"])), mean, var
+    return y + cast(meeting(beta, x.rank, match.node.attrs["axis"]), y.dtype), mean, var
 
 
 def beta_stays(match: Match) -> str:

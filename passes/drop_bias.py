@@ -16,21 +16,19 @@ from collections.abc import Callable, Sequence
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import known
 from minigraph.core.ir import Node, Value
-from minigraph.core.op import Op, Weight
+from minigraph.core.op import Op
 from minigraph.core.pattern import Bound
 from minigraph.core.pipeline import Pass
 from minigraph.core.rewrite import Condition, Match, Rule, Walk
 from minigraph.ops.batch_norm import batch_norm
 from minigraph.ops.constant import count, fill
-from minigraph.ops.pointwise import add, div, mul, sub
+from minigraph.ops.pointwise import add, cast, div, mul, sub
 from minigraph.ops.shape import concat, reshape
 from minigraph.passes.per_channel import meeting, varies, vector
-from minigraph.passes.reach import weights
-from minigraph.passes.scale_and_shift import cast_to
+from minigraph.passes.reach import the_weight, weights
 from minigraph.passes.towards_norms import (
     Shift,
     bias_above,
-    is_still,
     past,
     past_concat,
     past_op,
@@ -61,7 +59,7 @@ def bound(shift: Shift, y: Value, **more: Value) -> Bound:
 def without_bias(match: Match, x: Tensor, b: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     _, gamma, beta = map(match.tensor, match.node.inputs)
     with match.walk.builder.origin(role="statistic"):
-        shift = cast_to(gamma, vector(b, known(gamma.shape[0], "channels")))
+        shift = cast(vector(b, known(gamma.shape[0], "channels")), gamma.dtype)
     result, mean, var = match.again(match.node, x, gamma, beta)
     with match.walk.builder.origin(role="statistic"):
         return result, mean + shift, var
@@ -199,14 +197,9 @@ def data_is_shift(walk: Walk, node: Node) -> Bound | None:
     """For patterns: f(x + b, w), f linear in a frozen w."""
     for weight in weights(node):
         y = node.inputs[weight.data]
-        if is_still(walk, node.inputs[weight.index]) and (shift := shift_of(walk, y)) and gets_down(walk, node):
+        if walk.is_frozen(node.inputs[weight.index]) and (shift := shift_of(walk, y)) and gets_down(walk, node):
             return bound(shift, y)
     return None
-
-
-def the_weight(match: Match) -> Weight:
-    """The weight that y is the data of."""
-    return next(weight for weight in weights(match.node) if match.node.inputs[weight.data] is match["y"])
 
 
 def past_weight(match: Match, x: Tensor, b: Tensor, y: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import numpy as np
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import known, product, symbolic
 from minigraph.core.ir import Node, Value
-from minigraph.core.op import Channels, Op, Weight
+from minigraph.core.op import Channels, Op
 from minigraph.core.pattern import Bound
 from minigraph.core.pipeline import Pass
 from minigraph.core.rewrite import Condition, Match, Rule, Walk, called, known_as
@@ -30,7 +30,7 @@ from minigraph.ops.pointwise import add, mul
 from minigraph.ops.shape import reshape
 from minigraph.passes import merge_scales, pad_into_conv
 from minigraph.passes.per_channel import is_along, meeting, varies, vector
-from minigraph.passes.reach import all_positive, not_known, weights
+from minigraph.passes.reach import all_positive, first_stop, not_known, the_weight, weights
 
 # what takes a number up further down
 
@@ -40,17 +40,8 @@ def left_over(walk: Walk, y: Value, number: Value, op: Op) -> str:
     along = varies(number.type, y.type)
     if along is None or len(along) > 1:
         return f"{number.name} is not one number for each channel of {y.name}"
-    waiting: list[tuple[Value, int | None, Op]] = [(y, along[0] if along else None, op)]
-    while waiting:
-        value, axis, kind = waiting.pop()
-        key = "after", value, axis, kind, number
-        if key not in walk.memo:
-            walk.memo[key] = _readers_step(walk, value, axis, kind, number)
-        found = walk.memo[key]
-        if isinstance(found, str):
-            return found
-        waiting += found
-    return ""
+    start = y, along[0] if along else None, op
+    return first_stop(walk, ("down", number), start, lambda place: _readers_step(walk, *place, number))
 
 
 Waiting = list[tuple[Value, "int | None", Op]]
@@ -132,11 +123,6 @@ def parts_of(walk: Walk, value: Value, op: Op) -> tuple[Value, Value] | None:
         return None
     maker = walk.producer.get(moving[0])
     return None if op is add and maker is not None and weights(maker) else (moving[0], frozen[0])
-
-
-def the_weight(match: Match) -> Weight:
-    """The weight that y is the data of."""
-    return next(weight for weight in weights(match.node) if match.node.inputs[weight.data] is match["y"])
 
 
 def scale_the_weight(match: Match, x: Tensor, y: Tensor, n: Tensor) -> Tensor:

@@ -5,17 +5,21 @@ A question is answered for all ways at once, by looking at the graph only; its a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import numpy as np
 
 from minigraph.core.ir import Node, Value
 from minigraph.core.op import Weight
-from minigraph.core.rewrite import Walk, called, known_as
+from minigraph.core.rewrite import Match, Walk, called, known_as
 from minigraph.ops.pointwise import add, mul
 from minigraph.ops.shape import concat
 from minigraph.passes.per_channel import passing, varies
 
 # A value, the axis of its channels, or None for a number that is one for all, and whether only sums lie behind it.
 Place = tuple[Value, "int | None", bool]
+P = TypeVar("P")
 
 
 def all_positive(scale: np.ndarray) -> bool:
@@ -29,22 +33,37 @@ def weights(node: Node) -> tuple[Weight, ...]:
     return tuple(node.op.weights(tuple(value.type for value in node.inputs), **node.attrs))
 
 
-def scale_stops(walk: Walk, y: Value, scale: Value) -> str:
-    """What keeps a scale of y from being folded into frozen weights before it."""
-    along = varies(scale.type, y.type)
-    if along is None or len(along) > 1:
-        return f"{scale.name} is not one number for each channel of {y.name}"
-    waiting: list[Place] = [(y, along[0] if along else None, True)]
+def the_weight(match: Match) -> Weight:
+    """The weight of the match's node that y is the data of."""
+    return next(weight for weight in weights(match.node) if match.node.inputs[weight.data] is match["y"])
+
+
+def first_stop(walk: Walk, question: tuple[Any, ...], start: P, step: Callable[[P], str | list[P]]) -> str:
+    """What stops it on one of the ways from a place; "" if all ways come to an end.
+
+    step: from a place to those that follow, none where a way ends, or to a sentence where it is stopped. What it says
+    is kept for the whole walk, under the question.
+    """
+    waiting = [start]
     while waiting:
-        value, axis, near = waiting.pop()
-        key = "scale", value, axis, near, scale
+        place = waiting.pop()
+        key = question, place
         if key not in walk.memo:
-            walk.memo[key] = _scale_step(walk, value, axis, near, scale)
+            walk.memo[key] = step(place)
         found = walk.memo[key]
         if isinstance(found, str):
             return found
         waiting += found
     return ""
+
+
+def scale_stops(walk: Walk, y: Value, scale: Value) -> str:
+    """What keeps a scale of y from being folded into frozen weights before it."""
+    along = varies(scale.type, y.type)
+    if along is None or len(along) > 1:
+        return f"{scale.name} is not one number for each channel of {y.name}"
+    start = y, along[0] if along else None, True
+    return first_stop(walk, ("up", scale), start, lambda place: _scale_step(walk, *place, scale))
 
 
 def _scale_step(walk: Walk, value: Value, axis: int | None, near: bool, scale: Value) -> str | list[Place]:

@@ -18,11 +18,7 @@ def scaled_and_shifted(match: Match, x: Tensor, gamma: Tensor, beta: Tensor, mea
     axis, eps = match.node.attrs["axis"], match.node.attrs["eps"]
     scale = gamma / sqrt(var + eps)
     shift = beta - scale * mean
-    return x * cast_to(x, meeting(scale, x.rank, axis)) + cast_to(x, meeting(shift, x.rank, axis))
-
-
-def cast_to(x: Tensor, number: Tensor) -> Tensor:
-    return number if number.dtype == x.dtype else cast(number, x.dtype)
+    return x * cast(meeting(scale, x.rank, axis), x.dtype) + cast(meeting(shift, x.rank, axis), x.dtype)
 
 
 def trained(match: Match) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from minigraph.core.frozen import frozen
 from minigraph.core.ir import Node, Value
 from minigraph.core.op import Channels
 from minigraph.core.rewrite import Walk
@@ -47,13 +46,6 @@ def shift_of(walk: Walk, value: Value) -> Shift | None:
             if axes is not None and len(axes) <= 1:
                 return Shift(node, x, b, axes[0] if axes else None)
     return None
-
-
-def is_still(walk: Walk, value: Value) -> bool:
-    """Whether the value is frozen, also where the walk has not come yet."""
-    if "frozen" not in walk.memo:
-        walk.memo["frozen"] = frozen(walk.source)
-    return value in walk.memo["frozen"] or walk.is_frozen(value)
 
 
 def stops(walk: Walk, value: Value, axis: int | None) -> str:
@@ -151,7 +143,7 @@ def past_concat(node: Node, axis: int | None) -> str | int:
 
 
 def _past_factor(walk: Walk, node: Node, value: Value, factor: Value, axis: int | None) -> str | int | None:
-    if not is_still(walk, factor):
+    if not walk.is_frozen(factor):
         return f"{node.name} ({node.op.name}) is with {factor.name}, which is not frozen"
     axes = varies(factor.type, value.type)
     if axes is None or len({*axes} | {axis} - {None}) > 1:
@@ -161,7 +153,7 @@ def _past_factor(walk: Walk, node: Node, value: Value, factor: Value, axis: int 
 
 def _past_weight(walk: Walk, node: Node, at: list[int], axis: int | None) -> str | int:
     for weight in weights(node):
-        if at == [weight.data] and is_still(walk, node.inputs[weight.index]):
+        if at == [weight.data] and walk.is_frozen(node.inputs[weight.index]):
             if axis not in (None, weight.data_axis):
                 return f"its channels, axis {axis}, are not the input channels of {node.name}, axis {weight.data_axis}"
             return weight.axis if weight.even else uneven(node)
@@ -186,7 +178,7 @@ def _nearest_biases(walk: Walk) -> dict[Value, tuple[Value, Value, int | None]]:
     found: dict[Value, tuple[Value, Value, int | None]] = {}
     for node in walk.source.nodes:
         y = node.outputs[0]
-        if is_still(walk, y) or weights(node) or node.op in (batch_norm, batch_norm_inference, *OTHER_NORMS):
+        if walk.is_frozen(y) or weights(node) or node.op in (batch_norm, batch_norm_inference, *OTHER_NORMS):
             continue
         bias = _bias(walk, node)
         above = bias or next((found[value] for value in node.inputs if value in found), None)
@@ -197,8 +189,8 @@ def _nearest_biases(walk: Walk) -> dict[Value, tuple[Value, Value, int | None]]:
 
 def _bias(walk: Walk, node: Node) -> tuple[Value, Value, int | None] | None:
     if node.op in (add, sub):
-        x, b = node.inputs if node.op is sub or is_still(walk, node.inputs[1]) else node.inputs[::-1]
-        axes = varies(b.type, x.type) if is_still(walk, b) else None
+        x, b = node.inputs if node.op is sub or walk.is_frozen(node.inputs[1]) else node.inputs[::-1]
+        axes = varies(b.type, x.type) if walk.is_frozen(b) else None
         if axes is not None and len(axes) <= 1:
             return node.outputs[0], b, axes[0] if axes else None
     return None
