@@ -53,6 +53,12 @@ class Rule:
     sound: tuple[Condition, ...] = ()
     pays: tuple[Condition, ...] = ()
 
+    def __post_init__(self) -> None:
+        looks = self.anchor is not None or (callable(self.pattern) and not isinstance(self.pattern, Pattern))
+        expect(
+            looks, "the rule {} looks for an op called on patterns, or is a function, not {!r}", self.name, self.pattern
+        )
+
     @property
     def anchor(self) -> Op | None:
         """The op whose nodes it looks at; None is any."""
@@ -305,10 +311,15 @@ class Walk:
         start = len(builder.nodes)
         origin = replace(node.origin, rule=rule.name, sources=sources(matched))
         with builder.root(), builder.origin(origin), builder.scope(origin.sources[0].replace("~", "_")):
-            result = rule.becomes(match, **tensors)
+            try:
+                result = rule.becomes(match, **tensors)
+            except GraphError as error:
+                raise GraphError(f"the rule {rule.name} cannot be applied at {node.name}: {error}") from None
         results = result if isinstance(result, tuple) else (result,)
+        few = "{}: {} has {} outputs, and would become {} tensors"
+        expect(len(results) == len(node.outputs), few, rule.name, node.name, len(node.outputs), len(results))
         built, builder.nodes[start:] = builder.nodes[start:], []
-        for old, tensor in zip(node.outputs, results, strict=True):
+        for old, tensor in zip(node.outputs, results):
             fits = isinstance(tensor, Tensor) and tensor.value.type == old.type
             expect(fits, "{}: {} would become {}", rule.name, old, getattr(tensor, "value", tensor))
         built = self._named(node, built, [tensor.value for tensor in results])
