@@ -192,6 +192,14 @@ def test_arrays_are_its_own_and_contiguous() -> None:
     assert state["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+def test_what_cannot_be_computed_is_told_with_its_line() -> None:
+    net = Builder()
+    rows = mg.gather(net.parameter("table", (3, 2), mg.init.zeros), net.constant(np.array([0, 7])), axis=0)
+    prologue, _ = split(net.build(y=net.input("x", (2, 2)) + rows))
+    with pytest.raises(mg.GraphError, match=r"(?s)gather 'gather': index 7 .*test_frozen\.py"):
+        prologue.run({"table": np.zeros((3, 2), "f4")})
+
+
 # facts
 
 

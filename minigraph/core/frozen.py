@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from minigraph.core import dim
-from minigraph.core.ir import FLOATS, Graph, Node, Value, needed
+from minigraph.core.errors import GraphError
+from minigraph.core.ir import FLOATS, Graph, Node, Value, describe, needed
 
 FIXED = ("parameter", "statistic", "slot")  # the kinds of state that stand still where nothing updates them
 
@@ -43,7 +44,11 @@ def compute(nodes: Iterable[Node], state: Mapping[str, np.ndarray], known: dict[
         for node in nodes:
             if node.outputs[0] not in known:
                 arrays = [known[v] if v in known else wide(state[v.name]) for v in node.inputs]
-                known.update(zip(node.outputs, map(wide, node.op.run(arrays, _attrs(node))), strict=True))
+                try:
+                    results = node.op.run(arrays, _attrs(node))
+                except GraphError as error:
+                    raise GraphError(describe(node, str(error))) from None
+                known.update(zip(node.outputs, map(wide, results), strict=True))
 
 
 def _attrs(node: Node) -> Mapping[str, Any]:
