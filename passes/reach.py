@@ -114,8 +114,8 @@ def nothing_before(walk: Walk, value: Value) -> str:
 
 
 def not_known(walk: Walk) -> str:
-    """How numbers miss a condition: without a state they are not known."""
-    return "without a state its numbers are not known" if walk.state is None else "not all of its numbers are"
+    """How scales miss a condition, as the end of a sentence: without a state they are not known."""
+    return "without a state these are not known" if walk.state is None else "not all of these are"
 
 
 def met(node: Node, value: Value, axis: int | None) -> int | None:

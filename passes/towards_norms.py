@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from minigraph.core.ir import Node, Value
 from minigraph.core.op import Channels
-from minigraph.core.rewrite import Walk
+from minigraph.core.rewrite import Walk, called
 from minigraph.ops.batch_norm import batch_norm, batch_norm_inference
 from minigraph.ops.constant import count
 from minigraph.ops.conv import conv
@@ -101,7 +101,7 @@ def past(walk: Walk, node: Node, value: Value, axis: int | None) -> str | list[P
     if node.op is batch_norm_inference:
         return f"{node.name} uses running statistics"
     if node.op in OTHER_NORMS:
-        return f"{node.name} ({node.op.name}) is no batch norm"
+        return f"{called(node)} is no batch norm"
     result = node.outputs[0]
     found: str | int | None
     if weights(node):
@@ -120,7 +120,7 @@ def past(walk: Walk, node: Node, value: Value, axis: int | None) -> str | list[P
 
 
 def no_way(node: Node) -> str:
-    return f"no shift passes through {node.name} ({node.op.name})"
+    return f"no shift passes through {called(node)}"
 
 
 def past_op(node: Node, axis: int | None) -> str | int | None:
@@ -144,7 +144,7 @@ def past_concat(node: Node, axis: int | None) -> str | int:
 
 def _past_factor(walk: Walk, node: Node, value: Value, factor: Value, axis: int | None) -> str | int | None:
     if not walk.is_frozen(factor):
-        return f"{node.name} ({node.op.name}) is with {factor.name}, which is not frozen"
+        return f"the other operand of {called(node)}, {factor.name}, is not frozen"
     axes = varies(factor.type, value.type)
     if axes is None or len({*axes} | {axis} - {None}) > 1:
         return f"{factor.name} is not one number for each channel of {value.name}"
@@ -157,13 +157,13 @@ def _past_weight(walk: Walk, node: Node, at: list[int], axis: int | None) -> str
             if axis not in (None, weight.data_axis):
                 return f"its channels, axis {axis}, are not the input channels of {node.name}, axis {weight.data_axis}"
             return weight.axis if weight.even else uneven(node)
-    return f"no factor of {node.name} ({node.op.name}) is frozen"
+    return f"no factor of {called(node)} is frozen"
 
 
 def uneven(node: Node) -> str:
     if node.op is conv:
         return f"windows of {node.name} reach into padding"
-    return f"one shift comes out of {node.name} ({node.op.name}) as several"
+    return f"one shift comes out of {called(node)} as several"
 
 
 def bias_above(walk: Walk, value: Value) -> tuple[Value, Value, int | None] | None:

@@ -443,7 +443,7 @@ def test_explain_for_training_says_which_biases_a_batch_norm_takes_off(folder, s
     mg.save("model.safetensors", model, model.init(seed=1))
     text = says("explain", "model.safetensors", "--training")
     assert "did: drop-bias at bn1.batch_norm" in text
-    assert "conv2.add keeps its bias: no shift passes through relu (relu)" in text
+    assert "conv2.add keeps its bias: no shift passes through relu" in text
     assert "did: drop-bias" not in says("explain", "model.safetensors", "--training", "--without", "drop-bias")
     step = mg.training_step(model, "loss", mg.optim.SGD(0.1))
     mg.save("step.safetensors", step, step.init(seed=1))

@@ -505,7 +505,7 @@ def test_without_a_state_what_rests_on_numbers_is_not_done() -> None:
     graph = norm_behind_relu()
     optimized = mg.optimize(graph)
     assert not optimized.facts
-    assert "only positive scales pass through relu (relu), and without a state its numbers are not known" in [
+    assert "only positive scales pass through relu, and without a state these are not known" in [
         refused.why for refused in optimized.refused
     ]
     state = graph.init()

@@ -103,21 +103,21 @@ STAYS: dict[str, tuple[Build, str]] = {
     ),
     "transposed": (
         lambda net: last(layers.conv_transpose1d(first(net), 2, 1, bias=False, name="up")),
-        "one shift comes out of up.conv_transpose (conv_transpose) as several",
+        "one shift comes out of up.conv_transpose as several",
     ),
     "relu behind": (
         lambda net: last(mg.relu(conv(first(net)))),
-        "no shift passes through relu (relu)",
+        "no shift passes through relu",
     ),
     "an output": (also_output, "first.batch_norm.y is output 'h'"),
-    "a weight that moves": (weight_from_the_batch, "no factor of conv (conv) is frozen"),
+    "a weight that moves": (weight_from_the_batch, "no factor of conv is frozen"),
     "other channels": (
         lambda net: last(layers.linear(first(net, 2, 2, 2), 2, bias=False, name="dense"), 2),
         "its channels, axis 1, are not the input channels of dense.matmul, axis 2",
     ),
     "no batch norm": (
         lambda net: {"y": layers.layer_norm(conv(first(net)), name="norm")},
-        "norm.layer_norm (layer_norm) is no batch norm",
+        "norm.layer_norm is no batch norm",
     ),
     "running statistics": (
         lambda net: {"y": bn(conv(first(net)), "last", frozen=True)},
@@ -125,7 +125,7 @@ STAYS: dict[str, tuple[Build, str]] = {
     ),
     "a matrix for each sample": (
         lambda net: last(mg.matmul(number(net, "w", 3, 2, 2), first(net, 3, 2, 2))),
-        "one shift comes out of matmul (matmul) as several",
+        "one shift comes out of matmul as several",
     ),
     "the end": (lambda net: {"y": conv(first(net))}, "conv.conv is output 'y'"),
 }

@@ -234,18 +234,18 @@ def layer_norm(net: Builder) -> Mapping[str, Tensor]:
 
 
 STAYS: dict[str, tuple[Build, str]] = {
-    "relu": (lambda net: {"y": bn(mg.relu(conv(image(net))))}, "no shift passes through relu (relu)"),
+    "relu": (lambda net: {"y": bn(mg.relu(conv(image(net))))}, "no shift passes through relu"),
     "dropout": (
         lambda net: {"y": bn(layers.dropout(conv(image(net)), 0.5))},
-        "no shift passes through dropout1.dropout (dropout)",
+        "no shift passes through dropout1.dropout",
     ),
     "average of zeros": (
         lambda net: {"y": bn(mg.avg_pool(conv(image(net)), 2, padding=1, count_include_pad=True))},
-        "no shift passes through avg_pool (avg_pool): the zeros of its padding count",
+        "no shift passes through avg_pool: the zeros of its padding count",
     ),
     "zero padding": (
         lambda net: {"y": bn(mg.pad(conv(image(net)), ((0, 0), (0, 0), (1, 1))))},
-        "no shift passes through pad (pad): what it pads with stays as it is",
+        "no shift passes through pad: what it pads with stays as it is",
     ),
     "padded convolution": (
         lambda net: {"y": bn(conv(conv(image(net)), window=3, padding=1, bias=False, name="next"))},
@@ -253,9 +253,9 @@ STAYS: dict[str, tuple[Build, str]] = {
     ),
     "transposed convolution": (
         lambda net: {"y": bn(layers.conv_transpose1d(conv(image(net)), 2, 2, bias=False))},
-        "one shift comes out of conv_transpose1.conv_transpose (conv_transpose) as several",
+        "one shift comes out of conv_transpose1.conv_transpose as several",
     ),
-    "also read": (also_read, "conv.add is also read by relu, and no shift passes through relu (relu)"),
+    "also read": (also_read, "conv.add is also read by relu, and no shift passes through relu"),
     "an output": (lambda net: {"y": bn(biased := conv(image(net))), "z": biased}, "conv.add is output 'z'"),
     "running statistics": (
         lambda net: {"y": layers.batch_norm(y := conv(image(net)), frozen=True, name="fixed"), "z": bn(y)},
@@ -263,7 +263,7 @@ STAYS: dict[str, tuple[Build, str]] = {
     ),
     "layer norm": (
         layer_norm,
-        "conv.add is also read by layer_norm1.layer_norm, and layer_norm1.layer_norm (layer_norm) is no batch norm",
+        "conv.add is also read by layer_norm1.layer_norm, and layer_norm1.layer_norm is no batch norm",
     ),
     "other channels": (
         lambda net: {"y": bn(layers.linear(image(net, 2, 3, 2), 3, name="dense"))},
@@ -275,7 +275,7 @@ STAYS: dict[str, tuple[Build, str]] = {
     ),
     "flat": (
         lambda net: {"y": bn(mg.flatten(conv(image(net))))},
-        "no shift passes through reshape (reshape)",
+        "no shift passes through reshape",
     ),
     "joined elsewhere": (
         lambda net: {"y": bn(mg.concat([conv(x := image(net)), x], axis=2))},
@@ -287,7 +287,7 @@ STAYS: dict[str, tuple[Build, str]] = {
     ),
     "gate": (
         lambda net: {"y": bn(conv(image(net)) * net.input("gate", (2, 2, 1)))},
-        "mul (mul) is with gate, which is not frozen",
+        "the other operand of mul, gate, is not frozen",
     ),
     "scaled places": (
         lambda net: {"y": bn(conv(image(net, 2, 2, 2)) * number(net, "s", 2))},

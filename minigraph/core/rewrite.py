@@ -116,8 +116,9 @@ def known_as(node: Node) -> str:
 
 
 def called(node: Node) -> str:
-    """Its name for reports, and its op."""
-    return f"{known_as(node)} ({node.op.name})"
+    """Its name for reports, and its op where the name does not say it."""
+    name = known_as(node)
+    return name if name.rpartition(".")[2].startswith(node.op.name) else f"{name} ({node.op.name})"
 
 
 def sources(nodes: Sequence[Node]) -> tuple[str, ...]:
