@@ -49,4 +49,5 @@ def pipeline(name: str = "small") -> Optimized:
             Step("look", "Finds nothing to do.", before, before, (), (), 0.0001),
             Step("fold", "Batch norms go into the weights.", before, after, (fired,), reasons, 1.5),
         ),
+        reasons[:1],
     )

@@ -52,21 +52,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Optimized:
-    """A graph after a pipeline, with the steps that led to it."""
+    """A graph after a pipeline, with the steps that led to it, and why rules do not fire any more."""
 
     source: Graph
     graph: Graph
     steps: tuple[Step, ...]
+    refused: tuple[Refused, ...] = ()
 
     @property
     def facts(self) -> tuple[Fact, ...]:
         return tuple(fact for step in self.steps for fact in step.facts)
-
-    @property
-    def refused(self) -> tuple[Refused, ...]:
-        """The reasons that are left: those at nodes of the final graph."""
-        names = {node.name for node in self.graph.nodes}
-        return tuple(dict.fromkeys(r for step in self.steps for r in step.refused if r.at in names))
 
 
 Pipeline = Sequence["Pass | Callable[[Graph], Graph]"]
@@ -80,12 +75,15 @@ def run(
     state: Mapping[str, np.ndarray] | None = None,
     without: Collection[str] = (),
     hooks: Sequence[Hook] = (),
+    turns: int = 1,
 ) -> Optimized:
     """The graph after these passes. The graph given, and the state, stay as they are.
 
     A pass is a Pass, or a function from graph to graph, which goes by its name.
     state: the numbers that rules may ask for. without: names of passes and of single rules to leave out.
     hooks: each is called with each step when it is done.
+    turns: what a pass leaves may be work for one before it. So often the passes with rules take turns, until none
+        fires; of later turns the steps are told that change something. A function is called once.
     """
     expect(not isinstance(without, str), "without is a list of names, not {!r}", without)
     passes = [p if isinstance(p, Pass) else Pass(p.__name__, (p.__doc__ or "").strip(), function=p) for p in pipeline]
@@ -93,16 +91,24 @@ def run(
     rules = {rule.name for p in passes for rule in p.rules}
     for name in without:
         expect(name in names or name in rules, "there is no pass or rule {!r}; there are {}", name, ", ".join(names))
-    passes = [replace(p, rules=tuple(rule for rule in p.rules if rule.name not in without)) for p in passes]
-    steps: list[Step] = []
-    now = with_own_names(graph)
-    for p in passes:
-        if p.name not in without:
-            steps.append(_step(p, now, state))
-            now = steps[-1].after
-            for hook in hooks:
-                hook(steps[-1])
-    return Optimized(graph, now, tuple(steps))
+    kept = [p for p in passes if p.name not in without]
+    passes = [replace(p, rules=tuple(rule for rule in p.rules if rule.name not in without)) for p in kept]
+    now, steps, last = with_own_names(graph), list[Step](), list[Step]()
+    for turn in range(turns):
+        last = []
+        for p in passes:
+            if turn == 0 or p.rules:
+                last.append(_step(p, now, state))
+                now = last[-1].after
+                if turn == 0 or last[-1].after is not last[-1].before:
+                    steps.append(last[-1])
+                    for hook in hooks:
+                        hook(last[-1])
+        if all(step.after is step.before for step in last):
+            break
+    there = {node.name for node in now.nodes}
+    refused = dict.fromkeys(reason for step in last for reason in step.refused if reason.at in there)
+    return Optimized(graph, now, tuple(steps), tuple(refused))
 
 
 def _step(p: Pass, before: Graph, state: Mapping[str, np.ndarray] | None) -> Step:

@@ -25,6 +25,7 @@ from minigraph.driver.given import array_of, complete, solve, type_of
 from minigraph.passes.pipelines import INFERENCE, TRAINING
 
 BACKENDS = {"numpy": Executable}
+TURNS = 8  # of the default passes: in nearly all graphs the second finds nothing more to do
 
 
 def optimize(
@@ -38,8 +39,8 @@ def optimize(
     """The graph after a pipeline of passes: its `graph`, and in `steps` what each pass did and why not more.
 
     state: numbers that rules may ask for (whether all of a batch norm's scales are positive, say).
-    pipeline: passes, or functions from graph to graph. By default passes.pipelines.TRAINING for a graph with updates,
-        INFERENCE for others.
+    pipeline: passes, or functions from graph to graph, each of which comes once. By default passes.pipelines.TRAINING
+        for a graph with updates and INFERENCE for others, until none of their rules fires any more.
     without: names of passes, or of single rules, to leave out. hook: called with each step when it is done.
 
     Raises GraphError for a pass that gives other outputs, or needs other inputs or state.
