@@ -145,7 +145,7 @@ CASES = {
             conv.reshape4: float32[1, 6, 1] = reshape(conv.sum, shape=(1, 6, 1))
             conv: float32[2, 6, 2] = add(conv.conv, conv.reshape4)
             output y = conv
-            """,
+            """,  # noqa: E501
         near={
             ITS_CHANNELS: Near(shifted_rows),
             "no window reaches into padding": Near(shifted_padded),
