@@ -17,7 +17,7 @@ import numpy as np
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.collector import paused
 from minigraph.core.errors import GraphError, expect
-from minigraph.core.frozen import Fact, compute, frozen, stands_still, wide
+from minigraph.core.frozen import Fact, compute, frozen, leaves_of, stands_still, wide
 from minigraph.core.ir import Graph, Node, Value, needed
 from minigraph.core.op import Op
 from minigraph.core.pattern import Bound, Pattern, matches
@@ -217,9 +217,12 @@ class Walk:
 
     def _array(self, value: Value) -> np.ndarray:
         assert self.state is not None
+        nodes = self._cone(value)
+        missing = [name for name in leaves_of(nodes, [value]) if name not in self.state]
+        expect(not missing, "rules ask for the numbers of {}, and the state lacks {}", value.name, ", ".join(missing))
         if value not in self.producer:
             return wide(self.state[value.name])
-        compute(self._cone(value), self.state, self._numbers)
+        compute(nodes, self.state, self._numbers)
         return self._numbers[value]
 
     def _cone(self, value: Value) -> tuple[Node, ...]:
@@ -317,8 +320,14 @@ class Walk:
             except GraphError as error:
                 raise GraphError(f"the rule {rule.name} cannot be applied at {node.name}: {error}") from None
         results = result if isinstance(result, tuple) else (result,)
-        few = "{}: {} has {} outputs, and would become {} tensors"
-        expect(len(results) == len(node.outputs), few, rule.name, node.name, len(node.outputs), len(results))
+        expect(
+            len(results) == len(node.outputs),
+            "{}: {} needs a tensor for each output, {} in all, not {}",
+            rule.name,
+            node.name,
+            len(node.outputs),
+            len(results),
+        )
         built, builder.nodes[start:] = builder.nodes[start:], []
         for old, tensor in zip(node.outputs, results):
             fits = isinstance(tensor, Tensor) and tensor.value.type == old.type
