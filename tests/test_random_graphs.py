@@ -96,19 +96,13 @@ class Noise:
         self.made = {value for node in wide.nodes for value in node.outputs}
 
     def __call__(self, value: Value, array: np.ndarray) -> np.ndarray:
-        if array.dtype.kind != "f" or not array.size or value not in self.made or value in self.moves:
+        if value not in self.made or value in self.moves:
             return array
         size = NOISE
         if value in self.constant:
             narrow = self.constant[value]
             size = 0.0 if powers_of_two(array) else 4 * float(np.finfo(narrow).eps)
-        finite = np.isfinite(array)
-        most = np.abs(array[finite]).max(initial=1.0 if self.zeros else 0.0)
-        touched = finite if self.zeros else finite & (array != 0)
-        with np.errstate(all="ignore"):
-            draws = np.sin(np.abs(array) * 12.9898 + self.salt) * 43758.5453
-            noise = (draws - np.floor(draws) - 0.5) * (2 * size * most)
-            return np.where(touched, array + noise, array)
+        return trial.with_noise(array, size, self.salt, self.zeros)
 
 
 def powers_of_two(array: np.ndarray) -> bool:

@@ -258,6 +258,32 @@ def test_a_constant_that_was_computed_beforehand_is_the_same_but_for_rounding():
 # what is wrong
 
 
+def test_a_constant_of_other_constants_may_be_rounded():
+    third, seventh = np.float32(1) / np.float32(3), np.float32(1) / np.float32(7)
+
+    def scaled(product: float) -> Any:
+        factor = Literal(np.array(product, "float32"))
+        return verify(
+            graph_of(lambda net: mg.sin(net.input("x", (3,)) * third * seventh)),
+            graph_of(lambda net: mg.sin(net.input("x", (3,)) * net.constant(factor.array))),
+        )
+
+    product = float(third) * float(seventh)
+    assert scaled(product)
+    assert not scaled(product * 1.00001)
+
+
+@pytest.mark.parametrize("lost, allowed", [(1e3, True), (1e7, True), (1e14, False)])
+def test_what_cancellation_loses_is_no_difference(lost, allowed):
+    """(x + c) - c is c - c + x, and off by as much as x + c is rounded; when little is left of x, it is refuted."""
+    report = compared(
+        lambda net: (net.input("x", (64,), "float64") * 0.7 + lost) - lost,
+        lambda net: net.input("x", (64,), "float64") * 0.7,
+    )
+    assert bool(report) is allowed
+    assert report.allowed == 1e-9 or 1e-9 < report.allowed <= 1e-3
+
+
 @pytest.mark.parametrize("wrong", [{"eps": 0.0}, {"eps": 2e-5}, {"axis": 1}, {"sign": -1.0}])
 def test_a_wrong_fold_is_refuted(wrong: dict[str, Any]):
     report = compared(conv_and_norm, lambda net: folded(net, **wrong))

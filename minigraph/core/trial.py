@@ -203,10 +203,43 @@ class Tolerance:
     its end. With 1e5 numbers in a sum, a hundred layers, and a loss of a factor of a thousand to cancellation, that is
     1.1e-16 * 300 * 10 * 1e3 = 3e-10; 1e-9 of the largest number of a tensor is held. Tensors below 1e-3 are held to
     the tolerance of 1e-3: gradients that are 0 come out as what rounding left of them.
+
+    A graph that loses more to cancellation shows it: NOISE, of 500 roundings, on all that it computes moves its results
+    by more. By as much they may differ; what differs by more than MOST is not the same.
     """
 
     RELATIVE = 1e-9
     SMALL = 1e-3
+    NOISE = 2.0**-44
+    MOST = 1e-3
+
+
+def with_noise(array: np.ndarray, size: float, salt: int, zeros: bool = False) -> np.ndarray:
+    """The array with noise on it, of `size` times its largest number; zeros: on those that are 0 as well.
+
+    The noise is a function of the size of a number: what is equal stays equal.
+    """
+    if array.dtype.kind != "f" or not array.size:
+        return array
+    finite = np.isfinite(array)
+    most = np.abs(array[finite]).max(initial=1.0 if zeros else 0.0)
+    touched = finite if zeros else finite & (array != 0)
+    with np.errstate(all="ignore"):
+        draws = np.sin(np.abs(array) * 12.9898 + salt) * 43758.5453
+        noise = (draws - np.floor(draws) - 0.5) * (2 * size * most)
+        return np.where(touched, array + noise, array)
+
+
+def moved_by_noise(
+    graph: Graph, arrays: Mapping[str, np.ndarray], results: Mapping[Value, np.ndarray], sizes: Mapping[Value, float]
+) -> dict[Value, float]:
+    """How far noise of these sizes on values of the graph moves each result, as a part of its largest number."""
+    moved = dict.fromkeys(results, 0.0)
+    for salt in (1, 2):
+        noise = lambda value, array, salt=salt: with_noise(array, sizes[value], salt) if value in sizes else array
+        found = run(graph, arrays, noise)
+        moved = {value: max(most, difference(results[value], found[value])) for value, most in moved.items()}
+    return moved
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
