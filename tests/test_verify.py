@@ -273,7 +273,7 @@ def test_a_constant_of_other_constants_may_be_rounded():
     assert not scaled(product * 1.00001)
 
 
-@pytest.mark.parametrize("lost, allowed", [(1e3, True), (1e7, True), (1e14, False)])
+@pytest.mark.parametrize(("lost", "allowed"), [(1e3, True), (1e10, True), (1e14, False)])
 def test_what_cancellation_loses_is_no_difference(lost, allowed):
     """(x + c) - c is c - c + x, and off by as much as x + c is rounded; when little is left of x, it is refuted."""
     report = compared(
@@ -281,7 +281,7 @@ def test_what_cancellation_loses_is_no_difference(lost, allowed):
         lambda net: net.input("x", (64,), "float64") * 0.7,
     )
     assert bool(report) is allowed
-    assert report.allowed == 1e-9 or 1e-9 < report.allowed <= 1e-3
+    assert (report.allowed > 1e-9) is (allowed and lost > 1e6)
 
 
 @pytest.mark.parametrize("wrong", [{"eps": 0.0}, {"eps": 2e-5}, {"axis": 1}, {"sign": -1.0}])
