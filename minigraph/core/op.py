@@ -117,6 +117,47 @@ class Channels:
     shift: bool
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """What an op is in C and in CUDA: a function of the op's name, in a header beside the op's file.
+
+    It computes one number of the result, or one line, from pointers to whole inputs, and reads what it needs (gather
+    form): no number is written by two. The header is included once for each combination of dtypes, under the macros
+
+        NAME(f)          the function's name for these dtypes
+        X0, X1, ..., Y0  the types of what inputs and outputs hold
+        A                the type to compute in: float for half, int64_t for whole numbers and bools, else X0 itself
+
+    An element kernel is  Y0 NAME(op)(idx i, const X0 *x0, ..., op_shape s),  of the result's i-th number;
+    a line kernel is      void NAME(op)(idx line, const X0 *x0, ..., Y0 *y0, ..., op_shape s).
+
+    header: the file's name, "conv.h". shape: (input types, output types, **attributes) -> the fields of `op_shape`, as
+        numbers, sizes and tuples of these, in the order in which the header declares them.
+    lines: (input types, output types, **attributes) -> how many lines there are, of a line kernel.
+    light: whether a number costs about as much as reading one, so that it is computed where it is read.
+    checks: whether inputs may be wrong (an index out of range). The function then has a last parameter, `int *fault`,
+        which it sets to 1; what it gives is void.
+    """
+
+    header: str
+    shape: Callable[..., Mapping[str, Any]]
+    lines: Callable[..., dim.Size] | None = None
+    light: bool = False
+    checks: bool = False
+
+
+@dataclass(frozen=True)
+class Along:
+    """Where along one axis of an input the numbers of a result lie: at start + step * (index along `axis`).
+
+    axis: of the result; None: always at `start`.
+    """
+
+    axis: int | None
+    start: dim.Size = 0
+    step: int = 1
+
+
 @dataclass(frozen=True, eq=False)
 class Op:
     """name: how it is called in graphs. The rest are functions:
@@ -138,6 +179,11 @@ class Op:
     channels: (types of the inputs, axis, *, attributes) -> Channels, or None where nothing passes: how a factor and a
         summand of the first input, one number for each index of its `axis`, pass to the one output, while the other
         inputs stay as they are. May promise too little, never too much.
+    kernel: of what is neither pointwise nor composite: what it is in C and CUDA.
+    view: of ops whose result holds numbers of the input elsewhere: (input types, output types, **attributes) -> an Along
+        for each axis of the input.
+    in_order: whether the result holds the numbers of the input in the same order.
+    reduction: of ops that reduce `axes`: "sum", "max", "min", "and" or "or".
     outputs: the names of the outputs.
     examples: what the tests try it on, empty batches and odd sizes included.
     """
@@ -153,6 +199,10 @@ class Op:
     commutative: bool = False
     weights: Callable[..., Sequence[Weight]] | None = None
     channels: Callable[..., Channels | None] | None = None
+    kernel: Kernel | None = None
+    view: Callable[..., Sequence[Along]] | None = None
+    in_order: bool = False
+    reduction: str = ""
     outputs: tuple[str, ...] = ("",)
     examples: tuple[Example, ...] = ()
     tensors: int = field(init=False)  # how many inputs; -1 for any number
