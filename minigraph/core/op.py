@@ -180,8 +180,8 @@ class Op:
         summand of the first input, one number for each index of its `axis`, pass to the one output, while the other
         inputs stay as they are. May promise too little, never too much.
     kernel: of what is neither pointwise nor composite: what it is in C and CUDA.
-    view: of ops whose result holds numbers of the input elsewhere: (input types, output types, **attributes) -> an Along
-        for each axis of the input.
+    view: of ops whose result holds numbers of the input elsewhere: (input types, output types, **attributes) -> where
+        they lie, an Along for each axis of the input.
     in_order: whether the result holds the numbers of the input in the same order.
     reduction: of ops that reduce `axes`: "sum", "max", "min", "and" or "or".
     outputs: the names of the outputs.
