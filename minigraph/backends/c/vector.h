@@ -1,0 +1,116 @@
+// Vectors of floats as wide as the machine's registers: what the tuned kernels are written in.
+//
+// One text for AVX-512 (16 lanes), AVX2 (8), NEON and anything else (4), by the compiler's own macros. GCC's vector
+// extensions give + - * and a number times a vector (gcc 12, clang 14 and later); the functions here are the rest. A vector in
+// memory needs no more alignment than a float.
+#ifndef MINIGRAPH_VECTOR_H
+#define MINIGRAPH_VECTOR_H
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+// LANES: floats in a vector. REGISTERS: vectors that the machine holds without memory; tile sizes follow from both.
+#if defined(__AVX512F__)
+enum { LANES = 16, REGISTERS = 32 };
+#elif defined(__AVX2__)
+enum { LANES = 8, REGISTERS = 16 };
+#elif defined(__ARM_NEON)
+enum { LANES = 4, REGISTERS = 32 };
+#else
+enum { LANES = 4, REGISTERS = 16 };
+#endif
+
+typedef float vec __attribute__((vector_size(LANES * 4)));
+typedef float vec_in_memory __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t vec_mask __attribute__((vector_size(LANES * 4)));
+
+// Before a loop whose number of turns is a literal: nothing is left of the loop, so arrays of vectors become registers.
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 128")
+#endif
+
+INLINE vec vec_load(const float *p) { return *(const vec_in_memory *)p; }
+INLINE void vec_store(float *p, vec v) { *(vec_in_memory *)p = v; }
+INLINE vec vec_splat(float a) { return a - (vec){0}; }  // minus, since -0 + 0 is +0
+
+// The first n of LANES numbers (0 <= n <= LANES), and zeros; what lies behind them is neither read nor written.
+INLINE vec vec_load_first(const float *p, idx n) {
+#if defined(__AVX512F__)
+  return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#elif defined(__AVX2__)
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return (vec)_mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane));
+#else
+  vec v = {0};
+  for (idx i = 0; i < n; i++) v[i] = p[i];
+  return v;
+#endif
+}
+
+INLINE void vec_store_first(float *p, vec v, idx n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#elif defined(__AVX2__)
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane), (__m256)v);
+#else
+  for (idx i = 0; i < n; i++) p[i] = v[i];
+#endif
+}
+
+// The greater and the lesser, lane by lane. A NaN in b passes: put a limit into a, the numbers into b.
+INLINE vec vec_max(vec a, vec b) {
+#if defined(__AVX512F__)
+  return (vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (vec)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__ARM_NEON)
+  return (vec)vmaxq_f32((float32x4_t)a, (float32x4_t)b);
+#else
+  const vec_mask from_a = a > b;
+  return (vec)(((vec_mask)a & from_a) | ((vec_mask)b & ~from_a));
+#endif
+}
+
+INLINE vec vec_min(vec a, vec b) {
+#if defined(__AVX512F__)
+  return (vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (vec)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__ARM_NEON)
+  return (vec)vminq_f32((float32x4_t)a, (float32x4_t)b);
+#else
+  const vec_mask from_a = a < b;
+  return (vec)(((vec_mask)a & from_a) | ((vec_mask)b & ~from_a));
+#endif
+}
+
+// a * b + c, rounded once where the machine can, whatever the compiler was told of contractions.
+INLINE vec vec_fma(vec a, vec b, vec c) {
+#if defined(__AVX512F__)
+  return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__) && defined(__FMA__)
+  return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_NEON) && defined(__ARM_FEATURE_FMA)
+  return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+// The sum of the lanes.
+INLINE float vec_sum(vec v) {
+  float sums[LANES];
+  vec_store(sums, v);
+  for (int n = LANES / 2; n > 0; n /= 2) {
+    for (int i = 0; i < n; i++) sums[i] += sums[i + n];
+  }
+  return sums[0];
+}
+
+#endif
