@@ -222,7 +222,7 @@ def conv_input_gradient_reference(
     step = max(1, COLUMN_BYTES // max(1, channels * math.prod(window) * math.prod(places) * g.itemsize))
     for start in range(0, len(g), step):
         part = g[start : start + step]
-        columns = np.matmul(matrices, part.reshape(len(part), groups, -1, math.prod(places)))
+        columns = np.matmul(matrices, part.reshape(len(part), groups, w.shape[0] // groups, math.prod(places)))
         columns = columns.reshape(len(part), channels, *window, *places)
         for index, visited in offsets(window, stride, dilation, places):
             x[start : start + step][visited] += columns[(slice(None), slice(None), *index)]
@@ -287,7 +287,7 @@ def conv_weight_gradient_reference(
     outputs, inputs = g.shape[1], x.shape[1] // groups
     w = np.zeros((groups, outputs // groups, inputs * math.prod(window)), x.dtype)
     for part, columns in _columns(x, window, groups, stride, padding, dilation):
-        rows = g[part].reshape(len(columns), groups, outputs // groups, -1)
+        rows = g[part].reshape(len(columns), groups, outputs // groups, math.prod(g.shape[2:]))
         w += np.matmul(rows, columns.swapaxes(2, 3)).sum(0)
     return w.reshape(outputs, inputs, *window)
 
@@ -308,6 +308,7 @@ conv_weight_gradient: Op = Op(
         Example(real(2, 3, 7), real(2, 3, 4), window=3, stride=2, dilation=2, padding="same", groups=3),
         Example(real(1, 5, 5, 2), real(1, 2, 2, 3), window=(2, 3), stride=2, dilation=(2, 1), layout="NHWC"),
         Example(real(0, 2, 4, 4), real(0, 3, 2, 2), window=1, stride=2),
+        Example(real(2, 2, 3, 3), real(2, 0, 2, 2), window=2),
     ),
 )
 
@@ -341,6 +342,7 @@ def conv_transpose_types(
     expect(channels == w.shape[0], "x has {} channels; the weight {} takes {}", channels, w, w.shape[0])
     inputs = known(w.shape[0], "the number of channels")
     expect(inputs % groups == 0, "{} channels do not divide into {} groups", inputs, groups)
+    expect(0 not in extents_of(x, layout), "x is {}: there is nothing to spread", x)  # type: ignore[arg-type]
     extents = _spread(extents_of(x, layout), w.shape[2:], stride, padding, output_padding, dilation)  # type: ignore[arg-type]
     for n in extents:
         expect(not isinstance(n, int) or n >= 0, "padding {} cuts off more than there is of {}", padding, x)
@@ -426,5 +428,6 @@ conv_transpose: Op = Op(
         Example(real(1, 2, 2, 2), real(2, 3, 2, 3), stride=(3, 2), padding="same", layout="NHWC"),
         Example(real(1, 2, 2, 1, 2), real(2, 1, 2, 1, 2), padding=(1, 0, 0)),
         Example(real(0, 2, 2, 2), real(2, 3, 1, 1), stride=2, output_padding=(0, 1)),
+        Example(real(2, 0, 2, 2), real(0, 3, 2, 2)),
     ),
 )

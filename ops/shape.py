@@ -286,7 +286,7 @@ def slice_canonical(x: Type, start: Any, stop: Any, step: Any) -> dict[str, Any]
 
 
 def slice_reference(x: np.ndarray, start: Any, stop: Any, step: Any) -> np.ndarray:
-    return x[tuple(map(slice, start, stop, step))]
+    return x[(..., *map(slice, start, stop, step))]  # with the dots also what has no axes stays an array
 
 
 def slice_gradient(gs: Any, xs: Any, ys: Any, start: Any, stop: Any, step: Any) -> tuple[Any]:
@@ -315,6 +315,7 @@ slice_: Op = Op(
         Example(real(2, 5), start=(None, None), stop=(None, None), step=(-1, -2)),
         Example(real(6), start=(4,), stop=(0,), step=(-3,)),
         Example(real(0, 3), start=(None, 1), stop=(None, 2), step=(-1, -1)),
+        Example(real(), start=(), stop=()),
     ),
 )
 
@@ -379,7 +380,7 @@ def unslice_reference(g: np.ndarray, shape: Any, start: Any, step: Any) -> np.nd
     for a, n, s in zip(start, g.shape, step):
         end = a + n * s  # below 0 where the step is negative and the first entry is filled
         places.append(slice(a, None if end < 0 else end, s) if n else slice(0))
-    x[tuple(places)] = g
+    x[(..., *places)] = g
     return x
 
 
@@ -458,7 +459,7 @@ def pad_reference(x: np.ndarray, widths: Any, value: Any, mode: str) -> np.ndarr
     if mode == "constant":
         more = tuple((max(a, 0), max(b, 0)) for a, b in widths)
         kept = tuple(slice(max(-a, 0), min(b, 0) or None) for a, b in widths)
-        return np.pad(x, more, constant_values=value)[kept]
+        return np.pad(x, more, constant_values=value)[kept] if x.ndim else x  # np.pad takes no array without axes
     for axis, (before, after) in enumerate(widths):
         if before or after:
             x = np.take(x, _sources(x.shape[axis], before, after, mode), axis)
@@ -494,6 +495,7 @@ pad: Op = Op(
         Example(real(2, 3), widths=((1, 0), (0, 2)), value=0.5),
         Example(real(0, 2), widths=((0, 0), (1, 1))),
         Example(real(3), widths=((2, 1),)),
+        Example(real(), widths=()),
         Example(real(2, 3), widths=((0, 0), (1, 2))),
         Example(integers(3, below=9), widths=((2, 1),), value=7),
         Example(real(4, 3), widths=((-1, 2), (-1, -1)), value=0.5),
