@@ -286,7 +286,8 @@ def slice_canonical(x: Type, start: Any, stop: Any, step: Any) -> dict[str, Any]
 
 
 def slice_reference(x: np.ndarray, start: Any, stop: Any, step: Any) -> np.ndarray:
-    return x[(..., *map(slice, start, stop, step))]  # with the dots also what has no axes stays an array
+    places: Any = (..., *map(slice, start, stop, step))  # with the dots, what has no axes stays an array, too
+    return x[places]
 
 
 def slice_gradient(gs: Any, xs: Any, ys: Any, start: Any, stop: Any, step: Any) -> tuple[Any]:
@@ -376,11 +377,11 @@ def unslice_types(g: Type, /, shape: Any, start: Any, step: Any) -> Type:
 
 def unslice_reference(g: np.ndarray, shape: Any, start: Any, step: Any) -> np.ndarray:
     x = np.zeros(shape, g.dtype)
-    places = []
+    places: list[Any] = [...]
     for a, n, s in zip(start, g.shape, step):
         end = a + n * s  # below 0 where the step is negative and the first entry is filled
         places.append(slice(a, None if end < 0 else end, s) if n else slice(0))
-    x[(..., *places)] = g
+    x[tuple(places)] = g
     return x
 
 
