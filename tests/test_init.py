@@ -7,6 +7,7 @@ Five of these are allowed: more comes once in two million draws, and the draws a
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 import minigraph as mg
 from minigraph import layers
-from minigraph.core.initial import Initializer, Normal, Orthogonal, TruncatedNormal, Uniform
+from minigraph.core.initial import Constant, Initializer, Normal, Orthogonal, TruncatedNormal, Uniform
 from minigraph.nn import init
 
 EPS = 2.0**-52
@@ -144,11 +145,34 @@ def test_they_are_data_of_a_graph_that_reads_back() -> None:
         (lambda: TruncatedNormal(1.0, mean=None), "mean a number, not 1.0 and None"),  # type: ignore[arg-type]
         (lambda: draw(init.orthogonal(), 5), r"at least two axes \(outputs, inputs\), not shape \(5,\)"),
         (lambda: init.lecun_normal((5,)), "at least two axes"),
+        (lambda: init.constant(np.str_("1")), "a constant is a number, not '1'"),  # type: ignore[arg-type]
+        (
+            lambda: mg.Builder("g").parameter("w", (4, 3), init.he_normal),  # type: ignore[arg-type]
+            r"parameter 'w' begins with an initializer, such as init.he_normal\(shape\) or init.zeros, not <function",
+        ),
     ],
 )
 def test_mistakes(make: Any, message: str) -> None:
     with pytest.raises(mg.GraphError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "numbers", "plain"),
+    [
+        (init.constant, [np.float32(0.5)], Constant(0.5)),
+        (init.constant, [np.int64(3)], Constant(3)),
+        (init.constant, [np.True_], Constant(True)),
+        (init.constant, [Fraction(1, 4)], Constant(0.25)),
+        (init.normal, [np.float32(0.5), np.int64(1)], Normal(0.5, 1)),
+        (init.uniform, [np.float64(-1), np.float16(2)], Uniform(-1.0, 2.0)),
+        (init.truncated_normal, [np.float32(0.5)], TruncatedNormal(0.5)),
+        (init.orthogonal, [np.int32(2)], Orthogonal(2)),
+    ],
+    ids=repr,
+)
+def test_numbers_of_other_kinds_print_as_pythons(make: Any, numbers: list[Any], plain: Initializer) -> None:
+    assert repr(make(*numbers)) == repr(plain)
 
 
 def test_a_wrong_initializer_in_a_text_is_named() -> None:

@@ -88,6 +88,13 @@ class Builder:
         """
         full = self._scoped(name)
         type_ = _type(full, shape, dtype)
+        expect(
+            isinstance(initializer, Initializer),
+            "{} {!r} begins with an initializer, such as init.he_normal(shape) or init.zeros, not {!r}",
+            kind,
+            full,
+            initializer,
+        )
         if self._shared and full in self._state:
             known = self._state[full]
             expect(

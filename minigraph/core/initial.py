@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from numbers import Real
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,11 +34,23 @@ class Initializer:
         return np.asarray(self.sample(rng, shape)).astype(dtype)
 
 
+def _plain(initializer: Initializer, *names: str) -> None:
+    """NumPy's numbers, and fractions, become Python's: the text of a graph has them as they print."""
+    for name in names:
+        given: Any = getattr(initializer, name)
+        if isinstance(given, np.generic):
+            given = given.item()
+        elif isinstance(given, Real) and not isinstance(given, (int, float)):
+            given = float(given)
+        object.__setattr__(initializer, name, given)
+
+
 @dataclass(frozen=True)
 class Constant(Initializer):
     value: float | int | bool
 
     def __post_init__(self) -> None:
+        _plain(self, "value")
         expect(isinstance(self.value, (int, float)), "a constant is a number, not {!r}", self.value)
 
     def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -50,6 +63,7 @@ class Normal(Initializer):
     mean: float = 0.0
 
     def __post_init__(self) -> None:
+        _plain(self, "std", "mean")
         numbers = isinstance(self.std, (int, float)) and isinstance(self.mean, (int, float))
         expect(numbers and self.std >= 0, "std is 0 or more and mean a number, not {!r} and {!r}", self.std, self.mean)
 
@@ -63,6 +77,7 @@ class Uniform(Initializer):
     high: float
 
     def __post_init__(self) -> None:
+        _plain(self, "low", "high")
         numbers = isinstance(self.low, (int, float)) and isinstance(self.high, (int, float))
         expect(numbers and self.low <= self.high, "low is at most high, not {!r} and {!r}", self.low, self.high)
 
@@ -81,6 +96,7 @@ class TruncatedNormal(Initializer):
     mean: float = 0.0
 
     def __post_init__(self) -> None:
+        _plain(self, "std", "mean")
         numbers = isinstance(self.std, (int, float)) and isinstance(self.mean, (int, float))
         expect(numbers and self.std >= 0, "std is 0 or more and mean a number, not {!r} and {!r}", self.std, self.mean)
 
@@ -103,6 +119,7 @@ class Orthogonal(Initializer):
     gain: float = 1.0
 
     def __post_init__(self) -> None:
+        _plain(self, "gain")
         number = isinstance(self.gain, (int, float)) and math.isfinite(self.gain)
         expect(number, "gain is a number, not {!r}", self.gain)
 
