@@ -343,9 +343,32 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(state, tmp_path
 
 def test_a_directory_is_not_overwritten(state, tmp_path):
     (tmp_path / "s").mkdir()
-    with pytest.raises((GraphError, OSError)):
+    with pytest.raises(GraphError, match=r"/s is a folder"):
         state.save(tmp_path / "s")
     assert os.listdir(tmp_path) == ["s"]
+    assert not os.listdir(tmp_path / "s")
+
+
+def test_a_file_is_no_folder(state, tmp_path):
+    (tmp_path / "s").touch()
+    with pytest.raises(GraphError, match=r"/s/w cannot be written: .*/s is a file, not a folder"):
+        state.save(tmp_path / "s" / "w")
+
+
+def test_what_the_system_refuses_is_said_of_the_path_that_was_given(state, tmp_path, monkeypatch):
+    def refuse(beside, path):
+        raise PermissionError(13, "Permission denied", beside, None, path)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(PermissionError) as refused:
+        state.save(tmp_path / "s")
+    assert (refused.value.filename, refused.value.filename2) == (str(tmp_path / "s"), None)
+
+
+def test_safetensors_keeps_one_name_for_itself(tmp_path):
+    with pytest.raises(GraphError, match="takes no array that is called '__metadata__'"):
+        State({"__metadata__": np.ones(3)}).save(tmp_path / "s")
+    assert not os.listdir(tmp_path)
 
 
 def test_a_file_is_replaced_while_it_is_read(state, tmp_path):

@@ -11,6 +11,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from minigraph.core.errors import GraphError, expect
+
+RESERVED = "__metadata__"  # what safetensors calls the texts beside the arrays
 
 
 class State(MutableMapping[str, np.ndarray]):
@@ -79,6 +82,7 @@ class State(MutableMapping[str, np.ndarray]):
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
         """Write all arrays to one safetensors file, whole or not at all."""
+        expect(RESERVED not in self._arrays, "a safetensors file takes no array that is called {!r}", RESERVED)
         from safetensors.numpy import save  # here: a program that never writes a file need not load it
 
         write_whole(path, save(dict(self._arrays), dict(metadata or {})))
@@ -149,9 +153,16 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file beside its place, flush it to the disk, and rename it: it is there whole, or as it was before."""
+    """Write a file beside its place, flush it to the disk, and rename it: it is there whole, or as it was before.
+
+    Folders on the way are made. GraphError if a folder is in its place, or a file in that of its folder; OSError with
+    this path if the system refuses it.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    expect(not path.is_dir(), "{} is a folder", path)
+    there = path.parent
+    expect(there.is_dir() or not there.exists(), "{} cannot be written: {} is a file, not a folder", path, there)
+    there.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with open(beside, "wb") as file:
@@ -159,8 +170,11 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is not None:
+            error.filename, error.filename2 = str(path), None  # nobody knows the file beside it
         raise
 
 
