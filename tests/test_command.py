@@ -281,7 +281,7 @@ def test_numbers_of_an_output(array, text):
         (["--input", "image=empty.npy"], "empty.npy is not a whole .npy or .npz file"),
         (["--input", "image=short.npy"], "short.npy is not a whole .npy or .npz file"),
         (["--input", "short.npz"], "short.npz is not a whole .npy or .npz file"),
-        (["--input", "image=objects.npy"], "objects.npy is not a whole .npy or .npz file"),
+        (["--input", "image=objects.npy"], "file of numbers: what it holds would be read by running it"),
         (["--input", "two.npz"], "net has no input 'other'; it has image"),
         (["--input", "image=two.npz"], "two.npz holds 2 arrays, image, other"),
         (["--input", "image=image.npy", "--input", "one.npz"], "the input 'image' is given twice"),
@@ -291,6 +291,8 @@ def test_numbers_of_an_output(array, text):
         (["--random", "-o", "out.txt"], "outputs are written to a .npz file, not out.txt"),
         (["--random", "--backend", "abacus"], "there is no backend 'abacus'"),
         (["--random", "--import", "nowhere"], "cannot import nowhere: No module named 'nowhere'"),
+        (["--random", "--import", "unfinished"], "cannot import unfinished: "),
+        (["--random", "N=99999999999999"], "this needs more memory than there is: "),
     ],
 )
 def test_run_refuses(answering, image, refuses, given, why):
@@ -300,6 +302,7 @@ def test_run_refuses(answering, image, refuses, given, why):
     np.save("objects.npy", np.array([None, {}], dtype=object))
     Path("text.npy").write_text("1 2 3")
     Path("empty.npy").touch()
+    Path("unfinished.py").write_text("def (")
     for name, whole in (("short.npy", "image.npy"), ("short.npz", "one.npz")):
         Path(name).write_bytes(Path(whole).read_bytes()[:-50])
     assert why in refuses("run", answering, *given)
@@ -519,11 +522,13 @@ def test_every_command_refuses_a_bad_file(arguments, refuses):
     [
         ([], "COMMAND"),
         (["foo"], "foo"),
-        (["summary"], "FILE"),
+        (["summary"], "the following arguments are required: FILE;"),
         (["summary", "f", "N"], "a size is written like N=64, not 'N'"),
         (["summary", "f", "N=-1"], "a size is written like N=64"),
         (["run", "f", "--random", "N=x"], "a size is written like N=64"),
         (["optimize", "f"], "-o"),
+        (["draw", "f", "--timeout", "x"], "a time is a number of seconds above 0, not 'x'"),
+        (["draw", "f", "--timeout", "-1"], "a time is a number of seconds above 0, not '-1'"),
         (["explain", "f", "--pass", "fold"], "it is written like my_passes:fold, not 'fold'"),
         (["explain", "f", "--pass", "a:b", "--pipeline", "c:d"], "not allowed with"),
         (["run", "f", "--inputs"], "--inputs"),
@@ -538,7 +543,10 @@ def test_a_command_line_that_cannot_be_read(arguments, why, refuses):
 
 def test_a_file_that_may_not_be_written(answering, refuses):
     Path("file").touch()
-    assert refuses("run", answering, "--random", "-o", "file/out.npz").startswith("file")
+    why = "file/out.npz cannot be written: file is a file, not a folder\n"
+    assert refuses("run", answering, "--random", "-o", "file/out.npz") == why
+    Path("out.npz").mkdir()
+    assert refuses("run", answering, "--random", "-o", "out.npz") == "out.npz is a folder\n"
 
 
 @pytest.mark.parametrize("name", ["", "draw", "summary", "text", "explain", "optimize", "run", "check", "doctor"])

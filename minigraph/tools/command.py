@@ -7,6 +7,7 @@ line that cannot be read; 130 after Ctrl-C. What only one command needs is impor
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import warnings
@@ -70,6 +71,8 @@ def _status(options: argparse.Namespace) -> int:
         why = str(error)
     except BrokenPipeError:
         raise
+    except MemoryError as error:
+        why = f"this needs more memory than there is: {str(error) or 'smaller sizes need less'}"
     except OSError as error:
         why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     sys.stdout.flush()
@@ -251,7 +254,7 @@ def _inputs(graph: Graph, options: argparse.Namespace) -> dict[str, np.ndarray]:
     missing = [str(value) for value in graph.inputs if value.name not in given]
     expect(
         not missing,
-        "{!r} also needs {}: give name=file.npy, or --random for a first try",
+        "{!r} also needs {}: give name=file.npy, or --random for a first try, or name --outputs that do without",
         graph.name,
         ", ".join(missing),
     )
@@ -279,7 +282,7 @@ def _module(name: str) -> Any:
         sys.path.append(os.getcwd())
     try:
         return import_module(name)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:  # what else the module raises is its author's, with the traceback
         raise GraphError(f"cannot import {name}: {error}") from None
 
 
@@ -340,11 +343,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--all", action="store_true", help="draw each of the layers that repeat, not the first alone")
     one.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=60.0, help="after which Graphviz is stopped (60)"
+        "--timeout", metavar="SECONDS", type=_seconds, default=60.0, help="after which Graphviz is stopped (60)"
     )
 
     one = command(summary, "print a table of the layers: shapes, parameters, operations", "N=64", "FILE [N=SIZE ...]")
-    one.add_argument("sizes", metavar="N=SIZE", type=_size, nargs="*", help="sizes that are known only at run time")
+    one.add_argument(
+        "sizes", metavar="N=SIZE", type=_size, nargs="*", default=[], help="sizes that are known only at run time"
+    )
 
     command(text, "print the graph as text, which diff and mg.parse read", "> digits.txt")
 
@@ -425,6 +430,16 @@ def _place(word: str) -> str:
     if not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
         raise argparse.ArgumentTypeError(f"it is written like my_passes:fold, not {word!r}")
     return word
+
+
+def _seconds(word: str) -> float:
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"a time is a number of seconds above 0, not {word!r}")
+    return seconds
 
 
 def _size(word: str) -> tuple[str, int]:
