@@ -310,3 +310,15 @@ def test_training_goes_on_from_precise_statistics() -> None:
     mg.precise_bn(model, state, [{"x": x}])
     mg.compile(model, state)(x=x + 4.0)
     np.testing.assert_allclose(state["bn.running_mean"], x.mean(0) + 1.0, rtol=1e-12)
+
+
+def test_inputs_that_no_batch_norm_depends_on_may_be_left_out() -> None:
+    net = mg.Builder("labelled")
+    x, label = net.input("x", ("N", 3)), net.input("label", ("N",), "int64")
+    y = layers.batch_norm(x)
+    model = net.build(y=y, loss=mg.cross_entropy(y, label))
+    state, array = model.init(), data((8, 3))
+    mg.precise_bn(model, state, [{"x": array[:4]}, {"x": array[4:], "label": np.zeros(4, int)}])
+    np.testing.assert_allclose(state["bn1.running_mean"], array.mean(0), rtol=1e-5)
+    with pytest.raises(mg.GraphError, match="'lable' is not one of them"):
+        mg.precise_bn(model, state, [{"x": array, "lable": np.zeros(8, int)}])
