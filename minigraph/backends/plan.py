@@ -1,0 +1,310 @@
+"""The plan of a program: what is computed in which order, and where every value lies.
+
+Values that live across the step lie in the caller's memory (inputs, state), outputs in arrays that the caller gets. All
+others share one *arena*: each has an offset, and two values overlap only if one is dead before the other is written, or
+if the other is written number by number over the one that it is computed from.
+
+State is written in place, once all regions that read its old value, and all that may find an input wrong, are done: a
+step that fails leaves the state as it was. Where some region needs the old value later than the new one is computed, the
+new one waits in the arena and is copied at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from minigraph.backends.access import place
+from minigraph.backends.regions import Partition, Region
+from minigraph.core.builder import Builder, Tensor
+from minigraph.core.ir import Graph, Node, Type, Value
+from minigraph.core.op import OPS
+
+ALIGNMENT = 64  # bytes: a line of the cache, and the widest vector
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory of one value.
+
+    place: input, state, output, literal or arena. nbytes: for the largest sizes. offset: in the arena. first, last: the
+    steps that write it first and read it last. inside: the buffer whose memory it takes over.
+    """
+
+    value: Value
+    place: str
+    nbytes: int = 0
+    offset: int = 0
+    first: int = 0
+    last: int = 0
+    inside: Buffer | None = None
+
+    @property
+    def name(self) -> str:
+        return self.value.name
+
+    @property
+    def type(self) -> Type:
+        return self.value.type
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One region, or a copy of what waited in the arena into a state."""
+
+    region: Region | None
+    writes: Mapping[Value, Buffer]  # what is stored, and where
+    reads: Mapping[Value, Buffer]
+    nodes: tuple[Node, ...] = ()
+    barrier: bool = False  # whether all threads wait for each other before it
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    graph: Graph
+    partition: Partition
+    steps: tuple[Step, ...]
+    buffers: tuple[Buffer, ...]
+    arena: int  # bytes
+    sizes: Mapping[str, int] = field(default_factory=dict)  # the largest that it is planned for
+
+    @property
+    def inputs(self) -> tuple[Buffer, ...]:
+        return tuple(b for b in self.buffers if b.place == "input")
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+
+def with_own_ends(graph: Graph) -> Graph:
+    """The graph with a value of its own for each output and update, that a node makes: a copy where need be."""
+    builder = Builder.extending(graph)
+    taken: set[Value] = set()
+
+    def own(value: Value) -> Value:
+        base = value
+        while base in graph.producer and graph.producer[base].op.in_order:
+            base = graph.producer[base].inputs[0]
+        made = base in graph.producer and (graph.producer[base].inputs or graph.producer[base].op.kernel)
+        if made and base not in taken:
+            taken.add(base)
+            return value
+        return OPS["broadcast_to"](Tensor(builder, value), shape=value.type.shape).value
+
+    ends = {name: own(value) for name, value in graph.outputs.items()}
+    moved = {old: own(new) for old, new in graph.updates.items()}
+    return replace(graph, nodes=tuple(builder.nodes), outputs=ends, updates=moved)
+
+
+def plan(graph: Graph, calls: Callable[[Node], bool], sizes: Mapping[str, int]) -> Plan:
+    """Plan a lowered graph for symbols of at most these sizes."""
+    graph = with_own_ends(graph)
+    return _Planner(graph, Partition(graph, calls), sizes).plan()
+
+
+class _Planner:
+    def __init__(self, graph: Graph, partition: Partition, sizes: Mapping[str, int]):
+        self.graph, self.partition, self.sizes = graph, partition, sizes
+        self.homes: dict[Value, Buffer] = {}
+        self.late: list[tuple[Value, Buffer]] = []  # what is copied into a state at the end
+
+    def plan(self) -> Plan:
+        self._give_homes()
+        steps = self._steps()
+        self._measure(steps)
+        self._share(steps)
+        arena = place_in_arena([b for b in self.homes.values() if b.place == "arena"])
+        return Plan(
+            self.graph, self.partition, tuple(with_barriers(steps)), tuple(self.homes.values()), arena, self.sizes
+        )
+
+    def bytes_of(self, type_: Type) -> int:
+        size = type_.size
+        return (size if isinstance(size, int) else size.bind(self.sizes)) * np.dtype(type_.dtype).itemsize
+
+    # homes
+
+    def _give_homes(self) -> None:
+        graph, partition = self.graph, self.partition
+        for value in graph.inputs:
+            self._home(value, "input")
+        for variable in graph.state:
+            self._home(variable.value, "state")
+        for node in graph.nodes:
+            if not node.inputs and node.op.kernel is None:
+                self._home(node.outputs[0], "literal")
+        for value in graph.outputs.values():
+            self._home(partition.base(value), "output")
+        for old, new in graph.updates.items():
+            base = partition.base(new)
+            if self._may_overwrite(old, base):
+                self.homes[base] = self.homes[old]
+            else:
+                self._home(base, "arena")
+                self.late.append((base, self.homes[old]))
+        for node in graph.nodes:
+            for value in node.outputs:
+                if value in partition.stored and value not in self.homes:
+                    self._home(value, "arena")
+
+    def _home(self, value: Value, where: str) -> None:
+        self.homes[value] = Buffer(value, where, self.bytes_of(value.type))
+
+    def _may_overwrite(self, old: Value, new: Value) -> bool:
+        """Whether the region of the new value may write it over the old one; then it waits for all that it must."""
+        writer = self.partition.region_of[new]
+        if not _number_by_number(writer, old, new):
+            return False
+        others = [r for r in self.partition.regions if r is not writer and _reads(r, old)]
+        doubtful = [r for r in self.partition.regions if r is not writer and may_fail(r, self.partition)]
+        return not may_fail(writer, self.partition) and self.partition.after(writer, [*others, *doubtful])
+
+    # steps
+
+    def _steps(self) -> list[Step]:
+        steps = []
+        for region in self.partition.ordered():
+            members = region.members
+            writes = {v: self.homes[v] for v in members if v in self.homes}
+            reads = {leaf.value: self.homes[leaf.value] for leaf in region.reads}
+            nodes = tuple(dict.fromkeys(self.graph.producer[v] for v in members))
+            steps.append(Step(region, writes, reads, nodes))
+        for value, state in self.late:
+            steps.append(Step(None, {value: state}, {value: self.homes[value]}))
+        return steps
+
+    def _measure(self, steps: list[Step]) -> None:
+        """When each buffer of the arena is first written and last read."""
+        seen: set[Buffer] = set()
+        for number, step in enumerate(steps):
+            for buffer in (*step.writes.values(), *step.reads.values()):
+                if buffer not in seen:
+                    seen.add(buffer)
+                    buffer.first = number
+                buffer.last = number
+
+    def _share(self, steps: list[Step]) -> None:
+        """Let values take over the memory of what is read for the last time, number by number, where they are made."""
+        for number, step in enumerate(steps):
+            if step.region is None or step.region.call is not None:
+                continue
+            for value, buffer in step.writes.items():
+                if buffer.place == "arena" and value in step.region.body:
+                    buffer.inside = self._dying(step, number, value)
+
+    def _dying(self, step: Step, number: int, value: Value) -> Buffer | None:
+        """A buffer that is read for the last time, each number where this value's is made."""
+        assert step.region is not None
+        size = self.homes[value].nbytes
+        taken = {buffer.inside for buffer in step.writes.values()}
+        for source, old in step.reads.items():
+            free = old.place == "arena" and old.last == number and old.nbytes == size and old not in taken
+            if free and _number_by_number(step.region, source, value):
+                return old
+        return None
+
+
+def _reads(region: Region, value: Value) -> bool:
+    return any(leaf.value is value for leaf in region.reads)
+
+
+def _number_by_number(region: Region, old: Value, new: Value) -> bool:
+    """Whether the region may write each number of `new` where it has read that number of `old`, and no other, before."""
+    if not _reads(region, old):
+        return True
+    if region.call is not None or old.type.size != new.type.size or old.type.dtype != new.type.dtype:
+        return False
+    index = place(old.type.shape, region.axes if new in region.body else region.kept)
+    return all(leaf.index == index for leaf in region.reads if leaf.value is old)
+
+
+def may_fail(region: Region, partition: Partition) -> bool:
+    """Whether it may find that an input is wrong."""
+    return any(node.op.kernel is not None and node.op.kernel.checks for node in computed(region, partition))
+
+
+def computed(region: Region, partition: Partition) -> Iterator[Node]:
+    """The nodes that a region computes, virtual ones included."""
+    graph, seen = partition.graph, set()
+    waiting = [graph.producer[v] for v in region.members]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        yield node
+        for value in node.inputs:
+            if value in partition.virtual and value not in partition.region_of:
+                waiting.append(graph.producer[value])
+
+
+# the arena
+
+
+def place_in_arena(buffers: list[Buffer]) -> int:
+    """Give each buffer its offset, the largest first, each at the lowest place that is free in its time."""
+    roots: dict[Buffer, list[Buffer]] = {}
+    for buffer in buffers:
+        root = buffer
+        while root.inside is not None:
+            root = root.inside
+        roots.setdefault(root, []).append(buffer)
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, first, last
+    for root, group in sorted(roots.items(), key=lambda item: (-item[0].nbytes, item[0].first)):
+        first, last = min(b.first for b in group), max(b.last for b in group)
+        size = -(-root.nbytes // ALIGNMENT) * ALIGNMENT
+        offset = 0
+        for start, end in sorted((p[0], p[1]) for p in placed if p[2] <= last and first <= p[3]):
+            if offset + size <= start:
+                break
+            offset = max(offset, end)
+        placed.append((offset, offset + size, first, last))
+        for buffer in group:
+            buffer.offset = offset
+    return max((end for _, end, _, _ in placed), default=0)
+
+
+def with_barriers(steps: list[Step]) -> Iterator[Step]:
+    """The steps, with a barrier before each that writes what was touched since the last one, or reads what was written."""
+    written: list[Buffer] = []
+    read: list[Buffer] = []
+    for step in steps:
+        reads, writes = list(step.reads.values()), list(step.writes.values())
+        clash = any(overlap(a, b) for a in written for b in (*reads, *writes))
+        clash = clash or any(overlap(a, b) for a in read for b in writes)
+        if clash:
+            written, read = [], []
+        written += writes
+        read += reads
+        yield replace(step, barrier=clash)
+
+
+def overlap(a: Buffer, b: Buffer) -> bool:
+    if a.place != "arena" or b.place != "arena":
+        return a is b
+    return a.offset < b.offset + b.nbytes and b.offset < a.offset + a.nbytes
+
+
+# printing
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    sizes = ", ".join(f"{name} <= {n}" for name, n in plan.sizes.items())
+    yield f"plan of {plan.graph.name!r}: {len(plan.steps)} steps, {plan.arena:,} bytes" + (
+        f", {sizes}" if sizes else ""
+    )
+    for number, step in enumerate(plan.steps):
+        what = ", ".join(node.name for node in step.nodes) or "copy"
+        made = ", ".join(_where(value, buffer) for value, buffer in step.writes.items())
+        read = ", ".join(value.name for value in step.reads)
+        yield f"{number:4} {'|' if step.barrier else ' '} {made} = {what}({read})"
+
+
+def _where(value: Value, buffer: Buffer) -> str:
+    if buffer.place != "arena":
+        return f"{value.name}: {value.type} in {buffer.place}" + (
+            f" {buffer.name}" if buffer.name != value.name else ""
+        )
+    return f"{value.name}: {value.type} at {buffer.offset}..{buffer.offset + buffer.nbytes}, to step {buffer.last}"
