@@ -120,6 +120,15 @@ def with_shift(op: Op, places: Sequence[int], other: str, still: bool = False) -
     return found
 
 
+def sum_of_shift(walk: Walk, node: Node) -> Bound | None:
+    """For patterns: (x + b) + z. Not where z is a bias that joins b: the two would change places for ever."""
+    found = with_shift(add, (0, 1), "z")(walk, node)
+    if found is None or not walk.is_frozen(found["z"]):
+        return found
+    own, other = varies(found["b"].type, found["x"].type), varies(found["z"].type, found["y"].type)
+    return found if own is None or other is None or len({*own, *other}) > 1 else None
+
+
 def subtracted(walk: Walk, node: Node) -> Bound | None:
     """For patterns: x - b."""
     if node.op is not sub or walk.is_frozen(node.inputs[0]) or not walk.is_frozen(node.inputs[1]):
@@ -300,7 +309,7 @@ RULES = (
         sound=(Condition("the op passes a shift of these channels", passes_no_shift),),
         pays=(IT_GOES,),
     ),
-    Rule("bias-past-sum", "(x + b) + z = (x + z) + b", with_shift(add, (0, 1), "z"), past_sum, pays=(IT_GOES,)),
+    Rule("bias-past-sum", "(x + b) + z = (x + z) + b", sum_of_shift, past_sum, pays=(IT_GOES,)),
     Rule("bias-past-minuend", "(x + b) − z = (x − z) + b", with_shift(sub, (0,), "z"), past_minuend, pays=(IT_GOES,)),
     Rule(
         "bias-past-subtrahend",

@@ -29,6 +29,8 @@ from minigraph.passes.per_channel import (
     moving,
     passes_channels,
     passing,
+    passing_scale,
+    passing_shift,
     varies,
     vector,
 )
@@ -112,30 +114,34 @@ def up_branches(op: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]
     return moved
 
 
+def axes_of(match: Match, number: str) -> tuple[int | None, ...]:
+    """The axes of y along which the number varies; one None where it is one for all."""
+    return varies(match[number].type, match["y"].type) or (None,)
+
+
 def passes_no_scale(match: Match) -> str:
-    node, s = maker(match), match["s"]
-    for axis in varies(s.type, match["y"].type) or range(match["y"].type.rank):
-        found = passing(node, axis)
-        if found is None or found[1].scale == "none":
-            return f"no scale of axis {axis} passes through {called(node)}"
+    node = maker(match)
+    for axis in axes_of(match, "s"):
+        if passing_scale(node, axis) is None:
+            which = "" if axis is None else f" of axis {axis}"
+            return f"no scale{which} passes through {called(node)}"
     return ""
 
 
 def scale_is_not_positive(match: Match) -> str:
-    node, s = maker(match), match["s"]
-    for axis in varies(s.type, match["y"].type) or range(match["y"].type.rank):
-        found = passing(node, axis)
-        if found is not None and found[1].scale == "positive" and not match.walk.ask(s, all_positive):
-            return f"only positive scales pass through {called(node)}, and {not_known(match.walk)}"
-    return ""
+    node = maker(match)
+    found = [passing_scale(node, axis) for axis in axes_of(match, "s")]
+    if all(way is None or way[1].scale != "positive" for way in found) or match.walk.ask(match["s"], all_positive):
+        return ""
+    return f"only positive scales pass through {called(node)}, and {not_known(match.walk)}"
 
 
 def passes_no_shift(match: Match) -> str:
-    node, t = maker(match), match["t"]
-    for axis in varies(t.type, match["y"].type) or range(match["y"].type.rank):
-        found = passing(node, axis)
-        if found is None or not found[1].shift:
-            return f"no shift of axis {axis} passes through {called(node)}"
+    node = maker(match)
+    for axis in axes_of(match, "t"):
+        if passing_shift(node, axis) is None:
+            which = "" if axis is None else f" of axis {axis}"
+            return f"no shift{which} passes through {called(node)}"
     return ""
 
 

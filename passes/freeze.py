@@ -6,7 +6,8 @@ updates needed goes with them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from minigraph.core.builder import Tensor
 from minigraph.core.errors import GraphError
@@ -33,7 +34,7 @@ def running_statistics(graph: Graph) -> Mapping[Node, tuple[Value, Value]]:
 
 
 def _state_of(graph: Graph, statistic: Value) -> Value | None:
-    for average in _averages(graph, statistic):
+    for average in averages_of(graph, statistic):
         running = average.inputs[0]
         while running in graph.producer:  # a batch norm used twice: its second average goes on from its first
             before = graph.producer[running]
@@ -45,7 +46,7 @@ def _state_of(graph: Graph, statistic: Value) -> Value | None:
     return None
 
 
-def _averages(graph: Graph, value: Value) -> list[Node]:
+def averages_of(graph: Graph, value: Value) -> list[Node]:
     """The running averages that take the value up."""
     return [r for r in graph.readers.get(value, ()) if r.op is running_average and r.inputs[1] is value]
 
@@ -63,7 +64,7 @@ def _sums(graph: Graph, node: Node) -> tuple[Node, ...]:
     """The sums that are averaged in place of a batch norm's mean, as ((mean + shift) + another shift)."""
     found: list[Node] = []
     value = node.outputs[1]
-    while not _averages(graph, value):
+    while not averages_of(graph, value):
         readers = [reader for reader in graph.readers.get(value, ()) if reader.op is add]
         if len(readers) != 1:
             return ()
@@ -95,7 +96,15 @@ def freeze(graph: Graph) -> Graph:
                     )
                 )
 
-    return rewrite(graph, RULES).prune(updates=False)
+    return rewrite(_shifts_first(graph, statistics), RULES).prune(updates=False)
+
+
+def _shifts_first(graph: Graph, norms: Iterable[Node]) -> Graph:
+    """The graph with the shifts in the norms' means before the norms, which are going to read them."""
+    shifts = [shift for node in norms for shift in averaged_mean(graph, node)[1]]
+    first, _ = needed(graph.nodes, shifts)
+    moved = set(first)
+    return replace(graph, nodes=(*first, *(node for node in graph.nodes if node not in moved))) if moved else graph
 
 
 def _running(match: Match) -> tuple[Value, Value, tuple[Value, ...]] | None:
@@ -120,6 +129,13 @@ def _with_running(match: Match, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple
 
 x, gamma, beta, seed, step = values("x gamma beta seed step")
 
+LEAVE_OUT_DROPOUT = Rule(
+    "leave-out-dropout",
+    "in evaluation, dropout(x) = x",
+    dropout(x, seed, step),
+    lambda match, x, seed, step: x,
+)
+
 RULES = (
     Rule(
         "take-running-statistics",
@@ -133,10 +149,5 @@ RULES = (
             ),
         ),
     ),
-    Rule(
-        "leave-out-dropout",
-        "in evaluation, dropout(x) = x",
-        dropout(x, seed, step),
-        lambda match, x, seed, step: x,
-    ),
+    LEAVE_OUT_DROPOUT,
 )

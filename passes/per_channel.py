@@ -54,6 +54,22 @@ def passing(node: Node, axis: int) -> tuple[int, Channels] | None:
     return None
 
 
+def passing_scale(node: Node, axis: int | None) -> tuple[int, Channels] | None:
+    """As `passing`, for a scale; axis None: of one number for all, which passes if it does along any axis."""
+    ways = [way for way in _ways(node, axis) if way[1].scale != "none"]
+    return min(ways, key=lambda way: way[1].scale != "any", default=None)
+
+
+def passing_shift(node: Node, axis: int | None) -> tuple[int, Channels] | None:
+    """As `passing_scale`, for a shift."""
+    return next((way for way in _ways(node, axis) if way[1].shift), None)
+
+
+def _ways(node: Node, axis: int | None) -> list[tuple[int, Channels]]:
+    axes = range(node.outputs[0].type.rank) if axis is None else (axis,)
+    return [way for a in axes if (way := passing(node, a)) is not None]
+
+
 def frozen(walk: Walk, value: Value) -> bool:
     """For patterns: a value that is computed before the first call."""
     return walk.is_frozen(value)

@@ -26,11 +26,11 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.errors import expect
 from minigraph.core.initial import Constant
 from minigraph.core.ir import Graph, Node, Value
+from minigraph.core.rewrite import rewrite
 from minigraph.ops.batch_norm import other_axes, running_average
 from minigraph.ops.constant import count_along
 from minigraph.ops.pointwise import cast, equal, where
-from minigraph.ops.random import dropout
-from minigraph.passes.freeze import averaged_mean, running_statistics
+from minigraph.passes.freeze import LEAVE_OUT_DROPOUT, averaged_mean, averages_of, running_statistics
 
 PREFIX = "precise"
 
@@ -62,27 +62,12 @@ def precise_statistics(model: Graph) -> Graph:
 
 def without_dropout(graph: Graph) -> Graph:
     """The graph in which dropout lets everything through, with its outputs and updates."""
-    new: dict[Value, Value] = {}
-    nodes = []
-    for node in graph.nodes:
-        inputs = tuple([new.get(value, value) for value in node.inputs])
-        if node.op is dropout:
-            new[node.outputs[0]] = inputs[0]
-        elif inputs == node.inputs:
-            nodes.append(node)
-        else:
-            outputs = tuple([Value(value.type, value.name) for value in node.outputs])
-            new.update(zip(node.outputs, outputs))
-            nodes.append(replace(node, inputs=inputs, outputs=outputs))
-    outputs_by_name = {name: new.get(value, value) for name, value in graph.outputs.items()}
-    updates = {old: new.get(value, value) for old, value in graph.updates.items()}
-    return replace(graph, nodes=tuple(nodes), outputs=outputs_by_name, updates=updates)
+    return rewrite(graph, (LEAVE_OUT_DROPOUT,))
 
 
 def _is_unbiased(graph: Graph, node: Node) -> bool:
     """Whether the running variance of a batch norm averages the unbiased one."""
-    averages = [reader for reader in graph.readers[node.outputs[2]] if reader.op is running_average]
-    return bool(averages[0].attrs["unbiased"])
+    return bool(averages_of(graph, node.outputs[2])[0].attrs["unbiased"])
 
 
 def _statistics(builder: Builder, graph: Graph, node: Node) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,8 @@ A question is answered for all ways at once, by looking at the graph only; its a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from minigraph.core.op import Weight
 from minigraph.core.rewrite import Match, Walk, called, known_as
 from minigraph.ops.pointwise import add, mul
 from minigraph.ops.shape import concat
-from minigraph.passes.per_channel import passing, varies
+from minigraph.passes.per_channel import passing_scale, passing_shift, varies
 
 # A value, the axis of its channels, or None for a number that is one for all, and whether only sums lie behind it.
 Place = tuple[Value, "int | None", bool]
@@ -38,23 +39,44 @@ def the_weight(match: Match) -> Weight:
     return next(weight for weight in weights(match.node) if match.node.inputs[weight.data] is match["y"])
 
 
-def first_stop(walk: Walk, question: tuple[Any, ...], start: P, step: Callable[[P], str | list[P]]) -> str:
+@dataclass(frozen=True)
+class OneOf(Generic[P]):
+    """Ways of which one is enough: at least one, the last of which says what stops them all."""
+
+    ways: list[P]
+
+
+def first_stop(walk: Walk, question: Any, start: P, step: Callable[[P], str | list[P] | OneOf[P]]) -> str:
     """What stops it on one of the ways from a place; "" if all ways come to an end.
 
-    step: from a place to those that follow, none where a way ends, or to a sentence where it is stopped. What it says
-    is kept for the whole walk, under the question.
+    step: from a place to those that follow, none where a way ends, or to a sentence where it is stopped. Answers are
+    kept for the whole walk, under the question: what is asked all along a chain takes time in proportion to it.
     """
-    waiting = [start]
-    while waiting:
-        place = waiting.pop()
-        key = question, place
-        if key not in walk.memo:
-            walk.memo[key] = step(place)
-        found = walk.memo[key]
-        if isinstance(found, str):
-            return found
-        waiting += found
-    return ""
+    answers: dict[P, str] = walk.memo.setdefault(("stops", question), {})
+    left: dict[P, list[P]] = {}  # the ways from a place that are not looked at yet, the next one last
+    one_is_enough: set[P] = set()
+    path = [start]
+    while start not in answers:
+        place = path[-1]
+        if place not in left:
+            found = step(place)
+            if isinstance(found, str):
+                answers[path.pop()] = found
+                continue
+            if isinstance(found, OneOf):
+                one_is_enough.add(place)
+                found = found.ways
+            left[place] = found[::-1]
+        ways, why = left[place], ""
+        while ways and ways[-1] in answers:
+            why = answers[ways.pop()]
+            if (why == "") == (place in one_is_enough):  # the others cannot change it
+                ways.clear()
+        if ways:
+            path.append(ways[-1])
+        else:
+            answers[path.pop()] = why
+    return answers[start]
 
 
 def scale_stops(walk: Walk, y: Value, scale: Value) -> str:
@@ -99,13 +121,12 @@ def _scale_step(walk: Walk, value: Value, axis: int | None, near: bool, scale: V
 
 
 def _scale_passes(walk: Walk, node: Node, axis: int | None, scale: Value) -> str | list[Place]:
-    for a in range(node.outputs[0].type.rank) if axis is None else (axis,):
-        found = passing(node, a)
-        if found is not None and found[1].scale != "none":
-            if found[1].scale == "positive" and not walk.ask(scale, all_positive):
-                return f"only positive scales pass through {called(node)}, and {not_known(walk)}"
-            return [(node.inputs[0], None if axis is None else found[0], False)]
-    return f"it comes from {called(node)}, through which no scale passes"
+    found = passing_scale(node, axis)
+    if found is None:
+        return f"it comes from {called(node)}, through which no scale passes"
+    if found[1].scale == "positive" and not walk.ask(scale, all_positive):
+        return f"only positive scales pass through {called(node)}, and {not_known(walk)}"
+    return [(node.inputs[0], None if axis is None else found[0], False)]
 
 
 def nothing_before(walk: Walk, value: Value) -> str:
@@ -128,27 +149,33 @@ def shift_stops(walk: Walk, y: Value, shift: Value) -> str:
     along = varies(shift.type, y.type)
     if along is None or len(along) > 1:
         return f"{shift.name} is not one number for each channel of {y.name}"
-    return _shift_stops(walk, y, along[0] if along else None)
+    start = y, along[0] if along else None
+    return first_stop(walk, "shift up", start, lambda place: _shift_step(walk, *place))
 
 
-def _shift_stops(walk: Walk, value: Value, axis: int | None) -> str:
-    while True:
-        node = walk.producer.get(value)
-        if node is None:
-            return nothing_before(walk, value)
-        if also := walk.also_read(value):
-            return also
-        if weights(node) or is_shift(walk, node):
-            return ""
-        if node.op is add:
-            branches = [_shift_stops(walk, v, met(node, v, axis)) for v in node.inputs if v.type == value.type]
-            return "" if "" in branches else f"no branch of {known_as(node)} has a shift or a weight"
-        if node.op is concat:
-            return next(filter(None, (_shift_stops(walk, v, axis) for v in node.inputs)), "")
-        found = None if axis is None else passing(node, axis)
-        if found is None or not found[1].shift:
-            return f"it comes from {called(node)}, through which no shift passes"
-        value, axis = node.inputs[0], found[0]
+ShiftPlace = tuple[Value, "int | None"]
+
+
+def _shift_step(walk: Walk, value: Value, axis: int | None) -> str | list[ShiftPlace] | OneOf[ShiftPlace]:
+    """Where the shift goes on from this value, or what stops it. Of a sum one branch takes it up."""
+    if walk.is_frozen(value):
+        return []
+    node = walk.producer.get(value)
+    if node is None:
+        return nothing_before(walk, value)
+    if also := walk.also_read(value):
+        return also
+    if weights(node) or is_shift(walk, node):
+        return []
+    if node.op is add:
+        branches = [(v, axis) for v in node.inputs if v.type == value.type]
+        return OneOf(branches) if branches else f"no branch of {known_as(node)} is of its shape"
+    if node.op is concat:
+        return [(v, axis) for v in node.inputs]
+    found = passing_shift(node, axis)
+    if found is None:
+        return f"it comes from {called(node)}, through which no shift passes"
+    return [(node.inputs[0], None if axis is None else found[0])]
 
 
 def is_shift(walk: Walk, node: Node) -> bool:

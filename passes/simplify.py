@@ -165,7 +165,10 @@ def in_one_step(match: Match, x: Tensor) -> Tensor:
 
 
 def loses(match: Match) -> str:
-    """Unless the same number comes back from the middle, and what the last dtype makes of it is what it makes of x."""
+    """Unless the same number comes back from the middle, and what the last dtype makes of it is what it makes of x.
+
+    Whole numbers that are too large wrap around, and floats that are too large for whole numbers become anything.
+    """
     x, first, last = match["x"].type.dtype, match["first"], match.node.outputs[0].type.dtype
     middle = first.outputs[0].type.dtype
     digits = {"float16": 11, "float32": 24, "float64": 53}
@@ -173,7 +176,8 @@ def loses(match: Match) -> str:
     fits = np.can_cast(x, middle, "safe") and (x in FLOATS or x == "bool" or bits <= digits.get(middle, 64))
     if not fits:
         return f"{first.name} makes {middle} of {x}, which loses some"
-    if x in FLOATS and last not in (*FLOATS, "bool"):
+    exact = last in (*FLOATS, "bool") or np.can_cast(x, last, "safe")
+    if not exact and (x in FLOATS or middle in FLOATS):
         return f"{match.node.name} makes something else of {middle} than of {x} where that is too large for {last}"
     return ""
 

@@ -19,7 +19,7 @@ from minigraph.ops.pointwise import add, div, mul, stop_gradient, sub
 from minigraph.ops.pool import avg_pool
 from minigraph.ops.shape import concat, pad
 from minigraph.passes.per_channel import varies
-from minigraph.passes.reach import weights
+from minigraph.passes.reach import first_stop, weights
 
 Place = tuple[Value, "int | None"]  # a value, and the axis of its channels; None for a number that is one for all
 OTHER_NORMS = (layer_norm, rms_norm, group_norm, local_response_norm)
@@ -50,25 +50,7 @@ def shift_of(walk: Walk, value: Value) -> Shift | None:
 
 def stops(walk: Walk, value: Value, axis: int | None) -> str:
     """What keeps a shift of the value, one number for each index of `axis`, from getting to batch norms alone."""
-    stack: list[Place] = [(value, axis)]
-    while stack:
-        key = "shift down", stack[-1]
-        ways = walk.memo.get(key)
-        if ways is None:
-            ways = walk.memo[key] = _ways(walk, *stack[-1])
-        waiting = [] if isinstance(ways, str) else [way for way in ways if not _answered(walk, way)]
-        if waiting:
-            stack += waiting
-        else:
-            if not isinstance(ways, str):
-                walk.memo[key] = next((why for way in ways if (why := walk.memo[("shift down", way)])), "")
-            stack.pop()
-    answer: str = walk.memo[("shift down", (value, axis))]
-    return answer
-
-
-def _answered(walk: Walk, place: Place) -> bool:
-    return isinstance(walk.memo.get(("shift down", place)), str)
+    return first_stop(walk, "shift down", (value, axis), lambda place: _ways(walk, *place))
 
 
 def _ways(walk: Walk, value: Value, axis: int | None) -> str | list[Place]:

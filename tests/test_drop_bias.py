@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.ir import Graph, needed
 from minigraph.core.pipeline import Optimized, run
 from minigraph.passes import drop_bias
+from minigraph.passes.freeze import averaged_mean
 from minigraph.passes.pipelines import BEFORE_AUTODIFF
 from rules import number, prove
 
@@ -186,6 +188,13 @@ def test_of_two_biases_that_meet_one_goes() -> None:
     assert {r.why.removeprefix("add keeps its bias: ") for r in done.refused} == {
         "its channels, axis 2, are not those of bn.batch_norm, axis 1"
     }
+
+
+def test_two_biases_of_one_sum_do_not_change_places_for_ever() -> None:
+    before = graph(lambda net: {"y": bn(conv(image(net)) + mg.reshape(number(net, "b", 2), (2, 1)))})
+    done = run((drop_bias.PASS,), before, without=["join-biases"])
+    assert biases(before) - biases(done.graph) == {"conv.bias", "b"}
+    prove(before, done.graph, {})
 
 
 def pre_activation(net: Builder) -> Mapping[str, Tensor]:
@@ -439,6 +448,17 @@ def averaged(net: Builder, more: bool = False) -> Mapping[str, Tensor]:
 def test_the_frozen_graph_knows_the_bias_in_a_running_mean() -> None:
     model = graph(averaged)
     prove(mg.freeze(model), mg.freeze(dropped(model).graph), {})
+
+
+def test_the_bias_in_a_running_mean_may_be_computed_behind_the_norm() -> None:
+    model = dropped(graph(averaged)).graph
+    norm = next(node for node in model.nodes if node.op is mg.batch_norm)
+    shift, _ = needed(model.nodes, averaged_mean(model, norm)[1])
+    assert shift
+    others = [node for node in model.nodes if node not in shift]
+    at = others.index(norm) + 1
+    later = replace(model, nodes=(*others[:at], *shift, *others[at:])).check()
+    prove(mg.freeze(model), mg.freeze(later).check(), {})
 
 
 def test_another_number_for_each_batch_is_no_bias_in_a_running_mean() -> None:

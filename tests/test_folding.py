@@ -742,3 +742,48 @@ def test_of_two_casts_in_one_the_users_rounding_is_left() -> None:
     program = mg.compile(graph, state)
     assert len([node for node in program.graph.nodes if node.op.name == "cast"]) == 2
     assert program(x=np.ones(3))["y"].tolist() == state["w"].astype("float16").tolist()
+
+
+def one_for_all(net: Builder, op: Callable[[Tensor, float], Tensor]) -> Graph:
+    y = layers.conv2d(net.input("x", (2, 3, 6, 6)), 4, 3, name="conv")
+    return net.build(y=op(mg.relu(mg.max_pool(y, 2)) if op is mg.mul else mg.max_pool(y, 2), 0.5))
+
+
+@pytest.mark.parametrize("op", [mg.mul, mg.add], ids=lambda op: op.name)
+def test_one_number_for_all_channels_passes_a_pool(op: Callable[[Tensor, float], Tensor]) -> None:
+    """It passes the pool as one number for each channel, though not as one for each place."""
+    graph = one_for_all(Builder("net"), op)
+    found = mg.optimize(graph, numbers(graph, {}))
+    assert left(found.graph) == (0, 0, 1), found.graph
+    assert found.refused == ()
+    prove(graph, found.graph, {}, ordered=True, gradients=False)
+
+
+def test_a_long_sum_is_no_deep_recursion() -> None:
+    net = Builder("net")
+    y = mg.sin(net.input("x", (2, 3)))
+    for i in range(2000):
+        y = y + mg.sin(net.input(f"x{i}", (2, 3)))
+    graph = net.build(y=y + number(net, "t", 3))
+    assert mg.optimize(graph, numbers(graph, {})).graph is graph
+
+
+def test_a_shift_of_branches_of_which_one_is_frozen() -> None:
+    net = Builder("net")
+    y = mg.concat([layers.linear(net.input("x", (2, 3)), 4), number(net, "p", 2, 2)], axis=1)
+    graph = net.build(y=y + number(net, "t", 6))
+    found = mg.optimize(graph, numbers(graph, {}))
+    assert left(found.graph) == (0, 0, 1), found.graph
+    prove(graph, found.graph, {})
+
+
+def test_passes_take_turns_until_none_finds_work() -> None:
+    """Two equal products read a convolution, and become one behind the folding: then that one can be folded."""
+    net = Builder("net")
+    y, s = layers.conv1d(net.input("x", (2, 3, 6)), 4, 3, bias=False), number(net, "s", 4, 1)
+    graph = net.build(y=mg.sin(y * s) + mg.exp(y * s))
+    state = numbers(graph, {})
+    found = mg.optimize(graph, state)
+    assert left(found.graph) == (0, 0, 0), found.graph
+    assert mg.optimize(found.graph, state).graph is found.graph
+    prove(graph, found.graph, {})

@@ -96,7 +96,7 @@ class Noise:
         self.made = {value for node in wide.nodes for value in node.outputs}
 
     def __call__(self, value: Value, array: np.ndarray) -> np.ndarray:
-        if value not in self.made or value in self.moves:
+        if array.dtype.kind != "f" or value not in self.made or value in self.moves:
             return array
         size = NOISE
         if value in self.constant:

@@ -129,6 +129,8 @@ def test_what_is_left_of_floats(op: Callable[[Tensor], Tensor], left: list[str])
         ("uint32", "float64", "uint32", True),
         ("float32", "float64", "bool", True),
         ("float32", "float64", "int8", False),  # what is too large for int8 differs
+        ("uint32", "float64", "int32", False),  # 3e9 wraps around, and as a float it is too large
+        ("int16", "float32", "int32", True),
     ],
 )
 def test_a_cast_goes_where_it_loses_nothing(dtype: str, through: str, to: str, lossless: bool) -> None:

@@ -27,7 +27,6 @@ BUDGET = 100_000  # operations of one run in exact numbers, at about 2 µs: a fi
 REPEATED = 6_000  # where a proof takes many runs, or fractions, which are ten times slower
 HIDDEN = 16.0  # ops that are no expressions may compare with numbers up to this
 TIES = "they differ where some numbers are equal"
-TIES = "they differ where some numbers are equal"
 
 
 class Opaque(Modular):

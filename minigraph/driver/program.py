@@ -46,11 +46,12 @@ def optimize(
     Raises GraphError for a pass that gives other outputs, or needs other inputs or state.
     """
     expect(isinstance(graph, Graph), "optimize needs a Graph, not a {}", type(graph).__name__)
+    turns = 1
     if pipeline is None:
-        pipeline = TRAINING if graph.updates else INFERENCE
+        pipeline, turns = TRAINING if graph.updates else INFERENCE, TURNS
     _check_passes(pipeline)
     hooks = [_check_ends, *([hook] if hook else []), *debugging(state)]
-    return run(pipeline, graph, state, without, hooks)
+    return run(pipeline, graph, state, without, hooks, turns)
 
 
 def _check_passes(pipeline: Pipeline) -> None:
