@@ -72,7 +72,8 @@ def _reader_step(walk: Walk, reader: Node, value: Value, axis: int | None, op: O
                 return f"{known_as(reader)} {what} whose size is not known"
             return []
     if reader.op in (add, mul) and any(walk.is_frozen(walk.now(v)) for v in reader.inputs):
-        return [(reader.outputs[0], axis, kind) for kind in {op, reader.op}]  # what it meets goes on as well
+        at_end = None if axis is None else axis + reader.outputs[0].type.rank - value.type.rank
+        return [(reader.outputs[0], at_end, kind) for kind in {op, reader.op}]  # what it meets goes on as well
     if reader.op is reshape and axis is not None and _keeps_samples(reader):
         passes = reader.op.passes([value.type], reader.attrs, axis)
         return [(reader.outputs[0], 1 if passes is None else passes.axis, op)]

@@ -25,7 +25,7 @@ from minigraph.core.autodiff import vjp
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS
-from minigraph.core.pipeline import Pipeline, run
+from minigraph.core.pipeline import Pass, Pipeline, run
 from minigraph.driver.program import TURNS
 from minigraph.passes.pipelines import BEFORE_AUTODIFF, INFERENCE, TRAINING
 from random_graphs import RandomGraph, random_graph
@@ -246,6 +246,24 @@ def inference(given: RandomGraph, tally: Tally) -> None:
         judged(judge, mg.compile(frozen, mg.State(given.state))(**inputs), tally)
 
 
+def without_each(pipeline: Sequence[Pass], first: int, many: int, tally: Tally) -> None:
+    """With each pass and each rule left out in turn, so many random graphs are still what they were."""
+    names = {p.name for p in pipeline} | {rule.name for p in pipeline for rule in p.rules}
+    for i, name in enumerate(sorted(names)):
+        for seed in range(first + i * many, first + (i + 1) * many):
+            given = random_graph(seed)
+            graph = mg.inference(given.graph) if pipeline is INFERENCE else with_gradients(given.graph)
+            try:
+                if pipeline is BEFORE_AUTODIFF:
+                    model = run(pipeline, given.graph, without=[name]).graph
+                    after = with_gradients(replace(model, state=given.graph.state))
+                else:
+                    after = run(pipeline, graph, given.state, [name], turns=TURNS).graph
+                same(Judge(graph, given.sizes, given.arrays), after, tally)
+            except Exception as error:
+                raise AssertionError(f"random_graph({seed}), without {name!r}: {error}\n{given.graph}") from error
+
+
 def crosswise(given: RandomGraph, tally: Tally) -> None:
     """Each pipeline on a graph that is not meant for it."""
     same(Judge(given.graph, given.sizes, given.arrays), optimized(INFERENCE, given.graph, given.state, tally), tally)
@@ -312,6 +330,22 @@ def test_pipelines_leave_random_graphs_as_they_were(start):
 @pytest.mark.parametrize("start", range(CI, CI + NIGHTLY, LONG_CHUNK))
 def test_pipelines_leave_many_random_graphs_as_they_were(start):
     hold(range(start, start + LONG_CHUNK))
+
+
+PIPELINES = pytest.mark.parametrize(
+    "pipeline", [BEFORE_AUTODIFF, TRAINING, INFERENCE], ids=["before autodiff", "training", "inference"]
+)
+
+
+@PIPELINES
+def test_each_pass_and_rule_can_be_left_out(pipeline):
+    without_each(pipeline, 20_000, 2, Tally())
+
+
+@PIPELINES
+@pytest.mark.nightly
+def test_each_pass_and_rule_can_be_left_out_of_many_graphs(pipeline):
+    without_each(pipeline, 30_000, 40, Tally())
 
 
 @pytest.mark.parametrize("seed", range(0, CI, 16))
