@@ -372,7 +372,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_pipeline(one)
 
-    one = command(run, "run the graph on arrays, and print or write its outputs", "--input image=image.npy -o out.npz")
+    one = command(
+        run, "run the graph as it is on arrays, and print or write its outputs", "--input image=image.npy -o out.npz"
+    )
     _add_input(one)
     one.add_argument(
         "--random",
