@@ -281,7 +281,7 @@ def test_numbers_of_an_output(array, text):
         (["--input", "image=empty.npy"], "empty.npy is not a whole .npy or .npz file"),
         (["--input", "image=short.npy"], "short.npy is not a whole .npy or .npz file"),
         (["--input", "short.npz"], "short.npz is not a whole .npy or .npz file"),
-        (["--input", "image=objects.npy"], "file of numbers: what it holds would be read by running it"),
+        (["--input", "image=objects.npy"], "file of numbers: it is another, or one of objects, whose reading"),
         (["--input", "two.npz"], "net has no input 'other'; it has image"),
         (["--input", "image=two.npz"], "two.npz holds 2 arrays, image, other"),
         (["--input", "image=image.npy", "--input", "one.npz"], "the input 'image' is given twice"),

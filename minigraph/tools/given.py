@@ -100,7 +100,7 @@ def _read(path: Path) -> np.ndarray | dict[str, np.ndarray]:
             found = np.load(file, allow_pickle=False)
             return found if isinstance(found, np.ndarray) else dict(found)
         except Exception as error:  # a damaged file comes out of NumPy and zipfile as a dozen kinds of them
-            why = "what it holds would be read by running it" if "pickle" in str(error) else error
+            why = "it is another, or one of objects, whose reading runs code" if "pickle" in str(error) else error
             raise GraphError(f"{path} is not a whole .npy or .npz file of numbers: {why}") from None
 
 
