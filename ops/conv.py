@@ -18,7 +18,7 @@ import numpy as np
 from minigraph.core.dim import known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, Weight, float_dtype, real, whole
+from minigraph.core.op import Example, Kernel, Op, Weight, float_dtype, real, whole
 from minigraph.ops.broadcast import broadcast_to, sum
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape
@@ -36,6 +36,7 @@ from minigraph.ops.window import (
     per_axis,
     positions,
     spatial_axes,
+    window_fields,
     windows,
 )
 
@@ -135,6 +136,17 @@ def _flops(images: Type, w: Type, layout: str) -> Any:
     return 2 * images.shape[0] * product(extents_of(images, layout)) * w.size
 
 
+def _fields(x: Type, w: Type, y: Type, groups: int, layout: str, **geometry: Any) -> dict[str, Any]:
+    """What the kernels must know of y, the convolution of x with w."""
+    return {
+        "batch": x.shape[0],
+        "groups": groups,
+        "inputs": w.shape[1],
+        "outputs": known(w.shape[0], "the number of outputs") // groups,
+        **window_fields(x, y, w.shape[2:], layout=layout, **geometry),
+    }
+
+
 def grouped(s: Any, groups: int, rows: Any, columns: Any, rank: int) -> Any:
     """One number for each of groups * columns channels as a factor (groups * rows, columns, 1, ...) of a weight.
 
@@ -179,6 +191,7 @@ conv: Op = Op(
     canonical=conv_canonical,
     weights=conv_weights,
     flops=lambda inputs, outputs, attrs: _flops(outputs[0], inputs[1], attrs["layout"]),
+    kernel=Kernel("conv.h", lambda xs, ys, **attrs: _fields(*xs, *ys, **attrs)),
     examples=tuple(Example(real(*x), real(*w), **attrs) for x, w, attrs in CASES),
 )
 
@@ -239,6 +252,7 @@ conv_input_gradient: Op = Op(
         conv_weight_gradient(gs[0], xs[0], window=xs[1].shape[2:], **attrs),
     ),
     flops=lambda inputs, outputs, attrs: _flops(inputs[0], inputs[1], attrs["layout"]),
+    kernel=Kernel("conv.h", lambda xs, ys, extents, **attrs: _fields(ys[0], xs[1], xs[0], **attrs)),
     examples=(
         Example(real(2, 2, 5, 4), real(2, 3, 3, 3), extents=(5, 4), padding=1),
         Example(real(1, 6, 3, 6), real(6, 2, 3, 2), extents=(6, 5), stride=(2, 1), padding=((1, 0), (0, 2)), groups=2),
@@ -302,6 +316,7 @@ conv_weight_gradient: Op = Op(
         conv(xs[0], gs[0], **attrs),
     ),
     flops=lambda inputs, outputs, attrs: _flops(inputs[1], outputs[0], attrs["layout"]),
+    kernel=Kernel("conv.h", lambda xs, ys, window, **attrs: _fields(xs[0], ys[0], xs[1], **attrs)),
     examples=(
         Example(real(2, 3, 5, 4), real(2, 2, 5, 4), window=3, padding=1),
         Example(real(1, 4, 6, 5), real(1, 6, 3, 6), window=(3, 2), stride=(2, 1), padding=((1, 0), (0, 2)), groups=2),

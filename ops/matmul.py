@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from minigraph.core.builder import Tensor
-from minigraph.core.dim import broadcast
+from minigraph.core.dim import broadcast, product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, Weight, float_dtype, real
+from minigraph.core.op import Example, Kernel, Op, Weight, float_dtype, real
 from minigraph.ops.broadcast import sum, sum_to
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape, transpose
+
+MAX_RANK = 8  # of the axes in front of the matrices, in C
 
 
 def matmul_types(x: Type, y: Type, /) -> Type:
@@ -58,6 +61,27 @@ def matmul_weights(types: Sequence[Type]) -> tuple[Weight, Weight]:
     )
 
 
+def _fields(xs: Sequence[Type], ys: Sequence[Type]) -> dict[str, Any]:
+    """What the kernel must know: the sizes of the matrices, and where each of them begins."""
+    (x, y), front = xs, ys[0].shape[:-2]
+    unused = MAX_RANK - len(front)
+    return {
+        "rows": x.shape[-2],
+        "inner": x.shape[-1],
+        "columns": y.shape[-1],
+        "rank": len(front),
+        "sizes": (*front, *(1,) * unused),
+        "x_strides": (*_apart(x, len(front)), *(0,) * unused),
+        "y_strides": (*_apart(y, len(front)), *(0,) * unused),
+    }
+
+
+def _apart(x: Type, rank: int) -> tuple[Any, ...]:
+    """How far apart the matrices of x are along each of `rank` axes in front of them; 0 where x has none or one."""
+    strides = [0 if n == 1 else product(x.shape[axis + 1 :]) for axis, n in enumerate(x.shape[:-2])]
+    return (*(0,) * (rank - len(strides)), *strides)
+
+
 matmul = Op(
     "matmul",
     matmul_types,
@@ -65,6 +89,7 @@ matmul = Op(
     lambda gs, xs, ys: (sum_to(gs[0] @ swap(xs[1]), xs[0].shape), sum_to(swap(xs[0]) @ gs[0], xs[1].shape)),
     weights=matmul_weights,
     flops=lambda inputs, outputs, attrs: 2 * outputs[0].size * inputs[0].shape[-1],
+    kernel=Kernel("matmul.h", _fields),
     examples=(
         Example(real(2, 3), real(3, 4)),
         Example(real(2, 3, 1), real(1, 5)),

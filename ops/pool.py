@@ -18,7 +18,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import Size, known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Channels, Example, Op, float_dtype, integers, per_number, real, whole
+from minigraph.core.op import Channels, Example, Kernel, Op, float_dtype, integers, per_number, real, whole
 from minigraph.ops.half import in_float32, widened
 from minigraph.ops.pointwise import cast, exp, log, sqrt, where
 from minigraph.ops.reduce import max as largest
@@ -41,6 +41,8 @@ from minigraph.ops.window import (
     per_axis,
     positions,
     spatial_axes,
+    three,
+    window_fields,
 )
 
 
@@ -72,6 +74,19 @@ def _check_windows(n: Size, k: int, s: int, pair: tuple[int, int], d: int) -> No
 def _pooled(x: Type, window: Any, stride: Any, padding: Any, dilation: Any, layout: str) -> Type:
     places = positions(extents_of(x, layout), window, stride, padding, dilation)
     return Type(arranged(layout, x.shape[0], x.shape[channel_axis(layout)], places), x.dtype)
+
+
+def _fields(x: Type, y: Type, layout: str, count_include_pad: Any = False, **geometry: Any) -> dict[str, Any]:
+    """What the kernels must know of y, which pooling x gives."""
+    counting = count_include_pad
+    if not isinstance(counting, tuple):
+        counting = geometry["padding"] if counting else ((0, 0),) * (x.rank - 2)
+    return {
+        "channels": x.shape[channel_axis(layout)],
+        **window_fields(x, y, layout=layout, **geometry),
+        "counted_before": three([before for before, _ in counting], 0),
+        "counted_after": three([after for _, after in counting], 0),
+    }
 
 
 CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (  # x, y, attributes
@@ -147,6 +162,7 @@ max_pool = Op(
     max_pool_gradient_rule,
     canonical=_geometry,
     flops=lambda inputs, outputs, attrs: outputs[0].size * product(attrs["window"]),
+    kernel=Kernel("pool.h", lambda xs, ys, **attrs: _fields(xs[0], ys[0], **attrs)),
     channels=lambda types, axis, layout, **attrs: beside_windows(axis, layout, "positive", True),
     examples=(*(Example(real(*x), **attrs) for x, _, attrs in CASES), Example(integers(1, 2, 4, below=9), window=2)),
 )
@@ -192,6 +208,7 @@ max_pool_gradient: Op = Op(
     canonical=lambda g, x, **attrs: _geometry(x, **attrs),
     gradient=lambda gs, xs, ys, **attrs: (max_pool_select(gs[0], xs[1], **attrs), None),
     flops=lambda inputs, outputs, attrs: inputs[0].size * product(attrs["window"]),
+    kernel=Kernel("pool.h", lambda xs, ys, **attrs: _fields(xs[1], xs[0], **attrs)),
     examples=tuple(Example(real(*y), real(*x), **attrs) for x, y, attrs in CASES),
 )
 
@@ -232,6 +249,7 @@ max_pool_select: Op = Op(
     canonical=lambda h, x, **attrs: _geometry(x, **attrs),
     gradient=lambda gs, xs, ys, **attrs: (max_pool_gradient(gs[0], xs[1], **attrs), None),
     flops=lambda inputs, outputs, attrs: outputs[0].size * product(attrs["window"]),
+    kernel=Kernel("pool.h", lambda xs, ys, **attrs: _fields(xs[1], ys[0], **attrs)),
     examples=tuple(Example(real(*x), real(*x), **attrs) for x, _, attrs in CASES),
 )
 
@@ -330,6 +348,7 @@ avg_pool: Op = Op(
         avg_pool_gradient(gs[0], extents=extents_of(xs[0].value.type, attrs["layout"]), **attrs),
     ),
     flops=lambda inputs, outputs, attrs: outputs[0].size * product(attrs["window"]),
+    kernel=Kernel("pool.h", lambda xs, ys, **attrs: _fields(xs[0], ys[0], **attrs)),
     channels=avg_pool_channels,
     examples=(
         *(Example(real(*x), **attrs) for x, _, attrs in CASES),
@@ -393,6 +412,7 @@ avg_pool_gradient: Op = Op(
     canonical=avg_pool_gradient_canonical,
     gradient=lambda gs, xs, ys, extents, **attrs: (avg_pool(gs[0], **attrs),),
     flops=lambda inputs, outputs, attrs: inputs[0].size * product(attrs["window"]),
+    kernel=Kernel("pool.h", lambda xs, ys, extents, **attrs: _fields(ys[0], xs[0], **attrs)),
     examples=(
         *(
             Example(

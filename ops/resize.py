@@ -25,10 +25,10 @@ import numpy as np
 from minigraph.core.dim import Shape, Size, divide, shape_of, show
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, integers, real, whole
+from minigraph.core.op import Example, Kernel, Op, integers, real, whole
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape, transpose
-from minigraph.ops.window import arranged, beside_windows, channel_axis, layout_of, spatial_axes
+from minigraph.ops.window import arranged, beside_windows, channel_axis, layout_of, spatial_axes, strides_of, three
 
 COORDINATES = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
 ROUNDINGS = {
@@ -172,6 +172,72 @@ def _flops(small: Any, attrs: Any) -> Size:
     return small.size * 3 * (len(small.shape) - 2) if attrs["mode"] == "linear" else 0
 
 
+def _coordinates(
+    n: Size, m: Size, scale: float | None, mode: str, transformation: str, nearest_mode: str
+) -> tuple[Any, Any, Any]:
+    """(step, offset, unit), whole numbers: entry i of m looks at (i * step + offset) / unit of n, as in `_line`.
+
+    In mode "nearest" at that rounded down. Where m is 1, what is pinned looks at 0 instead.
+    """
+    s: Any = (m, n) if scale is None else _bounded(Fraction(str(scale)), n, m).as_integer_ratio()
+    step, offset, unit = s[1], 0, s[0]
+    if transformation == "align_corners":
+        step, unit = n - 1, m - 1
+    elif transformation != "asymmetric":
+        step, offset, unit = 2 * s[1], s[1] - s[0], 2 * s[0]
+    if mode == "linear":
+        return step, offset, unit
+    to_floor = {  # c rounded is floor(c + this), for each c = a / unit with a whole; in halves of the unit
+        "round_prefer_floor": unit - 1,
+        "round_prefer_ceil": unit,
+        "floor": 0,
+        "ceil": 2 * (unit - 1),
+    }
+    return 2 * step, 2 * offset + to_floor[nearest_mode], 2 * unit
+
+
+def _bounded(s: Fraction, n: Size, m: Size) -> Fraction:
+    """The scale with which n entries become m, or one next to it that C can compute with in 64 bits.
+
+    A coordinate can meet an entry, or the middle of two, only where the scale is a fraction of small numbers. There is
+    none between s and the result, and so each coordinate stays between the same two entries.
+    """
+    most = 2**58 // (max(n, m) + 1) if isinstance(n, int) and isinstance(m, int) else 2**58
+    if max(s.numerator, s.denominator) <= most:
+        return s
+    if s > 1:
+        return 1 / _bounded(1 / s, n, m)
+    close = s.limit_denominator(most)
+    p, q = close.numerator, close.denominator
+    if 2 * q > most:  # not of small numbers itself
+        return close
+    side = 1 if s > close else -1  # its neighbour there, a / b with a*q - p*b = side, whose b is the largest
+    b = most - (most + side * pow(p, -1, q)) % q
+    return Fraction(p * b + side, q * b)
+
+
+def _fields(x: Type, y: Type, layout: str, **attrs: Any) -> dict[str, Any]:
+    """What the kernels must know of y, to which x is resized."""
+    extents, places = _extents(x, layout), _extents(y, layout)
+    scales = attrs["scales"] or (None,) * len(extents)
+    mode, transformation, nearest_mode = (attrs[k] for k in ("mode", "coordinate_transformation", "nearest_mode"))
+    found = [
+        _coordinates(n, m, scale, mode, transformation, nearest_mode) for n, m, scale in zip(extents, places, scales)
+    ]
+    return {
+        "channels": x.shape[channel_axis(layout)],
+        "extents": three(extents, 1),
+        "places": three(places, 1),
+        "step": three([step for step, _, _ in found], 0),
+        "offset": three([offset for _, offset, _ in found], 0),
+        "unit": three([unit for _, _, unit in found], 1),
+        "linear": mode == "linear",
+        "pinned": transformation in ("align_corners", "pytorch_half_pixel"),
+        **strides_of("x", x.shape, layout),
+        **strides_of("y", y.shape, layout),
+    }
+
+
 CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
     # x, y, attributes
     ((2, 1, 3, 2), (2, 1, 5, 4), {"sizes": (5, 4)}),
@@ -206,6 +272,7 @@ resize: Op = Op(
     ),
     canonical=resize_canonical,
     flops=lambda inputs, outputs, attrs: _flops(outputs[0], attrs),
+    kernel=Kernel("resize.h", lambda xs, ys, **attrs: _fields(xs[0], ys[0], **attrs)),
     channels=lambda types, axis, layout, **attrs: beside_windows(axis, layout, "any", True),
     examples=(
         *(Example(real(*x), **attrs) for x, _, attrs in CASES),
@@ -265,6 +332,7 @@ resize_gradient: Op = Op(
     lambda gs, xs, ys, extents, **attrs: (resize(gs[0], **attrs),),
     canonical=resize_gradient_canonical,
     flops=lambda inputs, outputs, attrs: inputs[0].size + _flops(inputs[0], attrs),
+    kernel=Kernel("resize.h", lambda xs, ys, extents, **attrs: _fields(ys[0], xs[0], **attrs)),
     examples=tuple(
         Example(real(*y), extents=x[1:-1] if attrs.get("layout", "").endswith("C") else x[2:], **attrs)
         for x, y, attrs in CASES

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.core.dim import Shape, Size
+from minigraph.core.dim import Shape, Size, product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Channels, whole
@@ -125,6 +125,41 @@ def positions(
         )
         result.append(room // s + 1)
     return tuple(result)
+
+
+# in C, three spatial axes
+
+
+def three(numbers: Any, missing: Any) -> tuple[Any, ...]:
+    """One entry for each of three spatial axes: those that a kernel's image lacks come first."""
+    return (*(missing,) * (3 - len(numbers)), *numbers)
+
+
+def strides_of(name: str, shape: Shape, layout: str) -> dict[str, Any]:
+    """How far apart neighbours of a dense tensor are, in numbers, along each of its axes; as fields for a kernel."""
+    strides = [product(shape[axis + 1 :]) for axis in range(len(shape))]
+    spatial = tuple(strides[axis] for axis in spatial_axes(layout))
+    return {
+        f"{name}_image": strides[0],
+        f"{name}_channel": strides[channel_axis(layout)],
+        f"{name}_axis": three(spatial, 1),
+    }
+
+
+def window_fields(
+    x: Type, y: Type, window: Any, stride: Any, padding: Pairs, dilation: Any, layout: str
+) -> dict[str, Any]:
+    """What a kernel must know of windows that slide over x, at each of which there is one entry of y."""
+    return {
+        "window": three(window, 1),
+        "stride": three(stride, 1),
+        "dilation": three(dilation, 1),
+        "before": three([before for before, _ in padding], 0),
+        "extents": three(extents_of(x, layout), 1),
+        "places": three(extents_of(y, layout), 1),
+        **strides_of("x", x.shape, layout),
+        **strides_of("y", y.shape, layout),
+    }
 
 
 # in NumPy, channels first
