@@ -1,0 +1,339 @@
+// Convolution with a 3x3 window and stride 1 by Winograd's F(m x m, 3x3), m = 4 or 2; NHWC, one group, float32.
+//
+//     y = A^T [ sum over c of (G w_c G^T) * (B^T x_c B) ] A          for each tile of m x m results
+//
+// B^T takes (m + 2) x (m + 2) numbers of x to the values of their polynomial at the points 0, 1, -1 (2, -2) and infinity; there
+// the convolution is a product of numbers, so for each of the (m + 2)^2 points the sum over c is a matrix product, tiles x
+// channels times channels x outputs. m = 4 multiplies 4 times less than the direct sum, m = 2 2.25 times less. Price: rounding.
+// Relative to the largest result m = 4 errs by up to 2e-5 and m = 2 by up to 2e-6 (direct: 1e-6); and one infinity or NaN in x
+// spoils the tiles that read it, not just the window.
+//
+// x is already padded: the convolution reads (rows + 2) x (columns + 2) pixels of each image and nothing else, whatever the
+// tiles are. The gradient to x is the same convolution, of the padded gradient to y with weights that are turned and transposed
+// (`turned` below); for stride 2 of that gradient dilated by two. Results do not depend on the number of threads.
+//
+// Needs prelude.h and vector.h.
+#ifndef MINIGRAPH_WINOGRAD_H
+#define MINIGRAPH_WINOGRAD_H
+
+typedef void (*finish_t)(idx begin, idx end, const void *with);
+
+enum { WINOGRAD_MOST = 6, WINOGRAD_LINE = 16 };  // m + 2 at most; floats in a line of the cache
+
+// Rows are points. Rows 1 and 2 (3 and 4) belong to p and -p: they agree in the even columns, and differ in sign in the odd.
+typedef struct {
+  float input[WINOGRAD_MOST * WINOGRAD_MOST];  // B^T, (m + 2) x (m + 2)
+  float weight[WINOGRAD_MOST * 3];             // G, (m + 2) x 3
+  float output[WINOGRAD_MOST * 4];             // A, (m + 2) x m
+} winograd_matrices;
+
+static const winograd_matrices WINOGRAD_4 = {
+    .input = {4, 0, -5, 0, 1, 0,  0, -4, -4, 1, 1, 0,  0, 4, -4, -1, 1, 0,
+              0, -2, -1, 2, 1, 0, 0, 2, -1, -2, 1, 0,  0, 4, 0, -5, 0, 1},
+    .weight = {1.f / 4, 0, 0, -1.f / 6, -1.f / 6, -1.f / 6, -1.f / 6, 1.f / 6, -1.f / 6,
+               1.f / 24, 1.f / 12, 1.f / 6, 1.f / 24, -1.f / 12, 1.f / 6, 0, 0, 1},
+    .output = {1, 0, 0, 0,  1, 1, 1, 1,  1, -1, 1, -1,  1, 2, 4, 8,  1, -2, 4, -8,  0, 0, 0, 1},
+};
+static const winograd_matrices WINOGRAD_2 = {
+    .input = {1, 0, -1, 0,  0, 1, 1, 0,  0, -1, 1, 0,  0, -1, 0, 1},
+    .weight = {1, 0, 0,  1.f / 2, 1.f / 2, 1.f / 2,  1.f / 2, -1.f / 2, 1.f / 2,  0, 0, 1},
+    .output = {1, 0,  1, 1,  1, -1,  0, 1},
+};
+
+INLINE const winograd_matrices *winograd_of(idx tile) { return tile == 4 ? &WINOGRAD_4 : &WINOGRAD_2; }
+
+INLINE idx winograd_up(idx n, idx step) { return (n + step - 1) / step * step; }
+INLINE idx winograd_least(idx a, idx b) { return a < b ? a : b; }
+
+// *sum + factor * v, where nothing was added to an empty sum yet. Factors are literals: 0 costs nothing, 1 and -1 no product.
+INLINE void winograd_add(vec *sum, bool *empty, float factor, vec v) {
+  if (factor == 0) return;
+  if (*empty) {
+    *sum = factor == 1 ? v : factor == -1 ? -v : factor * v;
+  } else {
+    *sum = factor == 1 ? *sum + v : factor == -1 ? *sum - v : vec_fma(vec_splat(factor), v, *sum);
+  }
+  *empty = false;
+}
+
+// The numbers of one row of a matrix in every other column, from `first` on, times `in`.
+INLINE vec winograd_half(const float *row, int columns, int first, const vec *in, int in_step) {
+  vec sum = {0};
+  bool empty = true;
+  UNROLL for (int i = first; i < columns; i += 2) winograd_add(&sum, &empty, row[i], in[i * in_step]);
+  return sum;
+}
+
+// out = matrix in. Points p and -p share their even and odd halves.
+INLINE void winograd_to_points(const float *matrix, int points, int columns, const vec *in, int in_step, vec *out,
+                               int out_step) {
+  vec sum = {0};
+  bool empty = true;
+  UNROLL for (int i = 0; i < columns; i++) winograd_add(&sum, &empty, matrix[i], in[i * in_step]);
+  out[0] = sum;
+  UNROLL for (int p = 1; p + 1 < points; p += 2) {
+    const vec even = winograd_half(matrix + p * columns, columns, 0, in, in_step);
+    const vec odd = winograd_half(matrix + p * columns, columns, 1, in, in_step);
+    out[p * out_step] = even + odd;
+    out[(p + 1) * out_step] = even - odd;
+  }
+  empty = true;
+  UNROLL for (int i = 0; i < columns; i++) {
+    winograd_add(&sum, &empty, matrix[(points - 1) * columns + i], in[i * in_step]);
+  }
+  out[(points - 1) * out_step] = sum;
+}
+
+// out = matrix^T in. Points p and -p are added and subtracted first.
+INLINE void winograd_from_points(const float *matrix, int points, int columns, const vec *in, int in_step, vec *out,
+                                 int out_step) {
+  vec halves[2][WINOGRAD_MOST];
+  UNROLL for (int p = 1; p + 1 < points; p += 2) {
+    halves[0][p] = in[p * in_step] + in[(p + 1) * in_step];
+    halves[1][p] = in[p * in_step] - in[(p + 1) * in_step];
+  }
+  UNROLL for (int i = 0; i < columns; i++) {
+    vec sum = {0};
+    bool empty = true;
+    winograd_add(&sum, &empty, matrix[i], in[0]);
+    UNROLL for (int p = 1; p + 1 < points; p += 2) {
+      winograd_add(&sum, &empty, matrix[p * columns + i], halves[i % 2][p]);
+    }
+    winograd_add(&sum, &empty, matrix[(points - 1) * columns + i], in[(points - 1) * in_step]);
+    out[i * out_step] = sum;
+  }
+}
+
+// A square of size x size vectors, `row` and `column` floats apart, to points x points vectors, `plane` apart: M d M^T.
+INLINE void winograd_square_to_points(const float *matrix, int points, int size, const float *from, idx row, idx column,
+                                      float *to, idx plane) {
+  vec square[WINOGRAD_MOST * WINOGRAD_MOST], half[WINOGRAD_MOST * WINOGRAD_MOST];
+  UNROLL for (int i = 0; i < size; i++) {
+    UNROLL for (int j = 0; j < size; j++) square[i * size + j] = vec_load(from + i * row + j * column);
+    winograd_to_points(matrix, points, size, square + i * size, 1, half + i * points, 1);
+  }
+  UNROLL for (int q = 0; q < points; q++) {
+    winograd_to_points(matrix, points, size, half + q, points, square + q, points);
+    UNROLL for (int p = 0; p < points; p++) vec_store(to + (p * points + q) * plane, square[p * points + q]);
+  }
+}
+
+// Back: M^T d M.
+INLINE void winograd_square_from_points(const float *matrix, int points, int size, const float *from, idx plane, float *to,
+                                        idx row, idx column) {
+  vec square[WINOGRAD_MOST * WINOGRAD_MOST], half[WINOGRAD_MOST * WINOGRAD_MOST];
+  UNROLL for (int p = 0; p < points; p++) {
+    UNROLL for (int q = 0; q < points; q++) square[p * points + q] = vec_load(from + (p * points + q) * plane);
+    winograd_from_points(matrix, points, size, square + p * points, 1, half + p * size, 1);
+  }
+  UNROLL for (int j = 0; j < size; j++) {
+    winograd_from_points(matrix, points, size, half + j, size, square + j, size);
+    UNROLL for (int i = 0; i < size; i++) vec_store(to + i * row + j * column, square[i * size + j]);
+  }
+}
+
+// As winograd_square_to_points, where just rows x columns x lanes numbers exist: zeros stand for the others.
+INLINE void winograd_edge_to_points(const float *matrix, int points, int size, const float *from, idx row, idx column,
+                                    idx rows, idx columns, idx lanes, float *to, idx plane) {
+  if (rows >= size && columns >= size && lanes >= LANES) {
+    winograd_square_to_points(matrix, points, size, from, row, column, to, plane);
+    return;
+  }
+  float square[WINOGRAD_MOST * WINOGRAD_MOST * LANES];
+  for (int i = 0; i < size; i++) {
+    for (int j = 0; j < size; j++) {
+      vec v = {0};
+      if (i < rows && j < columns && lanes > 0) v = vec_load_first(from + i * row + j * column, winograd_least(lanes, LANES));
+      vec_store(square + (i * size + j) * LANES, v);
+    }
+  }
+  winograd_square_to_points(matrix, points, size, square, size * LANES, LANES, to, plane);
+}
+
+// As winograd_square_from_points; just rows x columns x lanes numbers exist, the others are not written.
+INLINE void winograd_edge_from_points(const float *matrix, int points, int size, const float *from, idx plane, float *to,
+                                      idx row, idx column, idx rows, idx columns, idx lanes) {
+  if (rows >= size && columns >= size && lanes >= LANES) {
+    winograd_square_from_points(matrix, points, size, from, plane, to, row, column);
+    return;
+  }
+  float square[WINOGRAD_MOST * WINOGRAD_MOST * LANES];
+  winograd_square_from_points(matrix, points, size, from, plane, square, size * LANES, LANES);
+  for (int i = 0; i < winograd_least(size, rows); i++) {
+    for (int j = 0; j < winograd_least(size, columns); j++) {
+      const vec v = vec_load(square + (i * size + j) * LANES);
+      vec_store_first(to + i * row + j * column, v, winograd_least(lanes, LANES));
+    }
+  }
+}
+
+// ---- weights
+
+// w is (outputs, channels, 3, 3), or with `turned` (channels, outputs, 3, 3) and read backwards in both axes of the window: the
+// weight of the convolution that gives the gradient to x, where the gradient's channels are w's outputs.
+typedef struct {
+  idx channels, outputs;  // of the convolution that will use them
+  idx tile, vectors;      // as in winograd_shape
+  bool turned;
+} winograd_weights_shape;
+
+// u = G w G^T, laid out [(tile + 2)^2][panels][channels][vectors * LANES] with panels = ceil(outputs / (vectors * LANES)); zeros
+// behind the last output.
+INLINE void winograd_weights(int thread, int threads, const float *w, float *u, winograd_weights_shape s) {
+  const int points = (int)s.tile + 2;
+  const idx width = s.vectors * LANES, padded = winograd_up(s.outputs, width);
+  const idx output = s.turned ? 9 : s.channels * 9, channel = s.turned ? s.outputs * 9 : 9;
+  const idx items = padded / LANES * s.channels;
+  for (idx item = items * thread / threads; item < items * (thread + 1) / threads; item++) {
+    const idx k = item / s.channels * LANES, c = item % s.channels;
+    float window[9 * LANES] = {0};
+    for (idx lane = 0; lane < LANES && k + lane < s.outputs; lane++) {
+      const float *from = w + (k + lane) * output + c * channel;
+      for (int i = 0; i < 9; i++) window[i * LANES + lane] = from[s.turned ? 8 - i : i];
+    }
+    winograd_square_to_points(winograd_of(s.tile)->weight, points, 3, window, 3 * LANES, LANES,
+                              u + (k / width * s.channels + c) * width + k % width, padded * s.channels);
+  }
+}
+
+// ---- convolution
+
+typedef struct {
+  idx batch, rows, columns;  // of y
+  idx channels, outputs;
+  idx x_image, x_row;        // floats from one image, and from one row, to the next; pixels lie `channels` apart
+  idx y_image, y_row;
+  idx tile;                  // m: 4 or 2
+  idx vectors;               // vectors of outputs in a panel of the weights, 1 to 4
+  idx block;                 // tiles in a block, at least 1
+  idx scratch;               // floats for each thread:
+                             // (tile + 2)^2 (block (up(channels, LANES) + up(outputs, vectors LANES)) + 32), or more
+} winograd_shape;
+
+// Tiles are numbered by image, row and column: where one lies, and how many rows and columns of y are there from it on.
+typedef struct {
+  idx image, row, column, rows, columns;
+} winograd_place;
+
+INLINE winograd_place winograd_find(idx tile, idx size, idx rows, idx columns) {
+  const idx down = (rows + size - 1) / size, across = (columns + size - 1) / size;
+  const idx row = tile / across % down * size, column = tile % across * size;
+  return (winograd_place){tile / across / down, row, column, rows - row, columns - column};
+}
+
+// height x vectors registers: m[t][k] = sum over c of v[t][c] u[c][k].
+INLINE void winograd_product(const float *v, idx v_row, const float *u, idx channels, float *m, idx m_row, int height,
+                             int vectors) {
+  vec sums[14 * 4];
+  UNROLL for (int i = 0; i < height * vectors; i++) sums[i] = (vec){0};
+  for (idx c = 0; c < channels; c++) {
+    vec right[4];
+    UNROLL for (int j = 0; j < vectors; j++) right[j] = vec_load(u + (c * vectors + j) * LANES);
+    UNROLL for (int i = 0; i < height; i++) {
+      const vec left = vec_splat(v[i * v_row + c]);
+      UNROLL for (int j = 0; j < vectors; j++) sums[i * vectors + j] = vec_fma(left, right[j], sums[i * vectors + j]);
+    }
+  }
+  UNROLL for (int i = 0; i < height; i++) {
+    UNROLL for (int j = 0; j < vectors; j++) vec_store(m + i * m_row + j * LANES, sums[i * vectors + j]);
+  }
+}
+
+// Tiles whose sums fill the registers. AVX-512 multiplies by a number in memory; others need one register for it.
+INLINE int winograd_height(int vectors) {
+  return (int)winograd_least(14, (REGISTERS - (LANES < 16)) / vectors - 1);
+}
+
+INLINE void winograd_products(idx tiles, const float *v, idx v_row, const float *u, idx channels, float *m, idx m_row,
+                              int vectors) {
+  const int height = winograd_height(vectors);
+  idx t = 0;
+  for (; t + height <= tiles; t += height) {
+    winograd_product(v + t * v_row, v_row, u, channels, m + t * m_row, m_row, height, vectors);
+  }
+  UNROLL for (int part = 8; part >= 1; part /= 2) {
+    if (part < height && t + part <= tiles) {
+      winograd_product(v + t * v_row, v_row, u, channels, m + t * m_row, m_row, part, vectors);
+      t += part;
+    }
+  }
+}
+
+// The outputs [k_begin, k_end) of a run of tiles of one row of tiles, from m to y, and what is to be done with them.
+INLINE void winograd_run(idx first, idx tiles, const float *m, idx m_row, idx plane, idx k_begin, idx k_end, float *y,
+                         winograd_shape s, finish_t finish, const void *with) {
+  const winograd_place start = winograd_find(first, s.tile, s.rows, s.columns);
+  const idx corner = start.image * s.y_image + start.row * s.y_row + start.column * s.outputs;
+  for (idx t = 0; t < tiles; t++) {
+    for (idx k = k_begin; k < k_end; k += LANES) {
+      winograd_edge_from_points(winograd_of(s.tile)->output, (int)s.tile + 2, (int)s.tile, m + t * m_row + k, plane,
+                                y + corner + t * s.tile * s.outputs + k, s.y_row, s.outputs, start.rows,
+                                start.columns - t * s.tile, k_end - k);
+    }
+  }
+  if (!finish) return;
+  const idx columns = winograd_least(tiles * s.tile, start.columns);
+  const bool all = k_end - k_begin == s.outputs;  // else the outputs of one pixel are a run
+  const idx runs = all ? 1 : columns, length = all ? columns * s.outputs : k_end - k_begin;
+  for (idx row = 0; row < winograd_least(s.tile, start.rows); row++) {
+    for (idx run = 0; run < runs; run++) {
+      const idx begin = corner + row * s.y_row + run * s.outputs + k_begin;
+      finish(begin, begin + length, with);
+    }
+  }
+}
+
+// The tiles [first, first + tiles) and the panels [panel, panel_end) of the outputs.
+INLINE void winograd_block(idx first, idx tiles, idx panel, idx panel_end, const float *x, const float *u, float *y,
+                           float *scratch, winograd_shape s, finish_t finish, const void *with) {
+  const int points = (int)s.tile + 2;
+  const idx width = s.vectors * LANES, panels = winograd_up(s.outputs, width) / width;
+  // One line of the cache more than a plane holds: else the same place of all planes falls into a few sets of the cache.
+  const idx v_row = winograd_up(s.channels, LANES), v_plane = s.block * v_row + WINOGRAD_LINE;
+  const idx m_row = panels * width, m_plane = s.block * m_row + WINOGRAD_LINE;
+  float *const v = scratch, *const m = scratch + points * points * v_plane;
+  for (idx t = 0; t < tiles; t++) {
+    const winograd_place at = winograd_find(first + t, s.tile, s.rows, s.columns);
+    const float *from = x + at.image * s.x_image + at.row * s.x_row + at.column * s.channels;
+    for (idx c = 0; c < s.channels; c += LANES) {
+      winograd_edge_to_points(winograd_of(s.tile)->input, points, points, from + c, s.x_row, s.channels, at.rows + 2,
+                              at.columns + 2, s.channels - c, v + t * v_row + c, v_plane);
+    }
+  }
+  for (idx e = 0; e < points * points; e++) {
+    for (idx p = panel; p < panel_end; p++) {
+      winograd_products(tiles, v + e * v_plane, v_row, u + (e * panels + p) * s.channels * width, s.channels,
+                        m + e * m_plane + p * width, m_row, (int)s.vectors);
+    }
+  }
+  const idx across = (s.columns + s.tile - 1) / s.tile;
+  for (idx t = 0, run; t < tiles; t += run) {
+    run = winograd_least(tiles - t, across - (first + t) % across);
+    winograd_run(first + t, run, m + t * m_row, m_row, m_plane, panel * width, winograd_least(panel_end * width, s.outputs), y,
+                 s, finish, with);
+  }
+}
+
+// y = x * w, of weights that winograd_weights made with the same tile, vectors, channels and outputs; and finish(begin, end, with)
+// on each run of finished numbers (offsets from y, in floats), each number once; whole pixels where a thread makes all outputs.
+//
+// The work is the list of all pairs (block, panel), and each thread does a run of it: with many blocks that is a split of the
+// tiles, with one block (few tiles) a split of the outputs.
+INLINE void winograd(int thread, int threads, const float *x, const float *u, float *y, float *scratch, winograd_shape s,
+                     finish_t finish, const void *with) {
+  const idx panels = winograd_up(s.outputs, s.vectors * LANES) / (s.vectors * LANES);
+  const idx tiles = s.batch * ((s.rows + s.tile - 1) / s.tile) * ((s.columns + s.tile - 1) / s.tile);
+  const idx height = winograd_least(winograd_height((int)s.vectors), s.block), heights = (tiles + height - 1) / height;
+  const idx most = s.block / height;  // blocks are made of whole heights, about equally many each
+  idx blocks = (heights + most - 1) / most;
+  if (blocks > threads) blocks = winograd_up(blocks, threads);
+  for (idx i = blocks * panels * thread / threads, end = blocks * panels * (thread + 1) / threads, next; i < end; i = next) {
+    const idx block = i / panels, panel = i % panels;
+    next = winograd_least(end, i - panel + panels);
+    const idx first = heights * block / blocks * height;
+    const idx last = winograd_least(tiles, heights * (block + 1) / blocks * height);
+    winograd_block(first, last - first, panel, panel + next - i, x, u, y, scratch + thread * s.scratch, s, finish, with);
+  }
+}
+
+#endif
