@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import Shape, Size, broadcast, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Channels, Example, Op, axis_of, integers, no_flops, per_number, real
+from minigraph.core.op import Along, Channels, Example, Op, axis_of, integers, no_flops, per_number, real
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape
 
@@ -28,6 +28,12 @@ def broadcast_to_channels(types: tuple[Type, ...], axis: int, shape: Shape) -> C
     return Channels(place, "any", True) if shape[place] == types[0].shape[axis] else None
 
 
+def broadcast_to_view(ins: Sequence[Type], outs: Sequence[Type], shape: Shape) -> list[Along]:
+    """Axes are counted from the end. One of size 1 that is repeated stays where it is."""
+    new = len(shape) - ins[0].rank
+    return [Along(new + i if n == shape[new + i] else None) for i, n in enumerate(ins[0].shape)]
+
+
 broadcast_to = Op(
     "broadcast_to",
     broadcast_to_types,
@@ -36,6 +42,7 @@ broadcast_to = Op(
     canonical=lambda x, shape: {"shape": shape_of(shape)},
     flops=no_flops,
     channels=broadcast_to_channels,
+    view=broadcast_to_view,
     examples=(
         Example(real(3), shape=(2, 3)),
         Example(real(2, 1, 3), shape=(4, 2, 5, 3)),
@@ -115,6 +122,7 @@ sum: Op = Op(
     canonical=axes_canonical,
     flops=per_number(1),
     channels=sum_channels,
+    reduction="sum",
     examples=(
         *REDUCTIONS,
         Example(real()),

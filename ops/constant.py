@@ -11,7 +11,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import product, shape_of
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import FLOATS, Type, dtype_of
-from minigraph.core.op import Example, Literal, Op, axis_of, no_flops, real
+from minigraph.core.op import Example, Kernel, Literal, Op, axis_of, no_flops, real
 
 
 def number_of(value: Any, dtype: str) -> bool | int | float:
@@ -32,6 +32,17 @@ def number_of(value: Any, dtype: str) -> bool | int | float:
     return number
 
 
+def in_c(value: bool | int | float, dtype: str) -> dict[str, bool | int | float]:
+    """A number of a dtype as fields of the shape of a kernel: is_float, and real (a double) or whole (an int64).
+
+    Whole numbers of uint64 are taken modulo 2^64.
+    """
+    if dtype in FLOATS:
+        return {"is_float": True, "real": float(value), "whole": 0}
+    whole = int(value)
+    return {"is_float": False, "real": 0.0, "whole": whole - 2**64 if whole >= 2**63 else whole}
+
+
 def fill_types(*, value: Any, shape: Any = (), dtype: str = "float32") -> Type:
     """One number in every place of `shape`."""
     return Type(shape, dtype)
@@ -47,6 +58,7 @@ fill = Op(
     fill_types,
     lambda value, shape, dtype: np.full(shape, value, dtype),
     canonical=fill_canonical,
+    kernel=Kernel("constant.h", lambda ins, outs, value, shape, dtype: in_c(value, dtype), light=True),
     gradient=lambda gs, xs, ys, **_: (),
     flops=no_flops,
     examples=(
@@ -54,6 +66,8 @@ fill = Op(
         Example(value=2, shape=(0, 3), dtype="int64"),
         Example(value=True, shape=(2,), dtype="bool"),
         Example(value=float("inf"), shape=(2, 1), dtype="float64"),
+        Example(value=2**64 - 1, shape=(2,), dtype="uint64"),
+        Example(value=-(2**63), dtype="int64"),
     ),
 )
 
@@ -101,6 +115,11 @@ count = Op(
     count_types,
     lambda x, axes, dtype: np.asarray(product(x.shape[axis] for axis in axes)).astype(dtype),
     canonical=count_canonical,
+    kernel=Kernel(
+        "constant.h",
+        lambda ins, outs, axes, dtype: {"size": product(ins[0].shape[axis] for axis in axes)},
+        light=True,
+    ),
     gradient=lambda gs, xs, ys, **_: (None,),
     flops=no_flops,
     examples=(

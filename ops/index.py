@@ -10,15 +10,30 @@ An index counts from the end where it is negative. One that lies outside of the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from minigraph.core.builder import Builder, Tensor
-from minigraph.core.dim import Size, known, show, size
+from minigraph.core.dim import Size, known, product, show, size
 from minigraph.core.errors import expect
 from minigraph.core.ir import INTEGERS, Type, dtype_of
-from minigraph.core.op import OPS, Channels, Example, Op, Sample, axis_of, integers, no_flops, per_number, real, whole
+from minigraph.core.op import (
+    OPS,
+    Channels,
+    Example,
+    Kernel,
+    Op,
+    Sample,
+    axis_of,
+    booleans,
+    integers,
+    no_flops,
+    per_number,
+    real,
+    whole,
+)
 from minigraph.ops.half import in_float32
 from minigraph.ops.pointwise import less_equal, where
 from minigraph.ops.shape import reshape, transpose
@@ -49,6 +64,12 @@ def _from_the_front(indices: np.ndarray, n: int) -> np.ndarray:
 
 def _gathered(x: Type, indices: Type, axis: int, batch: int) -> Any:
     return (*x.shape[:axis], *indices.shape[batch:], *x.shape[axis + 1 :])
+
+
+def _seen_by_kernels(x: Type, indices: Type, axis: int, batch: int) -> dict[str, Size]:
+    """x as (lead, before, size, after), the indices as (lead, each). The kernels need no lead."""
+    before, after = product(x.shape[batch:axis]), product(x.shape[axis + 1 :])
+    return {"before": before, "size": x.shape[axis], "after": after, "each": product(indices.shape[batch:])}
 
 
 # gather
@@ -101,6 +122,10 @@ def gather_channels(types: tuple[Type, ...], channel: int, axis: int, batch: int
     return None if channel == axis else Channels(place, "any", True)
 
 
+def gather_shape(ins: Sequence[Type], outs: Sequence[Type], axis: int, batch: int) -> dict[str, Size]:
+    return _seen_by_kernels(ins[0], ins[1], axis, batch)
+
+
 gather: Op = Op(
     "gather",
     gather_types,
@@ -108,6 +133,7 @@ gather: Op = Op(
     gather_gradient,
     canonical=gather_canonical,
     channels=gather_channels,
+    kernel=Kernel("index.h", gather_shape, checks=True),
     flops=no_flops,
     examples=(
         Example(real(4, 2), _places(2, 3, of=4)),
@@ -120,6 +146,7 @@ gather: Op = Op(
         Example(real(2, 3), _places(2, of=3), axis=1, batch=1),
         Example(real(0, 3), _places(0, 2, of=3), axis=1, batch=1),
         Example(integers(4, below=9), _places(3, of=4)),
+        Example(booleans(4), _places(3, of=4)),
     ),
 )
 
@@ -186,6 +213,21 @@ def scatter_add_channels(types: tuple[Type, ...], channel: int, size: Any, axis:
     return Channels(channel - rank + 1, "any", False) if channel >= axis + rank else None
 
 
+SCATTER_WIDTH = 32  # as in index.h
+
+
+def scatter_add_shape(ins: Sequence[Type], outs: Sequence[Type], axis: int, batch: int, **_: Any) -> dict[str, Any]:
+    seen = _seen_by_kernels(outs[0], ins[1], axis, batch)
+    width = SCATTER_WIDTH if isinstance(seen["after"], int) else 1
+    return {**seen, "width": width, "in_place": outs[0].dtype != "float16"}
+
+
+def scatter_add_lines(ins: Sequence[Type], outs: Sequence[Type], axis: int, **_: Any) -> Size:
+    """One for each place beside the axis; those behind it in groups, where their number is known."""
+    before, after = product(outs[0].shape[:axis]), product(outs[0].shape[axis + 1 :])
+    return before * (-(-after // SCATTER_WIDTH) if isinstance(after, int) else after)
+
+
 scatter_add: Op = Op(
     "scatter_add",
     scatter_add_types,
@@ -193,6 +235,7 @@ scatter_add: Op = Op(
     scatter_add_gradient,
     canonical=scatter_add_canonical,
     channels=scatter_add_channels,
+    kernel=Kernel("index.h", scatter_add_shape, lines=scatter_add_lines, checks=True),
     flops=per_number(1),
     examples=(
         Example(real(2, 3, 2), _places(2, 3, of=4), size=4),
@@ -203,6 +246,7 @@ scatter_add: Op = Op(
         Example(real(3, 2), _places(3, 2, of=4), size=4, axis=1, batch=1),
         Example(real(2, 2, 2, 1, 2), _places(2, 2, 1, of=3), size=3, axis=2, batch=1),
         Example(integers(3, below=9), _places(3, of=2), size=2),
+        Example(real(5, 35), _places(5, of=3), size=3),
     ),
 )
 
@@ -282,12 +326,21 @@ def topk_gradient(gs: Any, xs: Any, ys: Any, k: int, axis: int, largest: bool) -
     return (scatter_add_along_axis(gs[0], ys[1], xs[0].shape[axis], axis),)
 
 
+def topk_shape(ins: Sequence[Type], outs: Sequence[Type], k: int, axis: int, largest: bool) -> dict[str, Size]:
+    return {"size": ins[0].shape[axis], "after": product(ins[0].shape[axis + 1 :]), "k": k, "largest": largest}
+
+
 topk = Op(
     "topk",
     topk_types,
     topk_reference,
     topk_gradient,
     canonical=topk_canonical,
+    kernel=Kernel(
+        "index.h",
+        topk_shape,
+        lines=lambda ins, outs, axis, **_: product(n for i, n in enumerate(ins[0].shape) if i != axis),
+    ),
     flops=per_number(1),
     outputs=("values", "indices"),
     examples=(
@@ -317,6 +370,7 @@ iota = Op(
     iota_types,
     lambda size, dtype: np.arange(size, dtype=dtype),
     canonical=lambda size, dtype: {"size": _size(size), "dtype": dtype_of(dtype)},
+    kernel=Kernel("index.h", lambda ins, outs, size, dtype: {"size": size}, light=True),
     gradient=lambda gs, xs, ys, **_: (),
     flops=no_flops,
     examples=(Example(size=5), Example(size=0, dtype="int32"), Example(size=1, dtype="uint8")),

@@ -8,7 +8,7 @@ loss is defined by its expansion, whose derivative is its gradient; the referenc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,23 @@ import numpy as np
 
 from minigraph.core import scalar
 from minigraph.core.builder import Tensor
+from minigraph.core.dim import Size, product
 from minigraph.core.dim import broadcast as broadcast_shapes
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type, dtype_of
-from minigraph.core.op import Example, Op, axis_of, float_dtype, integers, no_flops, per_number, positive, real, whole
+from minigraph.core.op import (
+    Example,
+    Kernel,
+    Op,
+    axis_of,
+    float_dtype,
+    integers,
+    no_flops,
+    per_number,
+    positive,
+    real,
+    whole,
+)
 from minigraph.ops import broadcast
 from minigraph.ops.constant import count_along
 from minigraph.ops.half import expand_in_float32, in_float32
@@ -67,12 +80,17 @@ def check_labels(labels: np.ndarray, classes: int, ignore_index: int | None = No
         expect(False, "label {} at {} is outside of 0 to {}", labels[where_], list(where_), classes - 1)
 
 
+def one_hot_shape(ins: Sequence[Type], outs: Sequence[Type], classes: int, axis: int, dtype: str) -> dict[str, Size]:
+    return {"classes": classes, "after": product(ins[0].shape[axis:])}
+
+
 one_hot = Op(
     "one_hot",
     one_hot_types,
     one_hot_reference,
     gradient=lambda gs, xs, ys, **_: (None,),
     canonical=one_hot_canonical,
+    kernel=Kernel("loss.h", one_hot_shape, light=True, checks=True),
     flops=no_flops,
     examples=(
         Example(integers(4, below=3), classes=3),

@@ -594,6 +594,7 @@ stop_gradient = Op(
     lambda x: x,
     lambda gs, xs, ys: (None,),
     flops=no_flops,
+    in_order=True,
     channels=each_number("any", shift=True),
     examples=ONE,
 )

@@ -15,7 +15,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import shape_of
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, Sample, each_number, float_dtype, integers, no_flops, real
+from minigraph.core.op import Example, Kernel, Op, Sample, each_number, float_dtype, integers, no_flops, real
 from minigraph.ops.pointwise import where
 
 MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -58,10 +58,12 @@ random_bits = Op(
     random_bits_reference,
     flops=no_flops,
     gradient=lambda gs, xs, ys, **_: (None, None),
+    kernel=Kernel("random.h", lambda ins, outs, shape, stream: {"stream": stream & 0xFFFFFFFF}),
     canonical=lambda seed, step, shape, stream: {"shape": shape_of(shape), "stream": int(stream)},
     examples=(
         Example(integers(below=1 << 40), integers(below=99), shape=(2, 3), stream=0),
         Example(integers(below=9), integers(below=9), shape=(0, 3), stream=1),
+        Example(Sample((), "int64", -(2**63), 2**63 - 1), integers(below=1 << 50), shape=(13,), stream=2**32 - 1),
     ),
 )
 

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from minigraph.core import scalar
 from minigraph.core.builder import Tensor
-from minigraph.core.dim import known, product
+from minigraph.core.dim import Size, known, product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, booleans, float_dtype, integers, no_flops, per_number, real, whole
+from minigraph.core.op import (
+    Example,
+    Kernel,
+    Op,
+    axis_of,
+    booleans,
+    float_dtype,
+    integers,
+    no_flops,
+    per_number,
+    real,
+    whole,
+)
 from minigraph.ops import broadcast
 from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, beside_reduced, reduced, spread
 from minigraph.ops.constant import count_along
@@ -200,6 +213,7 @@ max = Op(
     lambda x, axes, keepdims: np.max(x, axes, keepdims=keepdims),
     extreme_gradient,
     canonical=axes_canonical,
+    reduction="max",
     flops=per_number(1),
     channels=lambda types, axis, axes, keepdims: beside_reduced(axis, axes, keepdims, "positive", True),
     examples=(*REDUCTIONS, Example(real(0, 3), axes=1), Example(integers(5, below=9))),
@@ -225,6 +239,7 @@ min = Op(
     lambda x, axes, keepdims: np.min(x, axes, keepdims=keepdims),
     extreme_gradient,
     canonical=axes_canonical,
+    reduction="min",
     flops=per_number(1),
     channels=lambda types, axis, axes, keepdims: beside_reduced(axis, axes, keepdims, "positive", True),
     examples=(*REDUCTIONS, Example(real(0, 3), axes=1), Example(integers(5, below=9))),
@@ -250,11 +265,16 @@ def position_canonical(x: Type, axis: Any, keepdims: Any) -> dict[str, Any]:
     return {"axis": axis_of(axis, x.rank), "keepdims": bool(keepdims)}
 
 
+def position_shape(ins: Sequence[Type], outs: Sequence[Type], axis: int, keepdims: bool) -> dict[str, Size]:
+    return {"size": ins[0].shape[axis], "after": product(ins[0].shape[axis + 1 :])}
+
+
 POSITIONS = (
     Example(real(2, 3)),
     Example(real(3, 4, 1), axis=1, keepdims=True),
     Example(real(0, 3)),
     Example(integers(5, below=3)),
+    Example(booleans(4, 2), axis=0),
 )
 
 argmax = Op(
@@ -263,6 +283,7 @@ argmax = Op(
     lambda x, axis, keepdims: np.argmax(x, axis, keepdims=keepdims),
     flops=per_number(1),
     canonical=position_canonical,
+    kernel=Kernel("reduce.h", position_shape),
     examples=POSITIONS,
 )
 
@@ -272,6 +293,7 @@ argmin = Op(
     lambda x, axis, keepdims: np.argmin(x, axis, keepdims=keepdims),
     flops=per_number(1),
     canonical=position_canonical,
+    kernel=Kernel("reduce.h", position_shape),
     examples=POSITIONS,
 )
 
@@ -410,6 +432,7 @@ all = Op(
     all_types,
     lambda x, axes, keepdims: np.all(x, axes, keepdims=keepdims),
     canonical=axes_canonical,
+    reduction="and",
     flops=no_flops,
     examples=TRUTHS,
 )
@@ -419,6 +442,7 @@ any = Op(
     any_types,
     lambda x, axes, keepdims: np.any(x, axes, keepdims=keepdims),
     canonical=axes_canonical,
+    reduction="or",
     flops=no_flops,
     examples=TRUTHS,
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from minigraph.core.dim import Size, product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Channels, Example, Op, axis_of, integers, per_number, real
+from minigraph.core.op import Channels, Example, Kernel, Op, axis_of, integers, per_number, real
 from minigraph.ops.half import in_float32
 
 
@@ -30,6 +33,13 @@ def cumsum_reference(x: np.ndarray, axis: int, exclusive: bool, reverse: bool) -
     return np.flip(sums, axis) if reverse else sums
 
 
+def cumsum_shape(
+    ins: Sequence[Type], outs: Sequence[Type], axis: int, exclusive: bool, reverse: bool
+) -> dict[str, Size]:
+    after = product(ins[0].shape[axis + 1 :])
+    return {"size": ins[0].shape[axis], "after": after, "exclusive": exclusive, "reverse": reverse}
+
+
 cumsum: Op = Op(
     "cumsum",
     cumsum_types,
@@ -41,6 +51,11 @@ cumsum: Op = Op(
         "reverse": bool(reverse),
     },
     flops=per_number(1),
+    kernel=Kernel(
+        "scan.h",
+        cumsum_shape,
+        lines=lambda ins, outs, axis, **_: product(n for i, n in enumerate(ins[0].shape) if i != axis),
+    ),
     channels=lambda types, channel, axis, **attrs: None if channel == axis else Channels(channel, "any", False),
     examples=(
         Example(real(5)),

@@ -6,7 +6,7 @@ that of padding with what x holds adds each number up where it came from (`pad_g
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ import numpy as np
 from minigraph.core.dim import Dim, Shape, Size, divide, known, product, shape_of, show, size
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Channels, Example, Op, axis_of, integers, no_flops, real, same_dtype, whole
-from minigraph.ops.constant import number_of
+from minigraph.core.op import Along, Channels, Example, Kernel, Op, axis_of, integers, no_flops, real, same_dtype, whole
+from minigraph.ops.constant import in_c, number_of
 from minigraph.ops.half import in_float32
 
 # reshape
@@ -70,6 +70,7 @@ reshape: Op = Op(
     canonical=reshape_canonical,
     flops=no_flops,
     channels=reshape_channels,
+    in_order=True,
     gradient=lambda gs, xs, ys, shape: (reshape(gs[0], xs[0].shape),),
     examples=(
         Example(real(2, 6), shape=(3, -1)),
@@ -135,6 +136,7 @@ transpose: Op = Op(
     canonical=transpose_canonical,
     flops=no_flops,
     channels=lambda types, axis, axes: Channels(axes.index(axis), "any", True),
+    view=lambda ins, outs, axes: [Along(axes.index(axis)) for axis in range(len(axes))],
     examples=(
         Example(real(2, 3)),
         Example(real(2, 3, 4), axes=(2, 0, 1)),
@@ -193,12 +195,21 @@ def concat_gradient(gs: Any, xs: Any, ys: Any, axis: int) -> list[Any]:
     return parts
 
 
+def concat_parts(ins: Sequence[Type], outs: Sequence[Type], axis: int) -> list[list[Along]]:
+    parts, start = [], size(0)
+    for x in ins:
+        parts.append([Along(i, start if i == axis else 0) for i in range(x.rank)])
+        start = start + x.shape[axis]
+    return parts
+
+
 concat: Op = Op(
     "concat",
     concat_types,
     lambda *xs, axis: np.concatenate(xs, axis),
     concat_gradient,
     canonical=concat_canonical,
+    parts=concat_parts,
     flops=no_flops,
     examples=(
         Example(real(2, 3), real(2, 1), axis=1),
@@ -215,6 +226,17 @@ def stack(xs: Any, axis: int = 0) -> Any:
     for x in xs:
         expect(x.shape == xs[0].shape, "only tensors of one shape are stacked, not {} and {}", xs[0], x)
     return concat(*(expand_dims(x, axis) for x in xs), axis=axis_of(axis, xs[0].rank + 1))
+
+
+# what kernels need to know of each axis
+
+AXES = 8  # as in shape.h
+
+
+def _each_axis(of_each: Sequence[Size], filler: int = 0) -> tuple[Size, ...]:
+    """An array of a kernel's shape: a number for each axis, and fillers."""
+    expect(len(of_each) <= AXES, "the kernel takes up to {} axes, not {}", AXES, len(of_each))
+    return (*of_each, *(filler,) * (AXES - len(of_each)))
 
 
 # slice and its transpose
@@ -307,6 +329,7 @@ slice_: Op = Op(
     canonical=slice_canonical,
     flops=no_flops,
     channels=slice_channels,
+    view=lambda ins, outs, start, stop, step: [Along(i, a, s) for i, (a, s) in enumerate(zip(start, step))],
     examples=(
         Example(real(5, 4), start=(1, None), stop=(4, -1)),
         Example(real(7), start=(0,), stop=(None,), step=(3,)),
@@ -393,12 +416,23 @@ def unslice_gradient(gs: Any, xs: Any, ys: Any, shape: Any, start: Any, step: An
     return (slice_(gs[0], start, tuple(stop), step),)
 
 
+def unslice_shape(ins: Sequence[Type], outs: Sequence[Type], shape: Shape, start: Any, step: Any) -> dict[str, Any]:
+    return {
+        "rank": len(shape),
+        "size": _each_axis(shape, 1),
+        "given": _each_axis(ins[0].shape, 1),
+        "start": _each_axis(start),
+        "step": _each_axis(step, 1),
+    }
+
+
 unslice: Op = Op(
     "unslice",
     unslice_types,
     unslice_reference,
     unslice_gradient,
     flops=no_flops,
+    kernel=Kernel("shape.h", unslice_shape, light=True),
     canonical=lambda g, shape, start, step: {
         "shape": shape_of(shape),
         "start": shape_of(start),
@@ -484,6 +518,17 @@ def pad_channels(types: tuple[Type, ...], axis: int, widths: Any, value: float, 
     return Channels(axis, "any", only_x)
 
 
+def pad_shape(ins: Sequence[Type], outs: Sequence[Type], widths: Any, value: Any, mode: str) -> dict[str, Any]:
+    return {
+        "rank": ins[0].rank,
+        "size": _each_axis(outs[0].shape, 1),
+        "given": _each_axis(ins[0].shape, 1),
+        "before": _each_axis([before for before, _ in widths]),
+        "mode": MODES.index(mode),
+        **in_c(value, ins[0].dtype),
+    }
+
+
 pad: Op = Op(
     "pad",
     pad_types,
@@ -492,6 +537,7 @@ pad: Op = Op(
     canonical=pad_canonical,
     flops=no_flops,
     channels=pad_channels,
+    kernel=Kernel("shape.h", pad_shape, light=True),
     examples=(
         Example(real(2, 3), widths=((1, 0), (0, 2)), value=0.5),
         Example(real(0, 2), widths=((0, 0), (1, 1))),
@@ -537,12 +583,23 @@ def pad_gradient_reference(g: np.ndarray, widths: Any, mode: str) -> np.ndarray:
     return g
 
 
+def pad_gradient_shape(ins: Sequence[Type], outs: Sequence[Type], widths: Any, mode: str) -> dict[str, Any]:
+    return {
+        "rank": outs[0].rank,
+        "size": _each_axis(outs[0].shape, 1),
+        "padded": _each_axis(ins[0].shape, 1),
+        "before": _each_axis([before for before, _ in widths]),
+        "mode": MODES.index(mode),
+    }
+
+
 pad_gradient: Op = Op(
     "pad_gradient",
     pad_gradient_types,
     pad_gradient_reference,
     lambda gs, xs, ys, widths, mode: (pad(gs[0], widths, mode=mode),),
     canonical=pad_gradient_canonical,
+    kernel=Kernel("shape.h", pad_gradient_shape),
     flops=lambda inputs, outputs, attrs: inputs[0].size - outputs[0].size,
     examples=(
         Example(real(5, 4), widths=((1, 2), (0, 1)), mode="edge"),

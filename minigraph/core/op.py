@@ -182,6 +182,8 @@ class Op:
     kernel: of what is neither pointwise nor composite: what it is in C and CUDA.
     view: of ops whose result holds numbers of the input elsewhere: (input types, output types, **attributes) -> where
         they lie, an Along for each axis of the input.
+    parts: of ops whose result is its inputs side by side: (input types, output types, **attributes) -> for each input
+        where its numbers lie in the result, an Along for each axis of the result; each runs along an axis of the input.
     in_order: whether the result holds the numbers of the input in the same order.
     reduction: of ops that reduce `axes`: "sum", "max", "min", "and" or "or".
     outputs: the names of the outputs.
@@ -201,6 +203,7 @@ class Op:
     channels: Callable[..., Channels | None] | None = None
     kernel: Kernel | None = None
     view: Callable[..., Sequence[Along]] | None = None
+    parts: Callable[..., Sequence[Sequence[Along]]] | None = None
     in_order: bool = False
     reduction: str = ""
     outputs: tuple[str, ...] = ("",)
