@@ -89,7 +89,7 @@ INLINE void conv_depthwise(int thread, int threads, const float *x, const float 
 // What one row of pixels adds to R' x S' taps of the window, whose sums stay in registers.
 INLINE void depthwise_taps(int R, int S, const float *x, const float *dy, float *dw, idx k, idx lanes, bool add,
                            conv_depthwise_shape s) {
-  const idx K = depthwise_channels(s);
+  const idx K = depthwise_channels(s), below = ((R - 1) * s.dilation_h + s.stride_h) * s.x_row;
   vec sum[REGISTERS];
   if (R * S > REGISTERS) __builtin_trap();  // folded away: both are literals
   UNROLL for (int i = 0; i < R * S; i++) sum[i] = (vec){0};
@@ -101,6 +101,8 @@ INLINE void depthwise_taps(int R, int S, const float *x, const float *dy, float 
   }
   for (idx q = 0; q < s.Q; q++) {
     const float *g = dy + q * s.y_pixel + k, *from = x + q * s.stride_w * s.C;
+    __builtin_prefetch(g + s.y_row, 0, 2);  // the next row of pixels, into the L2 cache
+    __builtin_prefetch(from + below + k * s.summed / s.multiplier, 0, 2);
     const vec gk = lanes == LANES ? vec_load(g) : vec_load_first(g, lanes);
     UNROLL for (int i = 0; i < R * S; i++) {
       const float *at = from + i / S * s.dilation_h * s.x_row + i % S * s.dilation_w * s.C;
