@@ -101,6 +101,7 @@ def test_the_shape_has_the_fields_of_the_struct(op: Op, example: Example) -> Non
 def test_the_header_defines_the_function(op: Op) -> None:
     kernel: Kernel | None = op.kernel
     assert kernel is not None
+    assert op.tensors >= 0, "the function has one pointer for each input: an op of any number of them has parts"
     result, first = ("Y0", "idx i") if kernel.lines is None else ("void", "idx line")
     text = (OPS / kernel.header).read_text()
     signature = re.search(rf"^INLINE {result} NAME\({op.name}\)\(({first}.*?)\) \{{", text, re.MULTILINE | re.DOTALL)

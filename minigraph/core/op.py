@@ -131,6 +131,9 @@ class Kernel:
     An element kernel is  Y0 NAME(op)(idx i, const X0 *x0, ..., op_shape s),  of the result's i-th number;
     a line kernel is      void NAME(op)(idx line, const X0 *x0, ..., Y0 *y0, ..., op_shape s).
 
+    Macros of inputs and outputs that the op does not have are undefined: a header of several ops asks for them where
+    these differ in their numbers. An op of any number of inputs has `parts` instead, and no kernel.
+
     header: the file's name, "conv.h". shape: (input types, output types, **attributes) -> the fields of `op_shape`, as
         numbers, sizes and tuples of these, in the order in which the header declares them.
     lines: (input types, output types, **attributes) -> how many lines there are, of a line kernel.
