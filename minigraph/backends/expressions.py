@@ -56,7 +56,7 @@ def literal(number: bool | int | float, dtype: str) -> str:
             rounded = np.dtype(dtype).type(number)
         if not np.isfinite(rounded):
             return "NAN" if math.isnan(rounded) else "INFINITY" if rounded > 0 else "(-INFINITY)"
-        text = repr(float(rounded)) if dtype == "float64" else f"{np.float32(rounded)}f"
+        text = repr(float(rounded)) if dtype == "float64" else str(np.float32(rounded)) + "f"
     else:
         expect(math.isfinite(number), "{} is no number of dtype {}", number, dtype)
         whole, limits = int(number), np.iinfo(dtype)
