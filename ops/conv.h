@@ -3,7 +3,8 @@
 //   y[n, o, p] = sum over c, k of  x[n, c, p * stride + k * dilation - before] * w[o, c, k]
 //
 // x and y lie as their strides say, channels first or last; w is (groups * outputs, inputs, window), dense. Missing
-// spatial axes come first, with one entry. Where there are groups, o meets the channels c of its own group only.
+// spatial axes come first, with one entry. Where there are groups, o meets the channels c of its own group only. Padding
+// is zeros, which are multiplied like other numbers: with infinity they make a NaN.
 #ifndef CONV_SHAPE
 #define CONV_SHAPE
 typedef struct {
@@ -25,6 +26,9 @@ INLINE idx conv_end(idx start, idx step, idx extent, idx most) {
   return end < most ? end : most;
 }
 
+// Whether entry h along an axis belongs to x, and not to its padding.
+INLINE bool conv_inside(idx h, conv_shape s, int axis) { return h >= 0 && h < s.extents[axis]; }
+
 // The position p whose entry k is entry h of an image (shift = h + before - k * dilation), or -1 where there is none.
 INLINE idx conv_place(idx shift, idx stride, idx places) {
   return shift >= 0 && shift % stride == 0 && shift / stride < places ? shift / stride : -1;
@@ -38,17 +42,18 @@ INLINE Y0 NAME(conv)(idx i, const X0 *x, const X1 *w, conv_shape s) {
   const idx start0 = i / s.y_axis[0] % s.places[0] * s.stride[0] - s.before[0];
   const idx start1 = i / s.y_axis[1] % s.places[1] * s.stride[1] - s.before[1];
   const idx start2 = i / s.y_axis[2] % s.places[2] * s.stride[2] - s.before[2];
-  const idx end0 = conv_end(start0, s.dilation[0], s.extents[0], s.window[0]);
-  const idx end1 = conv_end(start1, s.dilation[1], s.extents[1], s.window[1]);
-  const idx end2 = conv_end(start2, s.dilation[2], s.extents[2], s.window[2]);
   A total = 0;
-  for (idx k0 = conv_first(start0, s.dilation[0]); k0 < end0; k0++)
-    for (idx k1 = conv_first(start1, s.dilation[1]); k1 < end1; k1++)
-      for (idx k2 = conv_first(start2, s.dilation[2]); k2 < end2; k2++) {
-        const X0 *numbers = image + (start0 + k0 * s.dilation[0]) * s.x_axis[0] +
-                            (start1 + k1 * s.dilation[1]) * s.x_axis[1] + (start2 + k2 * s.dilation[2]) * s.x_axis[2];
+  for (idx k0 = 0; k0 < s.window[0]; k0++)
+    for (idx k1 = 0; k1 < s.window[1]; k1++)
+      for (idx k2 = 0; k2 < s.window[2]; k2++) {
+        const idx h0 = start0 + k0 * s.dilation[0], h1 = start1 + k1 * s.dilation[1], h2 = start2 + k2 * s.dilation[2];
+        const bool inside = conv_inside(h0, s, 0) && conv_inside(h1, s, 1) && conv_inside(h2, s, 2);
+        const idx at = h0 * s.x_axis[0] + h1 * s.x_axis[1] + h2 * s.x_axis[2];
         const X1 *weights = filter + (k0 * s.window[1] + k1) * s.window[2] + k2;
-        for (idx c = 0; c < s.inputs; c++) total += (A)numbers[c * s.x_channel] * (A)weights[c * volume];
+        if (inside)
+          for (idx c = 0; c < s.inputs; c++) total += (A)image[at + c * s.x_channel] * (A)weights[c * volume];
+        else
+          for (idx c = 0; c < s.inputs; c++) total += 0 * (A)weights[c * volume];
       }
   return (Y0)total;
 }
@@ -91,20 +96,23 @@ INLINE Y0 NAME(conv_weight_gradient)(idx i, const X0 *x, const X1 *g, conv_weigh
   const idx start0 = i / (s.window[2] * s.window[1]) % s.window[0] * s.dilation[0] - s.before[0];
   const idx start1 = i / s.window[2] % s.window[1] * s.dilation[1] - s.before[1];
   const idx start2 = i % s.window[2] * s.dilation[2] - s.before[2];
-  const idx first0 = conv_first(start0, s.stride[0]), end0 = conv_end(start0, s.stride[0], s.extents[0], s.places[0]);
-  const idx first1 = conv_first(start1, s.stride[1]), end1 = conv_end(start1, s.stride[1], s.extents[1], s.places[1]);
-  const idx first2 = conv_first(start2, s.stride[2]), end2 = conv_end(start2, s.stride[2], s.extents[2], s.places[2]);
+  const idx reached = conv_first(start2, s.stride[2]), first2 = reached < s.places[2] ? reached : s.places[2];
+  const idx end2 = conv_end(start2, s.stride[2], s.extents[2], s.places[2]);
   A total = 0;
   for (idx n = 0; n < s.batch; n++) {
     A image = 0;
-    for (idx p0 = first0; p0 < end0; p0++)
-      for (idx p1 = first1; p1 < end1; p1++) {
-        const idx row = n * s.x_image + (start0 + p0 * s.stride[0]) * s.x_axis[0] +
-                        (start1 + p1 * s.stride[1]) * s.x_axis[1] + start2 * s.x_axis[2];
+    for (idx p0 = 0; p0 < s.places[0]; p0++)
+      for (idx p1 = 0; p1 < s.places[1]; p1++) {
+        const idx h0 = start0 + p0 * s.stride[0], h1 = start1 + p1 * s.stride[1];
+        const bool row_inside = conv_inside(h0, s, 0) && conv_inside(h1, s, 1);
+        const idx row = n * s.x_image + h0 * s.x_axis[0] + h1 * s.x_axis[1] + start2 * s.x_axis[2];
         const X1 *gradients = with + n * s.y_image + p0 * s.y_axis[0] + p1 * s.y_axis[1];
+        const idx first = row_inside ? first2 : s.places[2], end = row_inside ? end2 : s.places[2];
         A sum = 0;
-        for (idx p2 = first2; p2 < end2; p2++)
-          sum += (A)from[row + p2 * s.stride[2] * s.x_axis[2]] * (A)gradients[p2 * s.y_axis[2]];
+        idx p2 = 0;
+        for (; p2 < first; p2++) sum += 0 * (A)gradients[p2 * s.y_axis[2]];
+        for (; p2 < end; p2++) sum += (A)from[row + p2 * s.stride[2] * s.x_axis[2]] * (A)gradients[p2 * s.y_axis[2]];
+        for (; p2 < s.places[2]; p2++) sum += 0 * (A)gradients[p2 * s.y_axis[2]];
         image += sum;
       }
     total += image;

@@ -1,8 +1,8 @@
 // Pooling over windows of 1 to 3 spatial axes: the largest number of each, or the mean.
 //
-// Entry k of the window at p is x[p * stride + k * dilation - before]; what lies outside of x is padding, which is never
-// the largest and adds nothing. x and y lie as their strides say, channels first or last. Missing spatial axes come
-// first, with one entry.
+// Entry k of the window at p is x[p * stride + k * dilation - before]; what lies outside of x is padding, which is
+// never the largest and adds nothing. x and y lie as their strides say, channels first or last. Missing spatial axes
+// come first, with one entry.
 #ifndef POOL_SHAPE
 #define POOL_SHAPE
 typedef struct {
@@ -74,7 +74,8 @@ INLINE Y0 NAME(max_pool)(idx i, const X0 *x, max_pool_shape s) {
   const idx end0 = pool_end(start0, s.dilation[0], s.extents[0], s.window[0]);
   const idx end1 = pool_end(start1, s.dilation[1], s.extents[1], s.window[1]);
   const idx end2 = pool_end(start2, s.dilation[2], s.extents[2], s.window[2]);
-  X0 best = image[pool_entry(start0, first0, s, 0) + pool_entry(start1, first1, s, 1) + pool_entry(start2, first2, s, 2)];
+  const idx at = pool_entry(start0, first0, s, 0) + pool_entry(start1, first1, s, 1) + pool_entry(start2, first2, s, 2);
+  X0 best = image[at];
   for (idx k0 = first0; k0 < end0; k0++)
     for (idx k1 = first1; k1 < end1; k1++) {
       const X0 *row = image + pool_entry(start0, k0, s, 0) + pool_entry(start1, k1, s, 1);

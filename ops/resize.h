@@ -1,7 +1,7 @@
-// Images in another size. Along each axis, entry i of the result looks at the coordinate (i * step + offset) / unit of x,
-// in whole numbers: the nearest entry (what is nearest is in the offset), or the two around it, weighed. What lies
-// outside of x reads the outermost entry. x and y lie as their strides say, channels first or last. Missing spatial axes
-// come first, with one entry.
+// Images in another size. Along each axis, entry i of the result looks at the coordinate (i * step + offset) / unit of
+// x, in whole numbers: the nearest entry (what is nearest is in the offset), or the two around it, weighed. What lies
+// outside of x reads the outermost entry. x and y lie as their strides say, channels first or last. Missing spatial
+// axes come first, with one entry.
 #ifndef RESIZE_SHAPE
 #define RESIZE_SHAPE
 typedef struct {
