@@ -3,7 +3,7 @@
 //   y[n, o, p] = sum over c, k of  x[n, c, p * stride + k * dilation - before] * w[o, c, k]
 //
 // x and y lie as their strides say, channels first or last; w is (groups * outputs, inputs, window), dense. Missing
-// spatial axes come first, with one entry. Where there are groups, o meets the channels c of its own group only. Padding
+// spatial axes come first, with one entry. In groups, o meets the channels c of its own group only. Padding
 // is zeros, which are multiplied like other numbers: with infinity they make a NaN.
 #ifndef CONV_SHAPE
 #define CONV_SHAPE
