@@ -1,6 +1,7 @@
 """From C text to a loaded library: which compiler there is, what it is told, and what is said where it fails.
 
-The compiler is $CC, or the first of gcc, clang and the wheel ziglang that makes of a trial a library that runs. It is told to use the instructions of this machine, or those that MINIGRAPH_ISA names. Each flag that lets it change the
+The compiler is $CC, or the first of gcc, clang and the wheel ziglang that makes of a trial a library that runs. It is
+told to use the instructions of this machine, or those that MINIGRAPH_ISA names. Each flag that lets it change the
 arithmetic is named singly: -ffast-math would make denormals zero for the thread that loads the library.
 """
 
@@ -127,6 +128,8 @@ class Compiler:
             raise CompilerError(f"{self} was ended by signal {-status}: is there enough memory?", said)
         if status:
             raise CompilerError(f"{self} says: {_first_error(said) or f'nothing, but its status is {status}'}", said)
+        if not library.exists():
+            raise CompilerError(f"{self} makes no library", said)
 
     def load(self, source: str, headers: Sequence[Path] = ()) -> ctypes.CDLL:
         """The library of this source, from the cache if it is there. CompilerError as for `build`."""
@@ -168,8 +171,8 @@ _loaded: dict[str, ctypes.CDLL] = {}
 def compiled(source: str, headers: Sequence[Path] = ()) -> ctypes.CDLL:
     """The library that a C source makes, compiled if it is not in the cache.
 
-    `headers` are all that it includes in quotes, themselves or through one another. Where a compiler refuses the source,
-    it is left in a folder that the error names.
+    `headers` are all that it includes in quotes, also by way of one another. Where the compiler refuses the source, it
+    is left in a folder that the error names.
     """
     _check_includes(source, headers)
     by = compiler()

@@ -20,7 +20,7 @@ MOST = 1024  # threads of one job: POOL_MOST in thread_pool.h
 
 
 def threads(root: Path = Path("/")) -> int:
-    """MINIGRAPH_THREADS; else the cores that this process may use, as far as its CPU quota goes.
+    """MINIGRAPH_THREADS; else the cores that this process may use, as far as its CPU quota goes, which is read once.
 
     `root` is where /proc and /sys lie.
     """
@@ -30,8 +30,14 @@ def threads(root: Path = Path("/")) -> int:
         expect(known, "MINIGRAPH_THREADS is a number from 1 to {}, not {!r}", MOST, wanted)
         return int(wanted)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, MOST, _quota(root)))
+
+
+@functools.cache  # reading files before each step would cost more than a small step
+def _quota(root: Path) -> int:
+    """The cores that the control groups allow, rounded up."""
     quota = min(_quotas(root), default=math.inf)
-    return max(1, min(cores, MOST, math.ceil(quota) if math.isfinite(quota) else cores))
+    return math.ceil(quota) if math.isfinite(quota) else MOST
 
 
 def _quotas(root: Path) -> Iterator[float]:
