@@ -19,7 +19,7 @@ Claims = Callable[[Node], bool]
 
 def runs(op: Op) -> bool:
     """Whether the op has a form that loops and kernels are printed from."""
-    return any((op.expression, op.view, op.in_order, op.reduction, op.kernel)) or op.tensors == 0
+    return any((op.expression, op.view, op.parts, op.in_order, op.reduction, op.kernel)) or op.tensors == 0
 
 
 def lower(graph: Graph, claims: Claims = lambda node: False) -> Graph:
@@ -37,16 +37,23 @@ def lower(graph: Graph, claims: Claims = lambda node: False) -> Graph:
             builder.append(_reading(node, now))
         else:
             waiting.extend(reversed(_expanded(node, builder, now)))
-    ends = {name: now.get(value, value) for name, value in graph.outputs.items()}
-    moved = {old: now.get(value, value) for old, value in graph.updates.items()}
+    ends = {name: _latest(value, now) for name, value in graph.outputs.items()}
+    moved = {old: _latest(value, now) for old, value in graph.updates.items()}
     return replace(graph, nodes=tuple(builder.nodes), outputs=ends, updates=moved)
+
+
+def _latest(value: Value, now: dict[Value, Value]) -> Value:
+    """What the value has become, through one expansion inside another."""
+    while value in now:
+        value = now[value]
+    return value
 
 
 def _reading(node: Node, now: dict[Value, Value]) -> Node:
     """The node, reading what its inputs have become."""
     if not any(value in now for value in node.inputs):
         return node
-    return replace(node, inputs=tuple(now.get(value, value) for value in node.inputs))
+    return replace(node, inputs=tuple(_latest(value, now) for value in node.inputs))
 
 
 def _expanded(node: Node, builder: Builder, now: dict[Value, Value]) -> list[Node]:
@@ -55,7 +62,7 @@ def _expanded(node: Node, builder: Builder, now: dict[Value, Value]) -> list[Nod
     expect(node.op.expand is not None, "{}", describe(node, why))
     assert node.op.expand is not None
     start = len(builder.nodes)
-    tensors = [Tensor(builder, now.get(value, value)) for value in node.inputs]
+    tensors = [Tensor(builder, _latest(value, now)) for value in node.inputs]
     with builder.origin(node.origin):
         result = node.op.expand(*tensors, **node.attrs)
     made, builder.nodes[start:] = builder.nodes[start:], []

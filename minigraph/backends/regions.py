@@ -228,8 +228,7 @@ class Partition:
         """Whether all that is read is there when this part of the region is computed."""
         here = set(region.tail) | set(region.totals) if part is region.tail else set(region.body)
         if region.call is not None:
-            kernel = region.call.op.kernel
-            if kernel is not None and kernel.lines is not None:
+            if region.call.op.parts is not None or region.call.op.kernel is not None:
                 return False  # a line is whole when it is done, and not number by number
             here.update(region.call.outputs)
         waits = 0

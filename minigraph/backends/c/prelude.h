@@ -5,7 +5,29 @@
 #include <string.h>
 
 typedef int64_t idx;
+#ifdef __FLT16_MAX__  // gcc from 12 on, clang from 15 on
 typedef _Float16 half;
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline))
+
+#define SIMD _Pragma("omp simd")
+#define FILL(array, n, value) for (int k_ = 0; k_ < (n); k_++) array[k_] = (value)
+
+struct context {
+  char *arena;         // memory of values that live within a step
+  void *const *given;  // inputs, state, literals, outputs
+  const idx *sizes;    // of symbols, in the order of their names
+  void (*barrier)(void);
+  int fault;  // whether an input was found wrong
+};
+
+// Where the share of a thread of n things begins; it ends where that of the next one begins.
+INLINE idx share(idx n, int thread, int threads) { return n * thread / threads; }
+
+// The same for neighbouring numbers: whole lines of the cache belong to one thread.
+INLINE idx share_lines(idx n, int thread, int threads) {
+  const idx lines = (n + 63) / 64, begin = lines * thread / threads * 64;
+  return begin < n ? begin : n;
+}

@@ -1,0 +1,674 @@
+"""Regions as C: a function for each distinct loop nest, and the one function of the step that calls them in order.
+
+Everything is computed in the type of its dtype, half precision in float and rounded after each op. A statement stands in
+the outermost loop in which all that it reads is known. Axes of a domain that lie behind one another in every value that
+is read and written are one loop. Functions whose texts agree are one function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from minigraph.backends.access import Access, Along, Index, access, place, reshaped
+from minigraph.backends.expressions import print_c
+from minigraph.backends.plan import Buffer, Plan, Step
+from minigraph.backends.regions import Partition, Region
+from minigraph.core.dim import Dim, Size, product
+from minigraph.core.ir import Node, Type, Value
+from minigraph.core.scalar import Scalar, var
+
+STORED = {"float16": "half", "float32": "float", "float64": "double", "bool": "bool"}
+STORED.update({f"{u}int{n}": f"{u}int{n}_t" for u in ("", "u") for n in (8, 16, 32, 64)})
+COMPUTED = {**STORED, "float16": "float"}
+LANES = 64  # totals are added up in so many parts, whatever the machine: the sums do not depend on it
+ROUNDS = 64  # additions to a part in float before it goes to a double
+
+
+# numbers and sizes
+
+
+def size_text(size: Size) -> str:
+    """A size as C; its symbols are variables n_N."""
+    if isinstance(size, int):
+        return str(size)
+    return "(" + "+".join("*".join([str(factor), *(f"n_{s}" for s in names)]) for names, factor in size.terms) + ")"
+
+
+def literal(value: Any) -> str:
+    """A field of a kernel's shape as C."""
+    if isinstance(value, (tuple, list)):
+        return "{" + ", ".join(map(literal, value)) + "}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "NAN"
+        return repr(value) if math.isfinite(value) else ("INFINITY" if value > 0 else "-INFINITY")
+    if isinstance(value, int) and value == -(2**63):
+        return "INT64_MIN"
+    return f"{value}u" if isinstance(value, int) and value >= 2**63 else size_text(value)
+
+
+def symbols_in(size: Any) -> Iterator[str]:
+    if isinstance(size, Dim):
+        yield from size.symbols()
+    elif isinstance(size, (tuple, list)):
+        for part in size:
+            yield from symbols_in(part)
+
+
+# the body of a loop nest
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A line of C. @ stands for a place in memory. axes: those of the domain along which it differs."""
+
+    text: str
+    axes: frozenset[int]
+    access: Access | None = None
+
+
+@dataclass(eq=False)
+class Body:
+    """The statements that compute values of one region at a point of its domain, or of the axes that are kept."""
+
+    partition: Partition
+    region: Region
+    pointers: dict[Value, str]  # of what is read, as parameters of the function
+    kernels: Kernels
+    statements: list[Statement] = field(default_factory=list)
+    known: dict[tuple[Value, Index], tuple[str, frozenset[int]]] = field(default_factory=dict)
+    heavy: bool = False  # whether a statement is itself a loop
+    checks: bool = False  # whether a statement may find an input wrong
+
+    def member(self, value: Value, axes: Sequence[tuple[int, Size]]) -> tuple[str, frozenset[int]]:
+        """The variable that holds a member of the region."""
+        index = place(value.type.shape, axes)
+        assert index is not None
+        if (value, index) not in self.known:
+            node = self.partition.graph.producer[value]
+            self.known[value, index] = self._computed(node, index)
+        return self.known[value, index]
+
+    def value(self, value: Value, index: Index) -> tuple[str, frozenset[int]]:
+        """The variable that holds the value at an index."""
+        if (value, index) not in self.known:
+            partition = self.partition
+            if value in partition.virtual and value not in partition.region_of:
+                self.known[value, index] = self._computed(partition.graph.producer[value], index)
+            else:
+                self.known[value, index] = self._loaded(value, value.type, access(index, value.type.shape))
+        return self.known[value, index]
+
+    def store(self, value: Value, axes: Sequence[tuple[int, Size]], pointer: str) -> Statement:
+        name, _ = self.member(value, axes)
+        index = place(value.type.shape, axes)
+        assert index is not None
+        kind = STORED[value.type.dtype]
+        every = frozenset(axis for axis, _ in axes)
+        return Statement(f"{pointer}[@] = ({kind}){name};", every, access(index, value.type.shape))
+
+    def _computed(self, node: Node, index: Index) -> tuple[str, frozenset[int]]:
+        op, result = node.op, node.outputs[0]
+        if op.kernel is not None:
+            return self._called(node, index)
+        if op.in_order:
+            inner = reshaped(node.inputs[0], result, index)
+            if inner is None:
+                return self._loaded(self.partition.base(result), result.type, access(index, result.type.shape))
+            return self.value(node.inputs[0], inner)
+        operands = [self.value(v, inner) for v, inner in self.partition.operands(node, index) if inner is not None]
+        if op.view is not None:
+            return operands[0]
+        expression = op.expression(*(var(str(i)) for i in range(len(operands))), **node.attrs)  # type: ignore[misc]
+        names = {str(i): name for i, (name, _) in enumerate(operands)}
+        dtypes = {str(i): v.type.dtype for i, v in enumerate(node.inputs)}
+        scalar = expression if isinstance(expression, Scalar) else Scalar("const", (expression,))
+        text = print_c(scalar, names, dtypes, result.type.dtype)
+        return self._set(result.type.dtype, text, frozenset().union(*(axes for _, axes in operands)), None)
+
+    def _loaded(self, value: Value, type_: Type, where: Access) -> tuple[str, frozenset[int]]:
+        return self._set(type_.dtype, f"{self.pointer(value)}[@]", _axes(where), where, rounded=True)
+
+    def _called(self, node: Node, index: Index) -> tuple[str, frozenset[int]]:
+        kernel, result = node.op.kernel, node.outputs[0]
+        assert kernel is not None
+        self.heavy = self.heavy or not kernel.light
+        self.checks = self.checks or kernel.checks
+        where = access(index, result.type.shape)
+        pointers = [self.pointer(self.partition.base(v)) for v in node.inputs]
+        text = self.kernels.call(node, ["@", *pointers])
+        return self._set(result.type.dtype, text, _axes(where), where, rounded=True)
+
+    def pointer(self, value: Value) -> str:
+        return self.pointers.setdefault(value, f"x{len(self.pointers)}")
+
+    def _set(
+        self, dtype: str, text: str, axes: frozenset[int], where: Access | None, rounded: bool = False
+    ) -> tuple[str, frozenset[int]]:
+        name = f"v{len(self.known)}_{len(self.statements)}"
+        if dtype == "float16":
+            text = f"(float){text}" if rounded else f"(float)(half)({text})"
+        self.statements.append(Statement(f"const {COMPUTED[dtype]} {name} = {text};", axes, where))
+        return name, axes
+
+
+def _axes(where: Access) -> frozenset[int]:
+    return frozenset(axis for axis, stride in where.strides if stride != 0)
+
+
+class Kernels:
+    """The headers of ops that are included, once for each combination of dtypes."""
+
+    def __init__(self) -> None:
+        self.included: dict[tuple[str, tuple[str, ...], tuple[str, ...]], int] = {}
+
+    def call(self, node: Node, arguments: Sequence[str]) -> str:
+        """A call of the node's kernel with its shape as literals."""
+        kernel, inputs, outputs = node.op.kernel, [v.type for v in node.inputs], [v.type for v in node.outputs]
+        assert kernel is not None
+        key = kernel.header, tuple(t.dtype for t in inputs), tuple(t.dtype for t in outputs)
+        number = self.included.setdefault(key, len(self.included))
+        fields = kernel.shape(inputs, outputs, **node.attrs)
+        shape = ", ".join(f".{name} = {literal(value)}" for name, value in fields.items())
+        fault = ["fault"] if kernel.checks else []
+        return f"{node.op.name}_{number}({', '.join([*arguments, f'({node.op.name}_shape){{{shape}}}', *fault])})"
+
+    def includes(self) -> Iterator[str]:
+        for (header, inputs, outputs), number in self.included.items():
+            named = {**{f"X{i}": d for i, d in enumerate(inputs)}, **{f"Y{i}": d for i, d in enumerate(outputs)}}
+            macros = {name: STORED[dtype] for name, dtype in named.items()}
+            floats = [d for d in named.values() if d.startswith("float")]
+            macros["A"] = COMPUTED[floats[0]] if floats else "int64_t"
+            macros["NAME(f)"] = f"f##_{number}"
+            yield from (f"#define {name} {text}" for name, text in macros.items())
+            yield f'#include "{header}"'
+            yield from (f"#undef {name.split('(')[0]}" for name in macros)
+
+
+# loops
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One loop over axes of the domain that lie behind one another."""
+
+    axes: tuple[int, ...]
+    size: Size
+    variable: str
+
+    @property
+    def limit(self) -> str:
+        return size_text(self.size)
+
+
+def merged(axes: Sequence[tuple[int, Size]], accesses: Sequence[Access], prefix: str) -> list[Loop]:
+    """Loops over these axes, neighbours in one where every access allows it."""
+    groups: list[list[tuple[int, Size]]] = []
+    for axis, size in axes:
+        last = groups[-1][-1][0] if groups else None
+        if last == axis - 1 and all(a.stride(last) == a.stride(axis) * size for a in accesses):
+            groups[-1].append((axis, size))
+        else:
+            groups.append([(axis, size)])
+    return [
+        Loop(tuple(axis for axis, _ in group), product(size for _, size in group), f"{prefix}{number}")
+        for number, group in enumerate(groups)
+    ]
+
+
+def index_text(where: Access, loops: Sequence[Loop]) -> str:
+    parts = []
+    for loop in loops:
+        stride = where.stride(loop.axes[-1])
+        if stride != 0:
+            parts.append(loop.variable if stride == 1 else f"{size_text(stride)} * {loop.variable}")
+    if where.offset != 0 or not parts:
+        parts.append(size_text(where.offset))
+    return " + ".join(parts)
+
+
+class Nest:
+    """Prints statements inside of loops, each in the outermost loop where it may stand."""
+
+    def __init__(self, loops: Sequence[Loop]):
+        self.loops = loops
+
+    def level(self, statement: Statement) -> int:
+        """How many loops it stands in."""
+        return max((i + 1 for i, loop in enumerate(self.loops) if statement.axes & set(loop.axes)), default=0)
+
+    def at(self, statements: Iterable[Statement], level: int) -> list[str]:
+        return [self.line(s) for s in statements if self.level(s) == level]
+
+    def line(self, statement: Statement) -> str:
+        if statement.access is None:
+            return statement.text
+        return statement.text.replace("@", index_text(statement.access, self.loops), 1)
+
+
+def indented(lines: Iterable[str]) -> list[str]:
+    return ["  " + line for line in lines]
+
+
+def block(head: str, lines: Sequence[str]) -> list[str]:
+    return [head + " {", *indented(lines), "}"]
+
+
+# functions
+
+
+@dataclass(frozen=True)
+class Function:
+    """A printed function without its name, and what it is called with."""
+
+    text: str  # FUNCTION stands for its name
+    arguments: tuple[str, ...]
+    comment: str
+
+
+class Printer:
+    """Prints the function of one region."""
+
+    def __init__(self, plan: Plan, step: Step, kernels: Kernels):
+        assert step.region is not None
+        self.plan, self.step, self.region, self.kernels = plan, step, step.region, kernels
+        self.pointers: dict[Value, str] = {}
+
+    def function(self) -> Function:
+        region = self.region
+        if region.call is not None and region.call.op.parts is not None:
+            lines = self._parts()
+        elif region.call is not None:
+            lines = self._lines()
+        elif region.totals:
+            lines = self._totals()
+        else:
+            lines = self._pointwise()
+        reads = list(self.pointers)
+        writes = list(self.step.writes)
+        parameters = [f"const {STORED[v.type.dtype]} *{self.pointers[v]}" for v in reads]
+        parameters += [f"{STORED[v.type.dtype]} *y{i}" for i, v in enumerate(writes)]
+        symbols = sorted({name for name in self.plan.sizes if any(f"n_{name}" in line for line in lines)})
+        parameters += [f"idx n_{name}" for name in symbols]
+        fault = ["int *fault"] if any("fault" in line for line in lines) else []
+        head = f"NOINLINE void FUNCTION({', '.join(['int thread', 'int threads', *parameters, *fault])})"
+        unused = ["(void)thread, (void)threads;"]
+        arguments = [self._address(v, self.step.reads[v]) for v in reads]
+        arguments += [self._address(v, self.step.writes[v]) for v in writes]
+        arguments += [f"n_{name}" for name in symbols] + (["&c->fault"] if fault else [])
+        comment = ", ".join(dict.fromkeys(node.name for node in self.step.nodes))
+        return Function("\n".join(block(head, unused + lines)), tuple(arguments), comment)
+
+    def _address(self, value: Value, buffer: Buffer) -> str:
+        kind = STORED[value.type.dtype]
+        if buffer.place == "arena":
+            return f"({kind} *)(arena + {buffer.offset})"
+        return f"({kind} *)given[{given(self.plan).index(buffer)}]"
+
+    def _body(self) -> Body:
+        return Body(self.plan.partition, self.region, self.pointers, self.kernels)
+
+    def _stores(self, body: Body, values: Sequence[Value], axes: Sequence[tuple[int, Size]]) -> list[Statement]:
+        names = {value: f"y{i}" for i, value in enumerate(self.step.writes)}
+        return [body.store(value, axes, names[value]) for value in values if value in names]
+
+    # calls
+
+    def _parts(self) -> list[str]:
+        """Each input of the node goes to its place in the result."""
+        node = self.region.call
+        assert node is not None and node.op.parts is not None
+        lines = []
+        places = node.op.parts([v.type for v in node.inputs], [v.type for v in node.outputs], **node.attrs)
+        for value, alongs in zip(node.inputs, places, strict=True):
+            base, shape = self.plan.partition.base(value), value.type.shape
+            pointer = self.pointers.setdefault(base, f"x{len(self.pointers)}")
+            read = access(tuple(Along(axis) for axis in range(len(shape))), shape)
+            write = access(tuple(alongs), node.outputs[0].type.shape)
+            loops = merged(list(enumerate(shape)), [read, write], "i")
+            copy = f"y0[{index_text(write, loops)}] = {pointer}[{index_text(read, loops)}];"
+            nest = Nest(loops)
+            text = Statement(copy, frozenset(range(len(shape))))
+            lines += block("", self._nested(nest, [text], 0, self._split(loops), False)) if loops else [copy]
+        return lines
+
+    def _lines(self) -> list[str]:
+        node = self.region.call
+        assert node is not None and node.op.kernel is not None and node.op.kernel.lines is not None
+        partition = self.plan.partition
+        for value in node.inputs:
+            base = partition.base(value)
+            self.pointers.setdefault(base, f"x{len(self.pointers)}")
+        names = {value: f"y{i}" for i, value in enumerate(self.step.writes)}
+        pointers = [self.pointers[partition.base(v)] for v in node.inputs] + [names[v] for v in node.outputs]
+        count = node.op.kernel.lines([v.type for v in node.inputs], [v.type for v in node.outputs], **node.attrs)
+        limits = [f"const idx lines = {size_text(count)};"]
+        head = "for (idx line = share(lines, thread, threads); line < share(lines, thread + 1, threads); line++)"
+        return [*limits, *block(head, [self.kernels.call(node, ["line", *pointers]) + ";"])]
+
+    # number by number
+
+    def _pointwise(self) -> list[str]:
+        body, axes = self._body(), self.region.axes
+        for value in self.region.body:
+            body.member(value, axes)
+        statements = body.statements + self._stores(body, self.region.body, axes)
+        loops = merged(axes, [s.access for s in statements if s.access is not None], "i")
+        nest = Nest(loops)
+        if not loops:
+            return nest.at(statements, 0)
+        split = self._split(loops)
+        return self._nested(nest, statements, 0, split, body.heavy)
+
+    def _split(self, loops: Sequence[Loop]) -> int:
+        """Which loop the threads share: the first that is long, else the longest."""
+        sizes = [self._number(loop.size) for loop in loops]
+        return next((i for i, n in enumerate(sizes) if n >= 32), sizes.index(max(sizes)))
+
+    def _number(self, size: Size) -> int:
+        return size if isinstance(size, int) else size.bind(self.plan.sizes)
+
+    def _nested(self, nest: Nest, statements: list[Statement], level: int, split: int, heavy: bool) -> list[str]:
+        """The statements of this level, and the loops further in."""
+        lines = nest.at(statements, level)
+        if level == len(nest.loops):
+            return lines
+        loop, last = nest.loops[level], level + 1 == len(nest.loops)
+        inner = self._nested(nest, statements, level + 1, split, heavy)
+        start, end = "0", loop.limit
+        if level == split:
+            share = "share_lines" if last else "share"
+            start, end = f"{share}({loop.limit}, thread, threads)", f"{loop.variable}_end"
+            lines.append(f"const idx {end} = {share}({loop.limit}, thread + 1, threads);")
+        if last and not heavy:
+            lines.append("SIMD")
+        return [*lines, *block(_for(loop.variable, start, end), inner)]
+
+    # totals
+
+    def _totals(self) -> list[str]:
+        region, body = self.region, self._body()
+        for value in region.body:
+            body.member(value, region.axes)
+        operands = []
+        for total in region.totals:
+            operand = self.plan.graph.producer[total].inputs[0]
+            index = place(operand.type.shape, region.axes)
+            assert index is not None
+            operands.append(body.value(operand, index)[0])
+        statements = body.statements + self._stores(body, region.body, region.axes)
+        tail, names = self._tail()
+        totals = [
+            Total(number, self.plan.graph.producer[value], operand, name)
+            for number, (value, operand, name) in enumerate(zip(region.totals, operands, names))
+        ]
+        accesses = [s.access for s in (*statements, *tail) if s.access is not None]
+        kept = merged(region.kept, accesses, "i")
+        reduced = merged([a for a in region.axes if a[0] in (region.reduced or ())], accesses, "r")
+        columns = bool(kept) and bool(reduced) and kept[-1].axes[-1] > reduced[-1].axes[-1]
+        write = self._columns if columns else self._rows
+        return write(kept, reduced, statements, tail, totals)
+
+    def _tail(self) -> tuple[list[Statement], list[str]]:
+        """What is computed from totals, and the variables in which the totals are."""
+        region, body = self.region, self._body()
+        names = []
+        every = frozenset(axis for axis, _ in region.kept)
+        for number, value in enumerate(region.totals):
+            index = place(value.type.shape, region.kept)
+            assert index is not None
+            names.append(f"total{number}")
+            body.known[value, index] = names[-1], every
+        for value in region.tail:
+            body.member(value, region.kept)
+        renamed = [Statement(_renamed(s.text), s.axes | every, s.access) for s in body.statements]
+        stores = self._stores(body, [*region.totals, *region.tail], region.kept)
+        return renamed + [Statement(_renamed(s.text), s.axes, s.access) for s in stores], names
+
+    def _rows(
+        self,
+        kept: list[Loop],
+        reduced: list[Loop],
+        statements: list[Statement],
+        tail: list[Statement],
+        totals: list[Total],
+    ) -> list[str]:
+        """The last axis is reduced: for each kept point, its numbers are added up in LANES parts."""
+        nest = Nest([*kept, *reduced])
+        depth = len(nest.loops)
+        inner = [*nest.at(statements, depth), *(t.step("[lane]") for t in totals)]
+        if reduced:
+            last = reduced[-1]
+            lanes = last.size if isinstance(last.size, int) and last.size < LANES else LANES
+            count = [
+                f"const idx count = {last.limit} - {last.variable}_0 < {lanes} ? {last.limit} - {last.variable}_0 : {lanes};"
+            ]
+            at = [f"const idx {last.variable} = {last.variable}_0 + lane;"]
+            lane = [*count, "SIMD", *block(_for("lane", "0", "count"), at + inner)]
+            if any(t.narrow for t in totals):
+                lane.append(f"if (++rounds == {ROUNDS}) {{ rounds = 0; {' '.join(t.flush(lanes) for t in totals)} }}")
+            lines = block(
+                f"for (idx {last.variable}_0 = 0; {last.variable}_0 < {last.limit}; {last.variable}_0 += {lanes})", lane
+            )
+            for level in range(depth - 1, len(kept), -1):
+                loop = nest.loops[level - 1]
+                lines = block(_for(loop.variable, "0", loop.limit), [*nest.at(statements, level), *lines])
+            begin = [line for t in totals for line in t.begin(lanes)]
+            if any(t.narrow for t in totals):
+                begin.append("int rounds = 0;")
+            lines = [*begin, *lines, *(t.flush(lanes) for t in totals)]
+        else:
+            lines = [line for t in totals for line in t.begin(1)]
+            lines += [line.replace("[lane]", "[0]") for line in inner] + [t.flush(1) for t in totals]
+        lines = [*nest.at(statements, len(kept)), *lines] if reduced else lines
+        lines += [t.result(lanes if reduced else 1) for t in totals] + [Nest(kept).line(s) for s in tail]
+        for level in range(len(kept), 0, -1):
+            loop = kept[level - 1]
+            start, end = "0", loop.limit
+            if level - 1 == self._split(kept):
+                start, end = f"share({loop.limit}, thread, threads)", f"share({loop.limit}, thread + 1, threads)"
+            outer = nest.at(statements, level - 1)
+            lines = [*outer, *block(_for(loop.variable, start, end), lines)]
+        return lines
+
+    def _columns(
+        self,
+        kept: list[Loop],
+        reduced: list[Loop],
+        statements: list[Statement],
+        tail: list[Statement],
+        totals: list[Total],
+    ) -> list[str]:
+        """The last axis is kept: LANES neighbours of it are added up beside each other."""
+        last, outer = kept[-1], kept[:-1]
+        nest = Nest([*outer, *reduced, last])
+        depth = len(nest.loops)
+        at = f"const idx {last.variable} = {last.variable}_0 + lane;"
+        lanes = last.size if isinstance(last.size, int) and last.size < LANES else LANES
+        inner = [at, *nest.at(statements, depth), *(t.step("[lane]") for t in totals)]
+        lines = ["SIMD", *block(_for("lane", "0", "count"), inner)]
+        for position in range(len(reduced) - 1, -1, -1):
+            loop = reduced[position]
+            level = len(outer) + position + 1
+            lines = block(_for(loop.variable, "0", loop.limit), [*nest.at(statements, level), *lines])
+            if position == len(reduced) - 1 and any(t.narrow for t in totals):
+                lines = self._in_rounds(loop, lines, [t.flush(lanes) for t in totals])
+        begin = [line for t in totals for line in t.begin(lanes)]
+        finish = block(
+            _for("lane", "0", "count"),
+            [at, *(t.declared(f"sum{t.number}[lane]") for t in totals), *(Nest(kept).line(s) for s in tail)],
+        )
+        limit = last.limit
+        count = f"const idx count = {limit} - {last.variable}_0 < {lanes} ? {limit} - {last.variable}_0 : {lanes};"
+        lines = [count, *begin, *lines, *(t.flush(lanes) for t in totals), *finish]
+        blocks = f"(({limit}) + {lanes - 1}) / {lanes}"
+        split = len(outer) if not outer else self._split(outer)
+        start, end = "0", blocks
+        if split == len(outer):
+            start, end = f"share({blocks}, thread, threads)", f"share({blocks}, thread + 1, threads)"
+        lines = [*block(_for("part", start, end), [f"const idx {last.variable}_0 = part * {lanes};", *lines])]
+        for level in range(len(outer), 0, -1):
+            loop = outer[level - 1]
+            start, end = "0", loop.limit
+            if level - 1 == split and outer:
+                start, end = f"share({loop.limit}, thread, threads)", f"share({loop.limit}, thread + 1, threads)"
+            lines = block(_for(loop.variable, start, end), [*nest.at(statements, level), *lines])
+        return [*nest.at(statements, 0), *lines]
+
+    def _in_rounds(self, loop: Loop, lines: list[str], flush: list[str]) -> list[str]:
+        """The loop over `loop` in pieces of ROUNDS, after each of which the parts are added to the totals."""
+        name = loop.variable
+        inner = [
+            f"for (idx {name} = {name}_0; {name} < {name}_0 + {ROUNDS} && {name} < {loop.limit}; {name}++) {{",
+            *lines[1:],
+        ]
+        return block(f"for (idx {name}_0 = 0; {name}_0 < {loop.limit}; {name}_0 += {ROUNDS})", [*inner, *flush])
+
+
+def _renamed(text: str) -> str:
+    """Variables of the tail have other names than those of the body."""
+    import re
+
+    return re.sub(r"\bv(\d+_\d+)\b", r"w\1", text)
+
+
+def _for(variable: str, start: str, end: str) -> str:
+    return f"for (idx {variable} = {start}; {variable} < {end}; {variable}++)"
+
+
+@dataclass(frozen=True)
+class Total:
+    """How one total is added up: in parts (an array), whose sums go to a wider number."""
+
+    number: int
+    node: Node
+    operand: str  # the variable of what is added
+    name: str
+
+    @property
+    def dtype(self) -> str:
+        return self.node.outputs[0].type.dtype
+
+    @property
+    def narrow(self) -> bool:
+        """Whether its parts are less exact than their sum."""
+        return self.node.op.reduction == "sum" and self.dtype in ("float16", "float32")
+
+    @property
+    def wide(self) -> str:
+        return "double" if self.narrow else COMPUTED[self.dtype]
+
+    def start(self) -> str:
+        floats = {"sum": "0", "max": "-INFINITY", "min": "INFINITY", "and": "true", "or": "false"}
+        if self.node.op.reduction in ("max", "min") and not self.node.outputs[0].type.is_float:
+            import numpy as np
+
+            limits = np.iinfo(self.dtype)
+            return literal(int(limits.min if self.node.op.reduction == "max" else limits.max))
+        return floats[self.node.op.reduction]
+
+    def combined(self, a: str, b: str, kind: str) -> str:
+        how = self.node.op.reduction
+        if how in ("sum", "and", "or"):
+            return f"{a} {'+' if how == 'sum' else '&&' if how == 'and' else '||'} {b}"
+        return f"{how}_{kind}({a}, {b})"
+
+    def begin(self, lanes: int) -> list[str]:
+        kind, start = COMPUTED[self.dtype], self.start()
+        lines = [f"{kind} part{self.number}[{lanes}]; FILL(part{self.number}, {lanes}, {start});"]
+        return [*lines, f"{self.wide} sum{self.number}[{lanes}]; FILL(sum{self.number}, {lanes}, {start});"]
+
+    def step(self, lane: str) -> str:
+        kind = COMPUTED[self.dtype]
+        return f"part{self.number}{lane} = ({kind})({self.combined(f'part{self.number}{lane}', self.operand, kind)});"
+
+    def result(self, lanes: int) -> str:
+        """Adds the parts up, two and two, so that their order is the same on every machine."""
+        kind, parts = self.wide, f"sum{self.number}"
+        one = self.combined(f"{parts}[k]", f"{parts}[k + h]", kind)
+        pairs = f"for (int n = {lanes}, h; n > 1; n = h) {{ h = (n + 1) / 2; for (int k = 0; k + h < n; k++) {parts}[k] = ({kind})({one}); }}"
+        return f"{pairs} {self.declared(f'{parts}[0]')}"
+
+    def declared(self, place: str) -> str:
+        kind = COMPUTED[self.dtype]
+        rounded = f"(float)(half){place}" if self.dtype == "float16" else f"({kind}){place}"
+        return f"const {kind} {self.name} = {rounded};"
+
+    def flush(self, lanes: int) -> str:
+        one = f"sum{self.number}[k] = ({self.wide})({self.combined(f'sum{self.number}[k]', f'part{self.number}[k]', self.wide)});"
+        return f"for (int k = 0; k < {lanes}; k++) {{ {one} part{self.number}[k] = {self.start()}; }}"
+
+
+# the program
+
+
+@dataclass(frozen=True)
+class Source:
+    """C text of a whole plan: `step` runs it."""
+
+    text: str
+    headers: frozenset[str]  # the files it includes
+
+
+def given(plan: Plan) -> tuple[Buffer, ...]:
+    """What is passed to a program by its address, in order: inputs, state, literals, outputs."""
+    return tuple(dict.fromkeys(b for b in plan.buffers if b.place != "arena"))
+
+
+def print_program(plan: Plan) -> Source:
+    kernels = Kernels()
+    names: dict[str, str] = {}
+    calls: list[str] = []
+    for number, step in enumerate(plan.steps):
+        if step.barrier:
+            calls.append("c->barrier();")
+        if step.region is None:
+            calls += _copies(plan, step)
+            continue
+        function = Printer(plan, step, kernels).function()
+        name = names.setdefault(function.text, f"f{len(names)}")
+        calls.append(f"// {number}: {function.comment}")
+        alone = is_small(plan, step)
+        who = ["0", "1"] if alone else ["thread", "threads"]
+        call = f"{name}({', '.join([*who, *function.arguments])});"
+        calls.append(f"if (thread == 0) {call}" if alone else call)
+    symbols = [f"const idx n_{name} = c->sizes[{i}];" for i, name in enumerate(sorted(plan.sizes))]
+    start = ["char *const arena = c->arena;", "void *const *const given = c->given;", *symbols]
+    unused = ["(void)arena, (void)given, (void)thread, (void)threads;"]
+    step_text = block("void step(struct context *c, int thread, int threads)", [*start, *unused, *calls])
+    functions = [text.replace("FUNCTION", name, 1) for text, name in names.items()]
+    parts = ['#include "prelude.h"', '#include "scalar.h"', "", *kernels.includes(), "", *functions, "", *step_text, ""]
+    headers = {"prelude.h", "scalar.h", *(header for header, _, _ in kernels.included)}
+    return Source("\n".join(parts), frozenset(headers))
+
+
+SMALL = 1 << 12  # operations that are not worth waking other threads for
+
+
+def is_small(plan: Plan, step: Step) -> bool:
+    """Whether one thread does it: a few operations, or one total, whose numbers are added up in one order."""
+    region = step.region
+    assert region is not None
+    number = lambda n: n if isinstance(n, int) else n.bind(plan.sizes)
+    work = number(product(region.domain))
+    if region.totals and number(product(size for _, size in region.kept)) == 1:
+        return True
+    for node in step.nodes:
+        flops = node.op.count([v.type for v in node.inputs], [v.type for v in node.outputs], node.attrs)
+        work = max(work, number(flops))
+    return work < SMALL
+
+
+def _copies(plan: Plan, step: Step) -> list[str]:
+    lines = []
+    for value, state in step.writes.items():
+        (source,) = step.reads.values()
+        place_ = f"arena + {source.offset}" if source.place == "arena" else f"given[{given(plan).index(source)}]"
+        lines.append(f"// {value.name} becomes {state.name}")
+        lines.append(f"if (thread == 0) memcpy(given[{given(plan).index(state)}], {place_}, {state.nbytes});")
+    return lines
