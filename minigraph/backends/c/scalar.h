@@ -1,14 +1,18 @@
 // The functions of core/scalar.py for each C type, where C's operators do not say what NumPy means.
 //
-// Functions of float do not branch, so that compilers vectorize the loops around them. What is conditional is computed
-// on both sides and selected; NaN falls through comparisons to the side that keeps it. Where the comment says so, the
-// result is within that many units in its last place of the exact one: measured over all floats, and over 2^32 random
-// pairs of pow, as contracted (x * y + z rounded once) and not. Subnormal numbers, infinities, signed zeros and NaN are
-// as in C's library.
-// The comments round up. Functions of double are the C library's.
+// Functions of float do not branch, so that compilers vectorize the loops around them: what is conditional is computed
+// on both sides and selected, and NaN falls through comparisons to the side that keeps it. (Without instructions for
+// floor and gathered loads, pow, sin, cos and tan stay scalar.) "2.5 ulp": the result is within 2.5 units in its last
+// place of the exact one. Measured over all floats (those above 0 where f(-x) is f(x) or -f(x); 2^30 random pairs for
+// pow) with x * y + z rounded once, and over one in seven with it rounded twice. Subnormal numbers, infinities, signed
+// zeros and NaN are as in C's library.
+// On a Zen 5 core with AVX512 a number takes 0.13 to 0.3 ns, softplus 0.5, sin, cos, tan and pow 1 to 1.5; with AVX2
+// about twice that.
 //
 // The polynomials are minimax ones: coefficients by Remez' exchange algorithm in 160 bits, for the relative error of
 // the function, then rounded to the type. Their arguments and errors are named beside them.
+//
+// Functions of double are the C library's.
 #pragma once
 
 // ---- bits
@@ -177,7 +181,7 @@ INLINE float round_float(float x) { return rintf(x); }  // half to even
 INLINE double round_double(double x) { return rint(x); }
 INLINE float sqrt_float(float x) { return sqrtf(x); }
 INLINE double sqrt_double(double x) { return sqrt(x); }
-INLINE float rsqrt_float(float x) { return 1.0f / sqrtf(x); }  // 1 ulp
+INLINE float rsqrt_float(float x) { return 1.0f / sqrtf(x); }  // 1.5 ulp
 INLINE double rsqrt_double(double x) { return 1.0 / sqrt(x); }
 
 // Remainders with the sign of x, and (mod) with that of y. The C library's: loops around these are not vectorized.
@@ -231,41 +235,41 @@ INLINE float expm1_over(float x, int32_t k) {
   return scale * e.rest + (scale - two_to(-k));
 }
 
-INLINE float exp_float(float x) {  // EXP_ULP
+INLINE float exp_float(float x) {  // 1.01 ulp
   const float above = x < -104.0f ? -104.0f : x, inside = above > 89.0f ? 89.0f : above;
   const exp_parts e = split_exp(inside);
   const int32_t half_n = e.n >> 1;  // in two steps: 2^n alone may not be a float
   return (1.0f + e.rest) * two_to(half_n) * two_to(e.n - half_n);
 }
 
-INLINE float expm1_float(float x) {  // EXPM1_ULP
+INLINE float expm1_float(float x) {  // 1.5 ulp
   const float above = x < -18.0f ? -18.0f : x, inside = above > 89.0f ? 89.0f : above;
   return fabsf(x) < 0x1p-25f ? x : 2.0f * expm1_over(inside, 1);
 }
 
 // t / (t + 2) with t = e^2x - 1, for x < 0: the other side is its mirror image.
-INLINE float tanh_float(float x) {  // TANH_ULP
+INLINE float tanh_float(float x) {  // 2.5 ulp
   const float size = fabsf(x), inside = size > 10.0f ? 10.0f : size;
   const float t = expm1_over(-2.0f * inside, 0);
   return copysignf(t / (t + 2.0f), x);
 }
 
 // With q = (e^|x| - 1) / 4, which is finite where the result is: sinh |x| = 2 (q + q / (4q + 1)).
-INLINE float sinh_float(float x) {  // SINH_ULP
+INLINE float sinh_float(float x) {  // 2.4 ulp
   const float size = fabsf(x), inside = size > 89.5f ? 89.5f : size;
   const float q = expm1_over(inside, 2);
   return size < 0x1p-12f ? x : copysignf(2.0f * (q + q / (4.0f * q + 1.0f)), x);
 }
 
 // With q = e^|x| / 4: cosh x = 2q + 1 / 8q.
-INLINE float cosh_float(float x) {  // COSH_ULP
+INLINE float cosh_float(float x) {  // 1.5 ulp
   const float size = fabsf(x), inside = size > 89.5f ? 89.5f : size;
   const exp_parts e = split_exp(inside);
   const float q = two_to(e.n - 2) + two_to(e.n - 2) * e.rest;
   return 2.0f * q + 0.125f / q;
 }
 
-INLINE float sigmoid_float(float x) {  // SIGMOID_ULP
+INLINE float sigmoid_float(float x) {  // 2.41 ulp
   const float e = exp_float(-fabsf(x));
   return (x >= 0 ? 1.0f : e) / (1.0f + e);
 }
@@ -301,7 +305,7 @@ INLINE float log_sum(float k, float f) {
 // The whole k for which x / 2^k is in [sqrt(1/2), sqrt(2)), for normal x > 0.
 INLINE int32_t exponent_of(float x) { return (int32_t)(bits_of_float(x) - 0x3f3504f3) >> 23; }
 
-INLINE float log_float(float x) {  // LOG_ULP
+INLINE float log_float(float x) {  // 0.86 ulp
   const bool tiny = x < 0x1p-126f;
   const float normal = tiny ? x * 0x1p23f : x;
   const int32_t k = exponent_of(normal);
@@ -311,7 +315,7 @@ INLINE float log_float(float x) {  // LOG_ULP
   return x < INFINITY ? right : x;
 }
 
-INLINE float log1p_float(float x) {  // LOG1P_ULP
+INLINE float log1p_float(float x) {  // 1.5 ulp
   const int32_t k = exponent_of(1.0f + x), half_k = k >> 1;
   const float first = two_to(-half_k), second = two_to(half_k - k);  // 2^-k is first * second
   const float f = x * first * second + (first * second - 1.0f);      // (1 + x) / 2^k - 1, without rounding 1 + x
@@ -321,7 +325,7 @@ INLINE float log1p_float(float x) {  // LOG1P_ULP
 }
 
 // max(x, 0) + log(1 + e), with e = e^-|x| in [0, 1].
-INLINE float softplus_float(float x) {  // SOFTPLUS_ULP
+INLINE float softplus_float(float x) {  // 1.71 ulp
   const float e = exp_float(-fabsf(x));
   const bool halve = e > 0x1.a82798p-2f;  // sqrt(2) - 1
   const float logarithm = log_sum(halve ? 1.0f : 0.0f, halve ? 0.5f * (e - 1.0f) : e);
@@ -369,7 +373,7 @@ INLINE double exp2_of(double x) {
   return p * double_of_bits((bits_of_double(shifted) + 1023) << 52);
 }
 
-INLINE float pow_float(float x, float y) {  // POW_ULP
+INLINE float pow_float(float x, float y) {  // 0.501 ulp
   const float size = fabsf(x);
   const bool whole = floorf(y) == y, odd = whole && floorf(0.5f * y) != 0.5f * y;
   const double logarithm = log2_of(size);
@@ -479,17 +483,17 @@ INLINE float sin_of_turn(uint64_t n, double f) {
   return (float)(n & 2 ? -size : size);
 }
 
-INLINE float sin_float(float x) {  // SIN_ULP
+INLINE float sin_float(float x) {  // 0.501 ulp
   const turn t = quarter_turns(x);
   return sin_of_turn(t.n, t.f);
 }
 
-INLINE float cos_float(float x) {  // COS_ULP
+INLINE float cos_float(float x) {  // 0.501 ulp
   const turn t = quarter_turns(x);
   return sin_of_turn(t.n + 1, t.f);
 }
 
-INLINE float tan_float(float x) {  // TAN_ULP
+INLINE float tan_float(float x) {  // 0.501 ulp
   const turn t = quarter_turns(x);
   const double sine = sin_quarter(t.f), cosine = cos_quarter(t.f);
   return (float)(t.n & 1 ? -cosine / sine : sine / cosine);
@@ -516,7 +520,7 @@ INLINE float asin_small(float s, float z) {
 }
 
 // Above 1/2: asin x = pi / 2 - 2 asin sqrt((1 - x) / 2). Above 1 the root is NaN.
-INLINE float asin_float(float x) {  // ASIN_ULP
+INLINE float asin_float(float x) {  // 2.4 ulp
   const float size = fabsf(x);
   const bool large = size > 0.5f;
   const float z = large ? 0.5f * (1.0f - size) : size * size, s = large ? sqrtf(z) : size;
@@ -524,7 +528,7 @@ INLINE float asin_float(float x) {  // ASIN_ULP
   return copysignf(large ? HALF_PI_HIGH - (2.0f * y - HALF_PI_LOW) : y, x);
 }
 
-INLINE float acos_float(float x) {  // ACOS_ULP
+INLINE float acos_float(float x) {  // 1.2 ulp
   const float size = fabsf(x);
   const bool large = size > 0.5f;
   const float z = large ? 0.5f * (1.0f - size) : size * size, s = large ? sqrtf(z) : x;
@@ -535,7 +539,7 @@ INLINE float acos_float(float x) {  // ACOS_ULP
 }
 
 // t + t^3 P(t^2) for t in [0, 1], relative error 2^-31.2. Above 1: atan x = pi / 2 - atan 1/x.
-INLINE float atan_float(float x) {  // ATAN_ULP
+INLINE float atan_float(float x) {  // 1.3 ulp
   const float size = fabsf(x);
   const bool large = size > 1.0f;
   const float t = large ? 1.0f / size : size, z = t * t;
@@ -559,9 +563,9 @@ INLINE double atan_double(double x) { return atan(x); }
 
 // ---- the error function
 
-// Up to 1: x + x P(x^2), relative error 2^-29.6. Above: 1 - e^-q(x), where q is nearly -log erfc x: relative error of erf
-// 2^-35. From 3.95 on it is 1.
-INLINE float erf_float(float x) {  // ERF_ULP
+// Up to 1: x + x P(x^2), relative error 2^-29.6. Above: 1 - e^-q(x), where q is nearly -log erfc x: relative error of
+// erf 2^-35. From 3.95 on it is 1.
+INLINE float erf_float(float x) {  // 1.33 ulp
   const float size = fabsf(x), z = x * x;
   float p = 0x1.496a3p-14f;
   p = p * z - 0x1.a3f7p-11f;
