@@ -242,7 +242,7 @@ INLINE float exp_float(float x) {  // 1.01 ulp
   return (1.0f + e.rest) * two_to(half_n) * two_to(e.n - half_n);
 }
 
-INLINE float expm1_float(float x) {  // 1.5 ulp
+INLINE float expm1_float(float x) {  // 1.6 ulp
   const float above = x < -18.0f ? -18.0f : x, inside = above > 89.0f ? 89.0f : above;
   return fabsf(x) < 0x1p-25f ? x : 2.0f * expm1_over(inside, 1);
 }
@@ -398,7 +398,10 @@ INLINE double cube_double(double x) { return x * x * x; }
 // that is exact in double, and m times both is off by at most 2^-55, where f is at least 2^-31 for any float but 0.
 // So every float is reduced, at the price of two loads from the table.
 
-static const double TWO_OVER_PI_FIRST[105] = {
+#ifndef TABLE  // where it lies, another prelude may say
+#define TABLE static const
+#endif
+TABLE double TWO_OVER_PI_FIRST[105] = {
     0x1.45f3068p-1, 0x1.45f306cp0, 0x1.45f306cp1, 0x1.17cc1b4p0, 0x1.17cc1b6p1, 0x1.7cc1b7p-2, 0x1.7cc1b7p-1,
     0x1.7cc1b7p0, 0x1.7cc1b72p1, 0x1.f306dc8p0, 0x1.f306dc8p1, 0x1.e60db92p1, 0x1.cc1b726p1, 0x1.9836e4ep1,
     0x1.306dc9cp1, 0x1.836e4ep-1, 0x1.836e4e4p0, 0x1.836e4e4p1, 0x1.06dc9c8p1, 0x1.b7272p-4, 0x1.b72722p-3,
@@ -415,7 +418,7 @@ static const double TWO_OVER_PI_FIRST[105] = {
     0x1.47d4d36p1, 0x1.1f534dcp0, 0x1.1f534dcp1, 0x1.f534ddp-2, 0x1.f534dd8p-1, 0x1.f534ddcp0, 0x1.f534ddcp1,
     0x1.ea69bb8p1, 0x1.d4d377p1, 0x1.a9a6eep1, 0x1.534ddcp1, 0x1.4d377p0, 0x1.4d37702p1, 0x1.34ddc0cp0,
 };
-static const double TWO_OVER_PI_REST[105] = {
+TABLE double TWO_OVER_PI_REST[105] = {
     0x1.727220a94fe14p-27, 0x1.c9c882a53f84fp-28, 0x1.c9c882a53f84fp-27, 0x1.9391054a7f09dp-27, 0x1.27220a94fe13bp-27,
     0x1.391054a7f09d6p-29, 0x1.391054a7f09d6p-28, 0x1.391054a7f09d6p-27, 0x1.c882a53f84ebp-29, 0x1.c882a53f84ebp-28,
     0x1.c882a53f84ebp-27, 0x1.91054a7f09d5fp-27, 0x1.220a94fe13abfp-27, 0x1.1054a7f09d5f4p-29, 0x1.1054a7f09d5f4p-28,
@@ -539,7 +542,7 @@ INLINE float acos_float(float x) {  // 1.2 ulp
 }
 
 // t + t^3 P(t^2) for t in [0, 1], relative error 2^-31.2. Above 1: atan x = pi / 2 - atan 1/x.
-INLINE float atan_float(float x) {  // 1.3 ulp
+INLINE float atan_float(float x) {  // 1.6 ulp
   const float size = fabsf(x);
   const bool large = size > 1.0f;
   const float t = large ? 1.0f / size : size, z = t * t;
