@@ -1,7 +1,7 @@
 """Run tuned C kernels on arrays, in a program of their own, so that sanitizers can watch them.
 
-A case is a few calls, each made by all threads at once, one after the other, and the arrays they work on. Every array is
-given at an address that is aligned to no more than a float, and ends exactly where its memory ends.
+A case is a few calls, each made by all threads at once, one after the other, and the arrays they work on. Every array
+is given at an address that is aligned to no more than a float, and ends exactly where its memory ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ THREADS = (1, 2, 3, 4)
 EPS = 2.0**-24
 UNTOUCHED = 99.0  # what lies in an array before a kernel writes to it
 
-# Sanitized, the kernels are ordinary functions, compiled once for all shapes: inlined and optimized it would take minutes.
+# Sanitized, the kernels are ordinary functions, compiled once for all shapes: inlined and optimized it takes minutes.
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O0", "-DNOT_INLINED")
 
 PROGRAM = """\
@@ -37,6 +37,8 @@ PROGRAM = """\
 #include "conv_direct.h"
 #include "conv_depthwise.h"
 #include "pack.h"
+#include "winograd.h"
+#include "winograd_gradient.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,8 +75,8 @@ static void run(call_t call, int threads, float **p) {{
   for (int i = 0; i < threads; i++) pthread_join(started[i], 0);
 }}
 
-// argv: what to read and to write. A case is given as the number of arrays, and the size and the content of each; its result is the
-// last array, once for each number of threads.
+// argv: what to read and to write. A case is given as the number of arrays, and the size and the content of each; its
+// result is the last array, once for each number of threads.
 int main(int argc, char **argv) {{
   FILE *in = fopen(argv[argc - 2], "rb"), *out = fopen(argv[argc - 1], "wb");
   if (!in || !out) return 2;

@@ -12,11 +12,9 @@
 // tiles are. The gradient to x is the same convolution, of the padded gradient to y with weights that are turned and transposed
 // (`turned` below); for stride 2 of that gradient dilated by two. Results do not depend on the number of threads.
 //
-// Needs prelude.h and vector.h.
+// Needs prelude.h, vector.h and tile.h (finish_t).
 #ifndef MINIGRAPH_WINOGRAD_H
 #define MINIGRAPH_WINOGRAD_H
-
-typedef void (*finish_t)(idx begin, idx end, const void *with);
 
 enum { WINOGRAD_MOST = 6, WINOGRAD_LINE = 16 };  // m + 2 at most; floats in a line of the cache
 
@@ -184,7 +182,7 @@ INLINE void winograd_weights(int thread, int threads, const float *w, float *u, 
   const idx width = s.vectors * LANES, padded = winograd_up(s.outputs, width);
   const idx output = s.turned ? 9 : s.channels * 9, channel = s.turned ? s.outputs * 9 : 9;
   const idx items = padded / LANES * s.channels;
-  for (idx item = items * thread / threads; item < items * (thread + 1) / threads; item++) {
+  for (idx item = share(items, thread, threads); item < share(items, thread + 1, threads); item++) {
     const idx k = item / s.channels * LANES, c = item % s.channels;
     float window[9 * LANES] = {0};
     for (idx lane = 0; lane < LANES && k + lane < s.outputs; lane++) {
@@ -327,7 +325,7 @@ INLINE void winograd(int thread, int threads, const float *x, const float *u, fl
   const idx most = s.block / height;  // blocks are made of whole heights, about equally many each
   idx blocks = (heights + most - 1) / most;
   if (blocks > threads) blocks = winograd_up(blocks, threads);
-  for (idx i = blocks * panels * thread / threads, end = blocks * panels * (thread + 1) / threads, next; i < end; i = next) {
+  for (idx i = share(blocks * panels, thread, threads), end = share(blocks * panels, thread + 1, threads), next; i < end; i = next) {
     const idx block = i / panels, panel = i % panels;
     next = winograd_least(end, i - panel + panels);
     const idx first = heights * block / blocks * height;

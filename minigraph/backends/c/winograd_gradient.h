@@ -12,7 +12,7 @@
 // and not on the number of threads. Parts cost memory, and a pass over it; where there are fewer of them than threads, threads
 // share a part by outputs, and each transforms all of its x.
 //
-// Needs prelude.h, vector.h and winograd.h.
+// Needs prelude.h, vector.h, tile.h and winograd.h.
 #ifndef MINIGRAPH_WINOGRAD_GRADIENT_H
 #define MINIGRAPH_WINOGRAD_GRADIENT_H
 
@@ -45,14 +45,12 @@ INLINE int winograd_gradient_height(int vectors) {
 }
 
 // height x vectors registers: sum[c][k] += sum over tiles of v[t][c] d[t][k], or = where nothing was summed yet. v lies
-// [groups of LANES channels][group / LANES][LANES], d [tiles][vectors * LANES].
+// [groups of LANES channels][group / LANES][LANES], d [tiles][vectors * LANES]. The tiles of a block are summed on their own
+// and then added: long sums in one piece would lose digits.
 INLINE void winograd_gradient_product(idx tiles, const float *v, idx group, const float *d, float *sum, bool first, int height,
                                       int vectors) {
   vec sums[16 * 4];
   UNROLL for (int i = 0; i < height * vectors; i++) sums[i] = (vec){0};
-  if (!first) {
-    UNROLL for (int i = 0; i < height * vectors; i++) sums[i] = vec_load(sum + i * LANES);
-  }
   for (idx t = 0; t < tiles; t++) {
     vec right[4];
     UNROLL for (int j = 0; j < vectors; j++) right[j] = vec_load(d + (t * vectors + j) * LANES);
@@ -60,6 +58,9 @@ INLINE void winograd_gradient_product(idx tiles, const float *v, idx group, cons
       const vec left = vec_splat(v[i / LANES * group + t * LANES + i % LANES]);
       UNROLL for (int j = 0; j < vectors; j++) sums[i * vectors + j] = vec_fma(left, right[j], sums[i * vectors + j]);
     }
+  }
+  if (!first) {
+    UNROLL for (int i = 0; i < height * vectors; i++) sums[i] += vec_load(sum + i * LANES);
   }
   UNROLL for (int i = 0; i < height * vectors; i++) vec_store(sum + i * LANES, sums[i]);
 }
@@ -103,8 +104,8 @@ INLINE void winograd_gradient(int thread, int threads, const float *x, const flo
                               winograd_gradient_shape s) {
   const idx panels = winograd_up(s.outputs, s.vectors * LANES) / (s.vectors * LANES), points = s.tile + 2;
   const idx tiles = s.batch * ((s.rows + s.tile - 1) / s.tile) * ((s.columns + s.tile - 1) / s.tile);
-  const idx items = s.parts * panels, end = items * (thread + 1) / threads;
-  for (idx i = items * thread / threads, next; i < end; i = next) {
+  const idx items = s.parts * panels, end = share(items, thread + 1, threads);
+  for (idx i = share(items, thread, threads), next; i < end; i = next) {
     const idx part = i / panels, panel = i % panels;
     next = winograd_least(end, i - panel + panels);
     const idx first = tiles * part / s.parts, last = tiles * (part + 1) / s.parts;
@@ -121,8 +122,8 @@ INLINE void winograd_gradient_finish(int thread, int threads, const float *sums,
                                      finish_t finish, const void *with) {
   const int points = (int)s.tile + 2;
   const idx width = s.vectors * LANES, padded = winograd_up(s.channels, WINOGRAD_LINE), plane = winograd_gradient_plane(s);
-  const idx groups = (s.outputs + LANES - 1) / LANES, items = groups * s.channels, end = items * (thread + 1) / threads;
-  for (idx i = items * thread / threads, next; i < end; i = next) {
+  const idx groups = (s.outputs + LANES - 1) / LANES, items = groups * s.channels, end = share(items, thread + 1, threads);
+  for (idx i = share(items, thread, threads), next; i < end; i = next) {
     const idx k = i / s.channels * LANES, c_begin = i % s.channels, lanes = winograd_least(LANES, s.outputs - k);
     next = winograd_least(end, i - c_begin + s.channels);
     const idx c_end = c_begin + next - i;
