@@ -1,4 +1,4 @@
-"""Direct and depthwise convolutions in C, and their gradients, against float64: windows, strides, dilations, tails, views."""
+"""Direct and depthwise convolutions in C, and their gradients, against float64: strides, dilations, tails, views."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def depthwise_weights(c: Shape, finish: bool = False) -> Case:
 
 
 def depthwise_inputs(c: Shape) -> Case:
-    """Stride 1: the forward kernel for dy with a halo and the turned window, which sums over the results of a channel."""
+    """Stride 1: the forward kernel for dy with a halo and the turned window; it sums over the results of a channel."""
     assert c.stride == c.dilation == (1, 1)
     each = c.K // c.C
     dy, w = _normal(c.batch, c.P, c.Q, c.K), _normal(c.R, c.S, c.K)

@@ -1,12 +1,15 @@
-// Depthwise convolution in float32, NHWC: each channel by itself, `multiplier` results from each; and its two gradients.
+// Depthwise convolution in float32, NHWC: each channel by itself, `multiplier` results from each; and its two
+// gradients.
 //
-//     y[n][p][q][k] = sum over r, s of  x[n][p * stride_h + r * dilation_h][q * stride_w + s * dilation_w][k / multiplier] * w[r][s][k]
+//     y[n][p][q][k] = sum over r, s of
+//         x[n][p * stride_h + r * dilation_h][q * stride_w + s * dilation_w][k / multiplier] * w[r][s][k]
 //
-// x carries its padding physically, as a halo of zeros. Weights are packed [R][S][width], width being K rounded up to LANES
-// (pack.h with C = 1). Vectors run over channels; the last one may be a part of a vector.
+// x carries its padding physically, as a halo of zeros. Weights are packed [R][S][width], width being K rounded up to
+// LANES (pack.h with C = 1). Vectors run over channels; the last one may be a part of a vector.
 //
-// The gradient to x is the same text for dy (with a halo) and the turned window; each of its channels sums over the `summed`
-// channels of dy that came from it, by weights [R][S][summed][width]. Of a strided convolution see conv_direct.h.
+// The gradient to x is the same text for dy (with a halo) and the turned window; each of its channels sums over the
+// `summed` channels of dy that came from it, by weights [R][S][summed][width]. Of a strided convolution see
+// conv_direct.h.
 #ifndef MINIGRAPH_CONV_DEPTHWISE_H
 #define MINIGRAPH_CONV_DEPTHWISE_H
 
@@ -34,7 +37,8 @@ INLINE void depthwise_store(float *p, vec v, idx lanes) {
 }
 
 // `pixels` neighbours of one row of y, at `lanes` channels from k on.
-INLINE void depthwise_pixels(int pixels, const float *x, const float *w, float *y, idx k, idx lanes, conv_depthwise_shape s) {
+INLINE void depthwise_pixels(int pixels, const float *x, const float *w, float *y, idx k, idx lanes,
+                             conv_depthwise_shape s) {
   const idx width = (depthwise_channels(s) + LANES - 1) / LANES * LANES, step = s.stride_w * s.C;
   const float *next = x + (s.R - 1) * s.dilation_h * s.x_row + (pixels + s.S - 1) * step + k * s.summed / s.multiplier;
   vec sum[REGISTERS];
@@ -57,8 +61,8 @@ INLINE void depthwise_pixels(int pixels, const float *x, const float *w, float *
 }
 
 // All channels of `pixels` neighbours.
-INLINE void depthwise_group(int pixels, const float *x, const float *w, float *y, idx at, conv_depthwise_shape s, finish_t finish,
-                            const void *with) {
+INLINE void depthwise_group(int pixels, const float *x, const float *w, float *y, idx at, conv_depthwise_shape s,
+                            finish_t finish, const void *with) {
   const idx K = depthwise_channels(s), whole = K / LANES * LANES;
   for (idx k = 0; k < whole; k += LANES) depthwise_pixels(pixels, x, w, y + at, k, LANES, s);
   if (K > whole) depthwise_pixels(pixels, x, w, y + at, whole, K - whole, s);
@@ -113,7 +117,8 @@ INLINE void depthwise_taps(int R, int S, const float *x, const float *dy, float 
 }
 
 // The same for the whole window: in one go where its sums fit, else by pieces of its rows.
-INLINE void depthwise_window(const float *x, const float *dy, float *dw, idx k, idx lanes, bool add, conv_depthwise_shape s) {
+INLINE void depthwise_window(const float *x, const float *dy, float *dw, idx k, idx lanes, bool add,
+                             conv_depthwise_shape s) {
   enum { MOST = REGISTERS - 3 };
   const idx K = depthwise_channels(s);
   if (s.R * s.S <= MOST) {
@@ -133,10 +138,10 @@ INLINE void depthwise_window(const float *x, const float *dy, float *dw, idx k, 
   }
 }
 
-// The gradient to the weights, dw[r][s][k] = sum over n, p, q of x[...][k / multiplier] * dy[n][p][q][k], dense, for dy in the place
-// of y (and `summed` = 1). Threads share the channels, a vector at a time.
-INLINE void conv_depthwise_weights(int thread, int threads, const float *x, const float *dy, float *dw, conv_depthwise_shape s,
-                                   finish_t finish, const void *with) {
+// The gradient to the weights, dw[r][s][k] = sum over n, p, q of x[...][k / multiplier] * dy[n][p][q][k], dense, for dy
+// in the place of y (and `summed` = 1). Threads share the channels, a vector at a time.
+INLINE void conv_depthwise_weights(int thread, int threads, const float *x, const float *dy, float *dw,
+                                   conv_depthwise_shape s, finish_t finish, const void *with) {
   const idx K = depthwise_channels(s), whole = K / LANES * LANES, vectors = (K + LANES - 1) / LANES;
   const idx begin = vectors * thread / threads * LANES, stop = vectors * (thread + 1) / threads * LANES;
   const idx end = stop < K ? stop : K;

@@ -1,11 +1,19 @@
-// Direct convolution in float32, NHWC, groups = 1, any window, stride, dilation and number of channels; and its two gradients.
+// Direct convolution in float32, NHWC, groups = 1, any window, stride, dilation and number of channels; and its two
+// gradients.
 //
-//     y[n][p][q][k] = sum over r, s, c of  x[n][p * stride_h + r * dilation_h][q * stride_w + s * dilation_w][c] * w[k][r][s][c]
+//     y[n][p][q][k] = sum over r, s, c of
+//         x[n][p * stride_h + r * dilation_h][q * stride_w + s * dilation_w][c] * w[k][r][s][c]
 //
-// x carries its padding physically, as a halo of zeros, so no edge is special. Rows and images of x and y may lie any distance
-// apart (y may be the interior of a padded buffer). Weights are packed [K / width][R][S][C][width], width = vectors * LANES,
-// with zeros behind K (pack.h). Each is a walk of register tiles (tile.h): pixels of a row by `vectors` vectors of channels.
-// A 1x1 convolution of stride 1 is a matrix product of all pixels: gemm.h.
+// x carries its padding physically, as a halo of zeros, so no edge is special. Rows and images of x and y may lie any
+// distance apart (y may be the interior of a padded buffer). Weights are packed [K / width][R][S][C][width], width =
+// vectors * LANES, with zeros behind K (pack.h). Each is a walk of register tiles (tile.h): pixels of a row by
+// `vectors` vectors of channels. A 1x1 convolution of stride 1 is a matrix product of all pixels: gemm.h.
+//
+// The gradient to x is such a convolution too, of dy with a halo of zeros, its C and K exchanged and the window turned.
+// With a stride, it is one for each phase (f, g) of it, 0 <= f < stride_h, that makes rows f, f + stride_h, ... of the
+// padded x (y_row and y_pixel say so) from taps f, f + stride_h, ... alone (pack.h takes these, the last one first): T
+// = ceil((R - f) / stride_h) of them, of a stride of 1, and row i begins at row i - (T - 1) of dy. No product with a
+// zero is made; a phase without taps (T = 0) becomes zero.
 #ifndef MINIGRAPH_CONV_DIRECT_H
 #define MINIGRAPH_CONV_DIRECT_H
 
@@ -22,8 +30,8 @@ typedef struct {
 enum { CONV_BLOCK = 1 << 16 };
 
 // Threads share image rows, and output channels where there are few rows.
-INLINE void conv_direct(int thread, int threads, const float *x, const float *w, float *y, conv_direct_shape s, finish_t finish,
-                        const void *with) {
+INLINE void conv_direct(int thread, int threads, const float *x, const float *w, float *y, conv_direct_shape s,
+                        finish_t finish, const void *with) {
   const int rows = tile_rows_of(s.vectors, s.Q);
   const idx width = (idx)s.vectors * LANES, panels = (s.K + width - 1) / width, taps = s.R * s.S * s.C;
   const bool dense = s.dilation_w == 1;  // the taps of a window's row lie side by side
@@ -41,7 +49,8 @@ INLINE void conv_direct(int thread, int threads, const float *x, const float *w,
         const idx n = row / s.P, p = row % s.P;
         const float *xp = x + n * s.x_image + p * s.stride_h * s.x_row;
         const idx at = n * s.y_image + p * s.y_row + panel * width;
-        tile_panel(rows, s.Q, xp, w + panel * taps * width, y, at, 0, s.Q, s.K - panel * width, s.K % width, t, finish, with);
+        const float *wp = w + panel * taps * width;
+        tile_panel(rows, s.Q, xp, wp, y, at, 0, s.Q, s.K - panel * width, s.K % width, t, finish, with);
       }
     }
   }
@@ -49,13 +58,14 @@ INLINE void conv_direct(int thread, int threads, const float *x, const float *w,
 
 // The gradient to the weights, for dy in the place of y:
 //
-//     dw[r][s][c][k] = sum over n, p, q of  x[n][p * stride_h + r * dilation_h][q * stride_w + s * dilation_w][c] * dy[n][p][q][k]
+//     dw[r][s][c][k] = sum over n, p, q of
+//         x[n][p * stride_h + r * dilation_h][q * stride_w + s * dilation_w][c] * dy[n][p][q][k]
 //
-// k is column k % width of panel k / width, so dw may be dense (dw_row = K, dw_panel = width) or packed as the forward's
-// weights are (dw_row = width, dw_panel = R * S * C * width; numbers behind K are not written). Threads share the rows and the
-// panels of dw; each reads all pixels, a few rows or images at a time.
-INLINE void conv_direct_weights(int thread, int threads, const float *x, const float *dy, float *dw, idx dw_row, idx dw_panel,
-                                conv_direct_shape s, finish_t finish, const void *with) {
+// k is column k % width of panel k / width, so dw may be dense (dw_row = K, dw_panel = width) or packed as the
+// forward's weights are (dw_row = width, dw_panel = R * S * C * width; numbers behind K are not written). Threads share
+// the rows and the panels of dw; each reads all pixels, a few rows or images at a time.
+INLINE void conv_direct_weights(int thread, int threads, const float *x, const float *dy, float *dw, idx dw_row,
+                                idx dw_panel, conv_direct_shape s, finish_t finish, const void *with) {
   const bool dense = s.dilation_w == 1;
   const idx line = dense ? s.S * s.C : s.C;         // rows of dw that lie side by side in x, as the pixels see it
   const idx lines = dense ? s.R : s.R * s.S;

@@ -9,8 +9,8 @@
 //     dw = x^T dy     a = x by columns,  b = dy as it lies
 //
 // b and y lie in panels of `vectors` * LANES columns: column n is column n % width of panel n / width. That is how b is
-// packed, K rows of `width` (b_row = width, b_panel = K * width); a row-major matrix is the same with row = its columns and
-// panel = width. So y may be written in panels too (N is then the padded number of columns).
+// packed, K rows of `width` (b_row = width, b_panel = K * width); a row-major matrix is the same with row = its columns
+// and panel = width. So y may be written in panels too (N is then the padded number of columns).
 #ifndef MINIGRAPH_GEMM_H
 #define MINIGRAPH_GEMM_H
 
@@ -40,7 +40,8 @@ INLINE void gemm(int thread, int threads, const float *a, const float *b, float 
                             .b_padded = s.b_padded, .add = k > 0, .last = last};
       for (idx panel = own.panel; panel < own.panel_end; panel++) {
         const float *ak = a + k * s.a_column, *bk = b + panel * s.b_panel + k * s.b_row;
-        tile_panel(rows, s.M, ak, bk, y, panel * s.y_panel, row, row_end, s.N - panel * width, s.N % width, t, finish, with);
+        const idx at = panel * s.y_panel, left = s.N - panel * width;
+        tile_panel(rows, s.M, ak, bk, y, at, row, row_end, left, s.N % width, t, finish, with);
       }
     }
   }

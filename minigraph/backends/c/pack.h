@@ -2,10 +2,10 @@
 //
 //     packed[k / width][r][s][c][k % width] = w[k * w_k + c * w_c + r * w_r + s * w_s],  and 0 for k >= K
 //
-// One text for all weights, by the distances: those of a convolution from (K, C, R, S) or any other order; turned by half a
-// turn, with k and c exchanged (for the gradient to the input); every second tap (for that of a strided one); a matrix b of a product,
-// (K, N) or transposed (C = its rows, K = its columns, R = S = 1); depthwise ones (C = 1, one panel). In training this runs
-// inside the plan, since the weights change in each step.
+// One text for all weights, by the distances: those of a convolution from (K, C, R, S) or any other order; turned by
+// half a turn, with k and c exchanged (for the gradient to the input); every second tap (for that of a strided one); a
+// matrix b of a product, (K, N) or transposed (C = its rows, K = its columns, R = S = 1); depthwise ones (C = 1, one
+// panel). In training this runs inside the plan, since the weights change in each step.
 #ifndef MINIGRAPH_PACK_H
 #define MINIGRAPH_PACK_H
 

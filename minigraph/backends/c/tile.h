@@ -3,15 +3,15 @@
 //     y[m][n] (+)= sum over i, j, k of  a[m * a_row + i * a_outer + j * a_middle + k * a_inner]
 //                                     * b[    n     + i * b_outer + j * b_middle + k * b_inner]
 //
-// for a few rows m and a few vectors of columns n, all of whose sums stay in registers. What the three loops of the sum mean
-// is the caller's: the window's rows, columns and channels in a convolution, images, rows and pixels in its weight gradient,
-// only k in a matrix product. Each sum is made by one thread, from the first term to the last, so a result depends neither
-// on the number of threads nor on which tile a row falls into.
+// for a few rows m and a few vectors of columns n, all of whose sums stay in registers. What the three loops of the sum
+// mean is the caller's: the window's rows, columns and channels in a convolution, images, rows and pixels in its weight
+// gradient, only k in a matrix product. Each sum is made by one thread, from the first term to the last, so a result
+// depends neither on the number of threads nor on which tile a row falls into.
 #ifndef MINIGRAPH_TILE_H
 #define MINIGRAPH_TILE_H
 
-// What is left to do with numbers [begin, end) of y, counted from the pointer the kernel was given, as soon as they are whole
-// and while they are in the cache. Called once for each number; a run never leaves its row (pixel) of y.
+// What is left to do with numbers [begin, end) of y, counted from the pointer the kernel was given, as soon as they are
+// whole and while they are in the cache. Called once for each number; a run never leaves its row (pixel) of y.
 typedef void (*finish_t)(idx begin, idx end, const void *with);
 
 typedef struct {
@@ -83,22 +83,24 @@ INLINE void tile(const float *a, const float *b, float *y, int rows, idx columns
   }
 }
 
-// Rows [begin, end) in tiles of `rows` each, as long as more than `small` rows are left; returns the first row not done. The last
-// tile begins earlier where it can (no row lies before row 0), computes some rows again and stores what is new.
-INLINE idx tiles_of(int rows, int small, const float *a, const float *b, float *y, idx at, idx begin, idx end, idx columns,
-                    tile_shape s, finish_t finish, const void *with) {
-  while (end - begin >= rows || (end - begin > small && end >= rows)) {
-    const idx first = end - begin >= rows ? begin : end - rows, skip = begin - first;
-    tile(a + first * s.a_row, b, y + at + first * s.y_row, rows, columns, skip, s);
+// Rows [begin, end) in tiles of `rows` each, and in one more if more than `small` are left over; returns the first row
+// not done. That last tile begins earlier, if no row before row 0 is needed: it computes some rows again and stores
+// what is new.
+INLINE idx tiles_of(int rows, int small, const float *a, const float *b, float *y, idx at, idx begin, idx end,
+                    idx columns, tile_shape s, finish_t finish, const void *with) {
+  const idx whole = (end - begin) / rows, width = (idx)s.vectors * LANES;
+  const bool rest = (end - begin) % rows > small && end >= rows;
+  for (idx i = 0; i < whole + rest; i++) {
+    const idx from = begin + i * rows, first = i < whole ? from : end - rows;
+    tile(a + first * s.a_row, b, y + at + first * s.y_row, rows, columns, from - first, s);
     if (finish && s.last) {
-      for (idx m = begin; m < first + rows; m++) {
-        const idx from = at + m * s.y_row, whole = (idx)s.vectors * LANES;
-        if (columns == whole) finish(from, from + whole, with); else finish(from, from + columns, with);
+      for (idx m = from; m < first + rows; m++) {
+        const idx run = at + m * s.y_row;
+        if (columns == width) finish(run, run + width, with); else finish(run, run + columns, with);
       }
     }
-    begin = first + rows;
   }
-  return begin;
+  return rest ? end : begin + whole * rows;
 }
 
 INLINE void tile_columns(int rows, idx most, const float *a, const float *b, float *y, idx at, idx begin, idx end,
@@ -110,11 +112,11 @@ INLINE void tile_columns(int rows, idx most, const float *a, const float *b, flo
   tiles_of(1, 0, a, b, y, at, begin, end, columns, s, finish, with);
 }
 
-// Rows [begin, end) of one panel of y, from y[at] on, a being that of row 0; of the panel's columns those of `left` are there, and
-// `tail` is how many the last panel has (0: all). `rows` is the tile's height, a literal; no more than `most` rows lie before
-// `end`, so where that is a literal the tiles that are never used are not compiled.
-INLINE void tile_panel(int rows, idx most, const float *a, const float *b, float *y, idx at, idx begin, idx end, idx left,
-                       idx tail, tile_shape s, finish_t finish, const void *with) {
+// Rows [begin, end) of one panel of y, from y[at] on, a being that of row 0; of the panel's columns those of `left` are
+// there, and `tail` is how many the last panel has (0: all). `rows` is the tile's height, a literal; no more than
+// `most` rows lie before `end`, so where that is a literal the tiles that are never used are not compiled.
+INLINE void tile_panel(int rows, idx most, const float *a, const float *b, float *y, idx at, idx begin, idx end,
+                       idx left, idx tail, tile_shape s, finish_t finish, const void *with) {
   const idx width = (idx)s.vectors * LANES;
   if (tail == 0) {
     tile_columns(rows, most, a, b, y, at, begin, end, width, s, finish, with);
@@ -127,11 +129,12 @@ INLINE void tile_panel(int rows, idx most, const float *a, const float *b, float
   }
 }
 
-// Which rows and which panels of columns a thread does: a grid of threads that divides the work most evenly and, among equals,
-// lets a thread read least. `height` is a row's number of tile rows; row_reads and panel_reads are floats.
+// Which rows and which panels of columns a thread does: a grid of threads that divides the work most evenly and, among
+// equals, lets a thread read least. `height` is a row's number of tile rows; row_reads and panel_reads are floats.
 typedef struct { idx row, row_end, panel, panel_end; } tile_share;
 
-INLINE tile_share tile_split(int thread, int threads, idx rows, idx height, idx panels, idx row_reads, idx panel_reads) {
+INLINE tile_share tile_split(int thread, int threads, idx rows, idx height, idx panels, idx row_reads,
+                             idx panel_reads) {
   idx best_work = -1, best_reads = -1;
   int best = 1;
   for (int across = 1;; across = across < threads && threads % (across * 2) == 0 ? across * 2 : threads) {

@@ -1,8 +1,8 @@
 // Vectors of floats as wide as the machine's registers: what the tuned kernels are written in.
 //
 // One text for AVX-512 (16 lanes), AVX2 (8), NEON and anything else (4), by the compiler's own macros. GCC's vector
-// extensions give + - * and a number times a vector (gcc 12, clang 14 and later); the functions here are the rest. A vector in
-// memory needs no more alignment than a float.
+// extensions give + - * and a number times a vector (gcc 12, clang 14 and later); the functions here are the rest. A
+// vector in memory needs no more alignment than a float.
 #ifndef MINIGRAPH_VECTOR_H
 #define MINIGRAPH_VECTOR_H
 
