@@ -5,8 +5,8 @@ others share one *arena*: each has an offset, and two values overlap only if one
 if the other is written number by number over the one that it is computed from.
 
 State is written in place, once all regions that read its old value, and all that may find an input wrong, are done: a
-step that fails leaves the state as it was. Where some region needs the old value later than the new one is computed, the
-new one waits in the arena and is copied at the end.
+step that fails leaves the state as it was. Where some region needs the old value later than the new one is computed,
+the new one waits in the arena and is copied at the end.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def _reads(region: Region, value: Value) -> bool:
 
 
 def _number_by_number(region: Region, old: Value, new: Value) -> bool:
-    """Whether the region may write each number of `new` where it has read that number of `old`, and no other, before."""
+    """Whether the region may write each number of `new` over that number of `old`: it reads no other there or later."""
     if not _reads(region, old):
         return True
     if region.call is not None or old.type.size != new.type.size or old.type.dtype != new.type.dtype:
@@ -267,7 +267,7 @@ def place_in_arena(buffers: list[Buffer]) -> int:
 
 
 def with_barriers(steps: list[Step]) -> Iterator[Step]:
-    """The steps, with a barrier before each that writes what was touched since the last one, or reads what was written."""
+    """The steps, with a barrier before each that reads what was written since the last, or writes what was touched."""
     written: list[Buffer] = []
     read: list[Buffer] = []
     for step in steps:

@@ -1,23 +1,29 @@
 """Regions as C: a function for each distinct loop nest, and the one function of the step that calls them in order.
 
-Everything is computed in the type of its dtype, half precision in float and rounded after each op. A statement stands in
-the outermost loop in which all that it reads is known. Axes of a domain that lie behind one another in every value that
-is read and written are one loop. Functions whose texts agree are one function.
+Everything is computed in the type of its dtype, half precision in float and rounded after each op. A statement stands
+in the outermost loop in which all that it reads is known. Axes of a domain that lie behind one another in every value
+that is read and written are one loop. Functions whose texts agree are one function.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from minigraph.backends.access import Access, Along, Index, access, place, reshaped
+import numpy as np
+
+from minigraph.backends.access import Access, Index, access, place, reshaped
 from minigraph.backends.expressions import print_c
 from minigraph.backends.plan import Buffer, Plan, Step
 from minigraph.backends.regions import Partition, Region
 from minigraph.core.dim import Dim, Size, product
 from minigraph.core.ir import Node, Type, Value
+from minigraph.core.op import Along, Op
 from minigraph.core.scalar import Scalar, var
 
 STORED = {"float16": "half", "float32": "float", "float64": "double", "bool": "bool"}
@@ -161,17 +167,23 @@ def _axes(where: Access) -> frozenset[int]:
     return frozenset(axis for axis, stride in where.strides if stride != 0)
 
 
+def header_of(op: Op) -> Path:
+    """The file of the op's kernel, beside the file that the op is written in."""
+    assert op.kernel is not None
+    return Path(inspect.getfile(op.types)).parent / op.kernel.header
+
+
 class Kernels:
     """The headers of ops that are included, once for each combination of dtypes."""
 
     def __init__(self) -> None:
-        self.included: dict[tuple[str, tuple[str, ...], tuple[str, ...]], int] = {}
+        self.included: dict[tuple[Path, tuple[str, ...], tuple[str, ...]], int] = {}
 
     def call(self, node: Node, arguments: Sequence[str]) -> str:
         """A call of the node's kernel with its shape as literals."""
         kernel, inputs, outputs = node.op.kernel, [v.type for v in node.inputs], [v.type for v in node.outputs]
         assert kernel is not None
-        key = kernel.header, tuple(t.dtype for t in inputs), tuple(t.dtype for t in outputs)
+        key = header_of(node.op), tuple(t.dtype for t in inputs), tuple(t.dtype for t in outputs)
         number = self.included.setdefault(key, len(self.included))
         fields = kernel.shape(inputs, outputs, **node.attrs)
         shape = ", ".join(f".{name} = {literal(value)}" for name, value in fields.items())
@@ -186,7 +198,7 @@ class Kernels:
             macros["A"] = COMPUTED[floats[0]] if floats else "int64_t"
             macros["NAME(f)"] = f"f##_{number}"
             yield from (f"#define {name} {text}" for name, text in macros.items())
-            yield f'#include "{header}"'
+            yield f'#include "{header.name}"'
             yield from (f"#undef {name.split('(')[0]}" for name in macros)
 
 
@@ -322,7 +334,8 @@ class Printer:
     def _parts(self) -> list[str]:
         """Each input of the node goes to its place in the result."""
         node = self.region.call
-        assert node is not None and node.op.parts is not None
+        assert node is not None
+        assert node.op.parts is not None
         lines = []
         places = node.op.parts([v.type for v in node.inputs], [v.type for v in node.outputs], **node.attrs)
         for value, alongs in zip(node.inputs, places, strict=True):
@@ -339,7 +352,9 @@ class Printer:
 
     def _lines(self) -> list[str]:
         node = self.region.call
-        assert node is not None and node.op.kernel is not None and node.op.kernel.lines is not None
+        assert node is not None
+        assert node.op.kernel is not None
+        assert node.op.kernel.lines is not None
         partition = self.plan.partition
         for value in node.inputs:
             base = partition.base(value)
@@ -445,9 +460,8 @@ class Printer:
         if reduced:
             last = reduced[-1]
             lanes = last.size if isinstance(last.size, int) and last.size < LANES else LANES
-            count = [
-                f"const idx count = {last.limit} - {last.variable}_0 < {lanes} ? {last.limit} - {last.variable}_0 : {lanes};"
-            ]
+            rest = f"{last.limit} - {last.variable}_0"
+            count = [f"const idx count = {rest} < {lanes} ? {rest} : {lanes};"]
             at = [f"const idx {last.variable} = {last.variable}_0 + lane;"]
             lane = [*count, "SIMD", *block(_for("lane", "0", "count"), at + inner)]
             if any(t.narrow for t in totals):
@@ -532,8 +546,6 @@ class Printer:
 
 def _renamed(text: str) -> str:
     """Variables of the tail have other names than those of the body."""
-    import re
-
     return re.sub(r"\bv(\d+_\d+)\b", r"w\1", text)
 
 
@@ -566,8 +578,6 @@ class Total:
     def start(self) -> str:
         floats = {"sum": "0", "max": "-INFINITY", "min": "INFINITY", "and": "true", "or": "false"}
         if self.node.op.reduction in ("max", "min") and not self.node.outputs[0].type.is_float:
-            import numpy as np
-
             limits = np.iinfo(self.dtype)
             return literal(int(limits.min if self.node.op.reduction == "max" else limits.max))
         return floats[self.node.op.reduction]
@@ -591,7 +601,8 @@ class Total:
         """Adds the parts up, two and two, so that their order is the same on every machine."""
         kind, parts = self.wide, f"sum{self.number}"
         one = self.combined(f"{parts}[k]", f"{parts}[k + h]", kind)
-        pairs = f"for (int n = {lanes}, h; n > 1; n = h) {{ h = (n + 1) / 2; for (int k = 0; k + h < n; k++) {parts}[k] = ({kind})({one}); }}"
+        add = f"{parts}[k] = ({kind})({one});"
+        pairs = f"for (int n = {lanes}, h; n > 1; n = h) {{ h = (n + 1) / 2; for (int k = 0; k + h < n; k++) {add} }}"
         return f"{pairs} {self.declared(f'{parts}[0]')}"
 
     def declared(self, place: str) -> str:
@@ -600,7 +611,8 @@ class Total:
         return f"const {kind} {self.name} = {rounded};"
 
     def flush(self, lanes: int) -> str:
-        one = f"sum{self.number}[k] = ({self.wide})({self.combined(f'sum{self.number}[k]', f'part{self.number}[k]', self.wide)});"
+        both = self.combined(f"sum{self.number}[k]", f"part{self.number}[k]", self.wide)
+        one = f"sum{self.number}[k] = ({self.wide})({both});"
         return f"for (int k = 0; k < {lanes}; k++) {{ {one} part{self.number}[k] = {self.start()}; }}"
 
 
@@ -612,7 +624,7 @@ class Source:
     """C text of a whole plan: `step` runs it."""
 
     text: str
-    headers: frozenset[str]  # the files it includes
+    headers: frozenset[Path]  # of ops, that it includes beside prelude.h and scalar.h
 
 
 def given(plan: Plan) -> tuple[Buffer, ...]:
@@ -643,8 +655,7 @@ def print_program(plan: Plan) -> Source:
     step_text = block("void step(struct context *c, int thread, int threads)", [*start, *unused, *calls])
     functions = [text.replace("FUNCTION", name, 1) for text, name in names.items()]
     parts = ['#include "prelude.h"', '#include "scalar.h"', "", *kernels.includes(), "", *functions, "", *step_text, ""]
-    headers = {"prelude.h", "scalar.h", *(header for header, _, _ in kernels.included)}
-    return Source("\n".join(parts), frozenset(headers))
+    return Source("\n".join(parts), frozenset(header for header, _, _ in kernels.included))
 
 
 SMALL = 1 << 12  # operations that are not worth waking other threads for

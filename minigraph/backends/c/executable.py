@@ -1,4 +1,4 @@
-"""Programs in C: a planned graph compiled to one function, called with the addresses of all that it reads and writes."""
+"""Programs in C: a planned graph compiled to one function, called with the addresses of what it reads and writes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import ctypes
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-import minigraph.ops
 from minigraph.backends import numpy as reference
 from minigraph.backends.c.compiler import compiled
 from minigraph.backends.c.threads import pool, threads
@@ -20,7 +20,7 @@ from minigraph.core.errors import GraphError
 from minigraph.core.ir import Graph, Node
 
 PROGRAMS = 8  # how many bindings of symbols, other than the batch, are kept
-FOLDERS = (Path(__file__).parent, Path(minigraph.ops.__file__).parent)
+HERE = Path(__file__).parent
 
 
 class Context(ctypes.Structure):
@@ -67,7 +67,8 @@ class Executable:
         key = tuple(sorted(fixed.items()))
         found = self._programs.get(key)
         if found is None or any(n > found.plan.sizes[s] for s, n in batch.items()):
-            graph = self.graph.bind(**fixed, **{s: dim.Dim.symbol(s) for s in batch}) if fixed else self.graph
+            still: dict[str, Any] = {s: dim.Dim.symbol(s) for s in batch}
+            graph = self.graph.bind(**fixed, **still) if fixed else self.graph
             self._programs[key] = found = Compiled(graph, batch)
             while len(self._programs) > PROGRAMS:
                 self._programs.popitem(last=False)
@@ -76,7 +77,7 @@ class Executable:
 
 
 def batch_symbol(graph: Graph) -> str:
-    """The symbol that is the first size of inputs, and no other size of any; "" if there is none."""
+    """The symbol that is the first size of inputs and no other; "" if there is none."""
     first = {
         str(v.type.shape[0]) for v in graph.inputs if v.type.shape and v.type.shape[0] in map(dim.size, graph.symbols)
     }
@@ -95,8 +96,8 @@ class Compiled:
     def __init__(self, graph: Graph, sizes: Mapping[str, int]):
         self.plan: Plan = plan(graph, calls, sizes)
         self.source: Source = print_program(self.plan)
-        self.library = compiled(self.source.text, [header(name) for name in sorted(self.source.headers)])
-        self._step = ctypes.cast(self.library.step, ctypes.c_void_p).value
+        self.library = compiled(self.source.text, [HERE / "prelude.h", HERE / "scalar.h", *sorted(self.source.headers)])
+        self._step = ctypes.cast(self.library.step, ctypes.c_void_p).value or 0
         self._arena = aligned(self.plan.arena)
         self._given = given(self.plan)
         self._literals = {b: np.asarray(graph_literal(self.plan, b)) for b in self._given if b.place == "literal"}
@@ -142,10 +143,6 @@ class Compiled:
         except GraphError as error:
             return error
         return GraphError(f"{self.plan.graph.name!r}: an index is out of range")
-
-
-def header(name: str) -> Path:
-    return next(folder / name for folder in FOLDERS if (folder / name).is_file())
 
 
 def aligned(nbytes: int) -> np.ndarray:
