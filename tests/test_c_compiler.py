@@ -5,6 +5,7 @@ import platform
 import shlex
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,7 @@ def test_zig_of_the_wheel(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("")
     monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{tmp_path}")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(module.shutil, "which", lambda name: name if os.path.isabs(name) else None)
+    monkeypatch.setattr(shutil, "which", lambda name: name if os.path.isabs(name) else None)
     assert compiler().command == (str(package / "zig"), "cc")
     assert compiled("int five(void) { return 5; }").five() == 5
     last = calls(package / "zig").splitlines()[-1]
@@ -158,7 +159,7 @@ def test_compilers_that_do_not_work_are_named(tmp_path, monkeypatch):
 
 def test_windows(monkeypatch):
     with monkeypatch.context() as windows:
-        windows.setattr(module.sys, "platform", "win32")
+        windows.setattr(sys, "platform", "win32")
         with pytest.raises(NoCompiler, match="Windows has backend='numpy'"):
             compiler()
 
@@ -187,8 +188,8 @@ def test_an_isa_that_is_not_known(monkeypatch):
 
 def test_an_isa_that_the_processor_has_not(monkeypatch):
     needed = ISAS["x86_64"]["avx2"][1]
-    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(module.sys, "platform", "linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(module, "_processor", lambda: "sse2 " + " ".join(needed - {"avx2", "fma"}))
     monkeypatch.setenv("MINIGRAPH_ISA", "avx2")
     with pytest.raises(GraphError, match=r"MINIGRAPH_ISA is 'avx2', and this processor has no avx2, fma"):
@@ -238,7 +239,7 @@ def test_headers_with_one_name(tmp_path):
 
 
 def test_a_source_that_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     source = "int f(void) {\n  int unused;\n  return missing;\n}\n"
     with pytest.raises(CompilerError, match=r"says: .*source\.c:3:.*error: .*missing.*bug of minigraph") as error:
         compiled(source)

@@ -135,7 +135,11 @@ def run(name, count, rounds=0):
 
 
 def start(name, count, context):
-    pool().run(ctypes.cast(getattr(jobs(), name), ctypes.c_void_p).value, ctypes.addressof(context), count)
+    pool().run(address(getattr(jobs(), name)), ctypes.addressof(context), count)
+
+
+def address(function):
+    return ctypes.cast(function, ctypes.c_void_p).value
 
 
 @pytest.mark.parametrize("count", [7, 1, 2, 3, 4])
@@ -187,8 +191,8 @@ def test_the_gil_is_released():
 
 def test_a_job_in_a_job_has_one_thread():
     context = Context(pool().barrier, 10)
-    inner = Inner(ctypes.cast(pool()._run, ctypes.c_void_p).value, ctypes.addressof(context))
-    pool().run(ctypes.cast(jobs().runs_another, ctypes.c_void_p).value, ctypes.addressof(inner), 3)
+    inner = Inner(address(pool()._run), ctypes.addressof(context))
+    pool().run(address(jobs().runs_another), ctypes.addressof(inner), 3)
     assert list(context.calls[:2]) == [1, 0]
     assert list(context.of[:1]) == [1]
 

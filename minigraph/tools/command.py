@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
@@ -180,6 +181,21 @@ def check(options: argparse.Namespace) -> None:
     ]
     expect(not broken, "{} has numbers that are NaN or infinite: {}", options.file, "; ".join(broken))
     print("fine")
+
+
+def cache(options: argparse.Namespace) -> None:
+    from minigraph.backends.c import cache
+
+    if options.what == "where":
+        print(cache.where())
+        return
+    found = cache.clear() if options.what == "clear" else cache.entries()
+    if options.what == "list":
+        for entry in found:
+            used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+            print(f"{entry.folder.name[:12]}  {entry.bytes / 1e6:8.2f} MB  used {used}  {entry.title}".rstrip())
+    done = "removed from" if options.what == "clear" else "in"
+    print(f"{len(found)} libraries, {sum(entry.bytes for entry in found) / 1e6:.2f} MB, {done} {cache.where()}")
 
 
 def _draw(graph: Graph, output: str, **options: Any) -> None:
@@ -393,6 +409,11 @@ def _parser() -> argparse.ArgumentParser:
 
     one = command(doctor, "examine every batch norm on one batch of data", "--input image=image.npy")
     _add_input(one)
+
+    about = "list the compiled programs that are kept for the next time, or clear them, or say where they are"
+    one = commands.add_parser("cache", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    one.add_argument("what", choices=("list", "clear", "where"), nargs="?", default="list", help="list, if left out")
+    one.set_defaults(command=cache, modules=[])
     return parser
 
 
