@@ -312,8 +312,8 @@ def _zig_folders(build: Path) -> dict[str, str]:
         try:
             ours.mkdir(parents=True, exist_ok=True)
         except OSError:
-            ours = build
-        folders["ZIG_GLOBAL_CACHE_DIR"] = str(ours if os.access(ours, os.W_OK) else build)
+            ours = build / "zig"
+        folders["ZIG_GLOBAL_CACHE_DIR"] = str(ours if os.access(ours, os.W_OK) else build / "zig")
     return folders
 
 
