@@ -231,7 +231,9 @@ def _tried(command: Sequence[str], isa: str) -> Compiler:
         raise CompilerError(f"there is no program {command[0]!r}")
     command = (program, *command[1:])
     flags, cpu = _isa_flags(isa, _is_zig(command))
-    status, said = _run([*command, "--version"], os.environ)
+    with tempfile.TemporaryDirectory(prefix="minigraph-") as folder:  # zig wants its folders even for this
+        more = _zig_folders(Path(folder)) if _is_zig(command) else {}
+        status, said = _run([*command, "--version"], {**os.environ, **more})
     if status or not said.strip():
         raise CompilerError(f"`{shlex.join(command)} --version` fails: {said.strip() or f'status {status}'}")
     found = Compiler(command, said.strip().splitlines()[0], (*FLAGS, *flags), cpu)
