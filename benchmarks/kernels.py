@@ -1,11 +1,11 @@
 """How fast the tuned C kernels are, beside NumPy's matrix product of the same size.
 
-    MINIGRAPH_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.kernels
+    OPENBLAS_NUM_THREADS=1 python -m benchmarks.kernels
 
 For a convolution NumPy multiplies the matrices that are left once the images are unfolded, which itself is not counted.
-Both take turns in one process; times are the shortest of many rounds, as GFLOP/s.  A kernel's two numbers are those of
-the call and of the gradient to its weights. Give both as many threads: where BLAS has more than one, its threads wait
-in loops and take cores from the kernels, so compare cores one by one, or processes.
+Both take turns in one process; times are the shortest of many rounds, as GFLOP/s. A kernel's two numbers are those of
+the call and of the gradient to its weights. BLAS gets one thread, since its threads wait in loops and take the cores
+from the kernels: compare with MINIGRAPH_THREADS=1.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -120,11 +121,12 @@ def aligned(size: int) -> np.ndarray:
 
 
 def shortest(functions: Sequence[Callable[[], object]]) -> list[float]:
-    """The shortest time of each, in seconds; they take turns."""
+    """The shortest time of each, in seconds. They take turns; a call before wakes threads that sleep."""
     best = [math.inf] * len(functions)
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end:
         for i, function in enumerate(functions):
+            function()
             start = time.perf_counter()
             function()
             best[i] = min(best[i], time.perf_counter() - start)
@@ -141,14 +143,15 @@ def main() -> None:
     for row, called in zip(ROWS, names):
         arrays = [aligned(size) for size in row.sizes]
         pointers = (ctypes.c_void_p * 3)(*(a.ctypes.data for a in arrays))
-        with_, work = ctypes.addressof(pointers), []
+        with_ = ctypes.addressof(pointers)
+        work: list[Callable[[], object]] = []
         for name in called:
-            address = ctypes.cast(library[name], ctypes.c_void_p).value
-            work.append(lambda address=address, with_=with_: jobs.run(address, with_, count))
+            address = ctypes.cast(library[name], ctypes.c_void_p).value or 0
+            work.append(partial(jobs.run, address, with_, count))
         if row.peer:
             M, K, N = row.peer
             a, b, y = aligned(M * K).reshape(M, K), aligned(K * N).reshape(K, N), aligned(M * N).reshape(M, N)
-            work.append(lambda a=a, b=b, y=y: np.matmul(a, b, out=y))
+            work.append(partial(np.matmul, a, b, out=y))
         print(f"{row.name:48}", *(f"{row.flops / seconds / 1e9:8.0f}" for seconds in shortest(work)))
 
 

@@ -23,19 +23,21 @@ typedef struct {
   bool b_padded;          // every panel of b may be read to its whole width: true where it is packed
 } gemm_shape;
 
-// How many terms are summed in one go, and how many rows pass by one panel of b: both blocks stay in the L2 cache.
-enum { GEMM_TERMS = 512, GEMM_ROWS = 168 };
+// How many terms are summed in one go, and how many rows pass by one panel of b: both blocks stay in the L2 cache. Of
+// terms that lie a row of the matrix apart fewer do: where rows are a power of two apart, few of its sets hold all of them.
+enum { GEMM_TERMS = 512, GEMM_TERMS_APART = 128, GEMM_ROWS = 168 };
 
 INLINE void gemm(int thread, int threads, const float *a, const float *b, float *y, gemm_shape s, finish_t finish,
                  const void *with) {
   const int rows = tile_rows(s.vectors);
+  const idx terms = s.a_column == 1 ? GEMM_TERMS : GEMM_TERMS_APART;
   const idx width = (idx)s.vectors * LANES, panels = (s.N + width - 1) / width;
   const tile_share own = tile_split(thread, threads, s.M, 1, panels, s.K, s.K * width);
   for (idx row = own.row; row < own.row_end; row += GEMM_ROWS) {
     const idx row_end = row + GEMM_ROWS < own.row_end ? row + GEMM_ROWS : own.row_end;
-    for (idx k = 0; k < s.K || k == 0; k += GEMM_TERMS) {
-      const bool last = k + GEMM_TERMS >= s.K;
-      const tile_shape t = {.outer = 1, .middle = 1, .inner = last ? s.K - k : GEMM_TERMS, .a_row = s.a_row,
+    for (idx k = 0; k < s.K || k == 0; k += terms) {
+      const bool last = k + terms >= s.K;
+      const tile_shape t = {.outer = 1, .middle = 1, .inner = last ? s.K - k : terms, .a_row = s.a_row,
                             .a_inner = s.a_column, .b_inner = s.b_row, .y_row = s.y_row, .vectors = s.vectors,
                             .b_padded = s.b_padded, .add = k > 0, .last = last};
       for (idx panel = own.panel; panel < own.panel_end; panel++) {
