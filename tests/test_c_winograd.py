@@ -1,4 +1,4 @@
-"""Winograd's convolutions in C against float64: tails and edges of every kind, any number of threads, and how they round."""
+"""Winograd's convolutions in C against float64: tails and edges, any number of threads, and how they round."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def _sum(equation: str, *terms: np.ndarray) -> np.ndarray:
 
 
 def _within(m: int, want: np.ndarray, absolute: np.ndarray, terms: int) -> np.ndarray:
-    """How far each number may be from what is wanted: as the header states, and what n roundings one after the other can do.
+    """How far each number may be from what is wanted: as the header states, and what n roundings in a row can do.
 
-    `absolute` is the sum that Winograd makes, of absolute values. From a number that is given to the result it is rounded
-    once for each of the products over points and channels (or tiles), and in each of the three transforms and either axis
-    once for each of at most 4 terms and once for the constant: |error| <= n u / (1 - n u) absolute.
+    `absolute` is the sum that Winograd makes, of absolute values. From a given number to the result there is a
+    rounding for each of the products over channels (or tiles), and in each of the three transforms and either axis
+    one for each of at most 4 terms and one for the constant: |error| <= n u / (1 - n u) absolute.
     """
     n = terms + 3 * 2 * 5
     return np.minimum(n * EPS / (1 - n * EPS) * absolute, STATED[m] * np.abs(want).max(initial=0))
@@ -102,7 +102,7 @@ def convolution(
     x: np.ndarray | None = None,
     w: np.ndarray | None = None,
 ) -> Case:
-    """y = x * w, (rows, columns) and in a halo that is not written; `turned`: w is (channels, outputs, 3, 3), read backwards."""
+    """y = x * w, in a halo that is not written; `turned`: w is (channels, outputs, 3, 3), read backwards."""
     x = _normal(batch, rows + 2, columns + 2, channels) if x is None else x
     w = _normal(*((channels, outputs) if turned else (outputs, channels)), 3, 3) if w is None else w
     to_x, to_w, to_y = (np.abs(np.array(matrix)) for matrix in MATRICES[m])
@@ -124,7 +124,8 @@ def convolution(
     )
     shape = literal(
         "winograd_shape", batch=f"run_time({batch})", rows=rows, columns=columns, channels=channels, outputs=outputs,
-        x_image=(rows + 2) * (columns + 2) * channels, x_row=(columns + 2) * channels, y_image=y_rows * y_row, y_row=y_row,
+        x_image=(rows + 2) * (columns + 2) * channels, x_row=(columns + 2) * channels,
+        y_image=y_rows * y_row, y_row=y_row,
         tile=m, vectors=vectors, block=block, scratch=floats,
     )  # fmt: skip
     y = f"p[4] + {halo * y_row + halo * outputs}"
@@ -172,9 +173,10 @@ def weight_gradient(
         tile=m, vectors=vectors, block=block, parts=parts, scratch=floats,
     )  # fmt: skip
     inside = f"p[1] + {halo * around[0, 0].size + halo * outputs}"
+    after = "twice_plus_one, p[4]" if finish else "0, 0"
     calls = [
         f"winograd_gradient(thread, threads, p[0], {inside}, p[2], p[3], {shape})",
-        f"winograd_gradient_finish(thread, threads, p[2], p[4], {shape}, {'twice_plus_one, p[4]' if finish else '0, 0'})",
+        f"winograd_gradient_finish(thread, threads, p[2], p[4], {shape}, {after})",
     ]
     sums = untouched(parts, (m + 2) ** 2, _up(channels, 16) * _up(outputs, 16 * vectors) + 16)
     name = f"dw-F{m}-{batch}x{rows}x{columns}-{channels}-{outputs}-{vectors}-{block}-{parts}"
@@ -182,7 +184,7 @@ def weight_gradient(
 
 
 def gradient_with_stride_2() -> Case:
-    """dx of y = x[padded by 1] * w with stride 2: dy dilated by two and padded, through the convolution of turned weights."""
+    """dx of y = x[padded by 1] * w with stride 2: dy dilated by two and padded, through turned weights."""
     batch, channels, outputs = 2, 18, 5  # of the convolution that is made: dy has `channels`
     dy, w = _normal(batch, 6, 5, channels), _normal(channels, outputs, 3, 3)
     dilated = np.zeros((batch, 14, 12, channels), np.float32)

@@ -2,15 +2,16 @@
 //
 //     y = A^T [ sum over c of (G w_c G^T) * (B^T x_c B) ] A          for each tile of m x m results
 //
-// B^T takes (m + 2) x (m + 2) numbers of x to the values of their polynomial at the points 0, 1, -1 (2, -2) and infinity; there
-// the convolution is a product of numbers, so for each of the (m + 2)^2 points the sum over c is a matrix product, tiles x
-// channels times channels x outputs. m = 4 multiplies 4 times less than the direct sum, m = 2 2.25 times less. Price: rounding.
-// Relative to the largest result m = 4 errs by up to 2e-5 and m = 2 by up to 2e-6 (direct: 1e-6); and one infinity or NaN in x
-// spoils the tiles that read it, not just the window.
+// B^T takes (m + 2) x (m + 2) numbers of x to the values of their polynomial at the points 0, 1, -1 (2, -2) and
+// infinity; there the convolution is a product of numbers, so for each of the (m + 2)^2 points the sum over c is a
+// matrix product, tiles x channels times channels x outputs. m = 4 multiplies 4 times less than the direct sum, m = 2
+// 2.25 times less. Price: rounding. Relative to the largest result m = 4 errs by up to 2e-5 and m = 2 by up to 2e-6
+// (direct: 1e-6); and one infinity or NaN in x spoils the tiles that read it, not just the window.
 //
-// x is already padded: the convolution reads (rows + 2) x (columns + 2) pixels of each image and nothing else, whatever the
-// tiles are. The gradient to x is the same convolution, of the padded gradient to y with weights that are turned and transposed
-// (`turned` below); for stride 2 of that gradient dilated by two. Results do not depend on the number of threads.
+// x is already padded: the convolution reads (rows + 2) x (columns + 2) pixels of each image and nothing else, whatever
+// the tiles are. The gradient to x is the same convolution, of the padded gradient to y with weights that are turned
+// and transposed (`turned` below); for stride 2 of that gradient dilated by two. Results do not depend on the number of
+// threads.
 //
 // Needs prelude.h, vector.h and tile.h (finish_t).
 #ifndef MINIGRAPH_WINOGRAD_H
@@ -18,7 +19,8 @@
 
 enum { WINOGRAD_MOST = 6, WINOGRAD_LINE = 16 };  // m + 2 at most; floats in a line of the cache
 
-// Rows are points. Rows 1 and 2 (3 and 4) belong to p and -p: they agree in the even columns, and differ in sign in the odd.
+// Rows are points. Rows 1 and 2 (3 and 4) belong to p and -p: they agree in the even columns, and differ in sign in the
+// odd.
 typedef struct {
   float input[WINOGRAD_MOST * WINOGRAD_MOST];  // B^T, (m + 2) x (m + 2)
   float weight[WINOGRAD_MOST * 3];             // G, (m + 2) x 3
@@ -43,7 +45,8 @@ INLINE const winograd_matrices *winograd_of(idx tile) { return tile == 4 ? &WINO
 INLINE idx winograd_up(idx n, idx step) { return (n + step - 1) / step * step; }
 INLINE idx winograd_least(idx a, idx b) { return a < b ? a : b; }
 
-// *sum + factor * v, where nothing was added to an empty sum yet. Factors are literals: 0 costs nothing, 1 and -1 no product.
+// *sum + factor * v, where nothing was added to an empty sum yet. Factors are literals: 0 costs nothing, 1 and -1 no
+// product.
 INLINE void winograd_add(vec *sum, bool *empty, float factor, vec v) {
   if (factor == 0) return;
   if (*empty) {
@@ -117,8 +120,8 @@ INLINE void winograd_square_to_points(const float *matrix, int points, int size,
 }
 
 // Back: M^T d M.
-INLINE void winograd_square_from_points(const float *matrix, int points, int size, const float *from, idx plane, float *to,
-                                        idx row, idx column) {
+INLINE void winograd_square_from_points(const float *matrix, int points, int size, const float *from, idx plane,
+                                        float *to, idx row, idx column) {
   vec square[WINOGRAD_MOST * WINOGRAD_MOST], half[WINOGRAD_MOST * WINOGRAD_MOST];
   UNROLL for (int p = 0; p < points; p++) {
     UNROLL for (int q = 0; q < points; q++) square[p * points + q] = vec_load(from + (p * points + q) * plane);
@@ -141,7 +144,8 @@ INLINE void winograd_edge_to_points(const float *matrix, int points, int size, c
   for (int i = 0; i < size; i++) {
     for (int j = 0; j < size; j++) {
       vec v = {0};
-      if (i < rows && j < columns && lanes > 0) v = vec_load_first(from + i * row + j * column, winograd_least(lanes, LANES));
+      const bool there = i < rows && j < columns && lanes > 0;
+      if (there) v = vec_load_first(from + i * row + j * column, winograd_least(lanes, LANES));
       vec_store(square + (i * size + j) * LANES, v);
     }
   }
@@ -149,8 +153,8 @@ INLINE void winograd_edge_to_points(const float *matrix, int points, int size, c
 }
 
 // As winograd_square_from_points; just rows x columns x lanes numbers exist, the others are not written.
-INLINE void winograd_edge_from_points(const float *matrix, int points, int size, const float *from, idx plane, float *to,
-                                      idx row, idx column, idx rows, idx columns, idx lanes) {
+INLINE void winograd_edge_from_points(const float *matrix, int points, int size, const float *from, idx plane,
+                                      float *to, idx row, idx column, idx rows, idx columns, idx lanes) {
   if (rows >= size && columns >= size && lanes >= LANES) {
     winograd_square_from_points(matrix, points, size, from, plane, to, row, column);
     return;
@@ -167,16 +171,16 @@ INLINE void winograd_edge_from_points(const float *matrix, int points, int size,
 
 // ---- weights
 
-// w is (outputs, channels, 3, 3), or with `turned` (channels, outputs, 3, 3) and read backwards in both axes of the window: the
-// weight of the convolution that gives the gradient to x, where the gradient's channels are w's outputs.
+// w is (outputs, channels, 3, 3), or with `turned` (channels, outputs, 3, 3) and read backwards in both axes of the
+// window: the weight of the convolution that gives the gradient to x, where the gradient's channels are w's outputs.
 typedef struct {
   idx channels, outputs;  // of the convolution that will use them
   idx tile, vectors;      // as in winograd_shape
   bool turned;
 } winograd_weights_shape;
 
-// u = G w G^T, laid out [(tile + 2)^2][panels][channels][vectors * LANES] with panels = ceil(outputs / (vectors * LANES)); zeros
-// behind the last output.
+// u = G w G^T, laid out [(tile + 2)^2][panels][channels][vectors * LANES] with panels = ceil(outputs / (vectors *
+// LANES)); zeros behind the last output.
 INLINE void winograd_weights(int thread, int threads, const float *w, float *u, winograd_weights_shape s) {
   const int points = (int)s.tile + 2;
   const idx width = s.vectors * LANES, padded = winograd_up(s.outputs, width);
@@ -286,7 +290,8 @@ INLINE void winograd_block(idx first, idx tiles, idx panel, idx panel_end, const
                            float *scratch, winograd_shape s, finish_t finish, const void *with) {
   const int points = (int)s.tile + 2;
   const idx width = s.vectors * LANES, panels = winograd_up(s.outputs, width) / width;
-  // One line of the cache more than a plane holds: else the same place of all planes falls into a few sets of the cache.
+  // One line of the cache more than a plane holds: else the same place of all planes falls into a few sets of the
+  // cache.
   const idx v_row = winograd_up(s.channels, LANES), v_plane = s.block * v_row + WINOGRAD_LINE;
   const idx m_row = panels * width, m_plane = s.block * m_row + WINOGRAD_LINE;
   float *const v = scratch, *const m = scratch + points * points * v_plane;
@@ -304,33 +309,35 @@ INLINE void winograd_block(idx first, idx tiles, idx panel, idx panel_end, const
                         m + e * m_plane + p * width, m_row, (int)s.vectors);
     }
   }
-  const idx across = (s.columns + s.tile - 1) / s.tile;
+  const idx across = (s.columns + s.tile - 1) / s.tile, k_end = winograd_least(panel_end * width, s.outputs);
   for (idx t = 0, run; t < tiles; t += run) {
     run = winograd_least(tiles - t, across - (first + t) % across);
-    winograd_run(first + t, run, m + t * m_row, m_row, m_plane, panel * width, winograd_least(panel_end * width, s.outputs), y,
-                 s, finish, with);
+    winograd_run(first + t, run, m + t * m_row, m_row, m_plane, panel * width, k_end, y, s, finish, with);
   }
 }
 
-// y = x * w, of weights that winograd_weights made with the same tile, vectors, channels and outputs; and finish(begin, end, with)
-// on each run of finished numbers (offsets from y, in floats), each number once; whole pixels where a thread makes all outputs.
+// y = x * w, of weights that winograd_weights made with the same tile, vectors, channels and outputs; and finish(begin,
+// end, with) on each run of finished numbers (offsets from y, in floats), each number once; whole pixels where a thread
+// makes all outputs.
 //
-// The work is the list of all pairs (block, panel), and each thread does a run of it: with many blocks that is a split of the
-// tiles, with one block (few tiles) a split of the outputs.
-INLINE void winograd(int thread, int threads, const float *x, const float *u, float *y, float *scratch, winograd_shape s,
-                     finish_t finish, const void *with) {
+// The work is the list of all pairs (block, panel), and each thread does a run of it: with many blocks that is a split
+// of the tiles, with one block (few tiles) a split of the outputs.
+INLINE void winograd(int thread, int threads, const float *x, const float *u, float *y, float *scratch,
+                     winograd_shape s, finish_t finish, const void *with) {
   const idx panels = winograd_up(s.outputs, s.vectors * LANES) / (s.vectors * LANES);
   const idx tiles = s.batch * ((s.rows + s.tile - 1) / s.tile) * ((s.columns + s.tile - 1) / s.tile);
   const idx height = winograd_least(winograd_height((int)s.vectors), s.block), heights = (tiles + height - 1) / height;
   const idx most = s.block / height;  // blocks are made of whole heights, about equally many each
   idx blocks = (heights + most - 1) / most;
   if (blocks > threads) blocks = winograd_up(blocks, threads);
-  for (idx i = share(blocks * panels, thread, threads), end = share(blocks * panels, thread + 1, threads), next; i < end; i = next) {
+  const idx items = blocks * panels, end = share(items, thread + 1, threads);
+  for (idx i = share(items, thread, threads), next; i < end; i = next) {
     const idx block = i / panels, panel = i % panels;
     next = winograd_least(end, i - panel + panels);
     const idx first = heights * block / blocks * height;
     const idx last = winograd_least(tiles, heights * (block + 1) / blocks * height);
-    winograd_block(first, last - first, panel, panel + next - i, x, u, y, scratch + thread * s.scratch, s, finish, with);
+    winograd_block(first, last - first, panel, panel + next - i, x, u, y, scratch + thread * s.scratch, s, finish,
+                   with);
   }
 }
 

@@ -2,15 +2,15 @@
 //
 //     dw_kc = G^T [ sum over tiles of (B^T x_c B) * (A dy_k A^T) ] G
 //
-// The transposed algorithm of winograd.h, with the same matrices: the convolution of (m + 2) x (m + 2) numbers of x with m x m
-// of dy gives the 3x3 of dw. For each of the (m + 2)^2 points the sum over tiles is a matrix product, channels x tiles times
-// tiles x outputs. x is padded as in winograd.h, dy is not. Relative to the largest number of the result it errs by up to 2e-5
-// with m = 4, and by up to 2e-6 with m = 2.
+// The transposed algorithm of winograd.h, with the same matrices: the convolution of (m + 2) x (m + 2) numbers of x
+// with m x m of dy gives the 3x3 of dw. For each of the (m + 2)^2 points the sum over tiles is a matrix product,
+// channels x tiles times tiles x outputs. x is padded as in winograd.h, dy is not. Relative to the largest number of
+// the result it errs by up to 2e-5 with m = 4, and by up to 2e-6 with m = 2.
 //
-// Two calls with a barrier between them. winograd_gradient sums over tiles: they are cut into `parts`, each with sums of its
-// own. winograd_gradient_finish adds the parts in their order and transforms back. So the result depends on `parts` and `block`,
-// and not on the number of threads. Parts cost memory, and a pass over it; where there are fewer of them than threads, threads
-// share a part by outputs, and each transforms all of its x.
+// Two calls with a barrier between them. winograd_gradient sums over tiles: they are cut into `parts`, each with sums
+// of its own. winograd_gradient_finish adds the parts in their order and transforms back. So the result depends on
+// `parts` and `block`, and not on the number of threads. Parts cost memory, and a pass over it; where there are fewer
+// of them than threads, threads share a part by outputs, and each transforms all of its x.
 //
 // Needs prelude.h, vector.h, tile.h and winograd.h.
 #ifndef MINIGRAPH_WINOGRAD_GRADIENT_H
@@ -29,8 +29,8 @@ typedef struct {
                              // (tile + 2)^2 (block (up(channels, 16) + up(outputs, vectors LANES)) + 32), or more
 } winograd_gradient_shape;
 
-// Sums: [parts][(tile + 2)^2][panels][up(channels, 16)][vectors * LANES], and a line of the cache behind each point, so that the
-// same place of all points does not fall into a few sets of the cache.
+// Sums: [parts][(tile + 2)^2][panels][up(channels, 16)][vectors * LANES], and a line of the cache behind each point, so
+// that the same place of all points does not fall into a few sets of the cache.
 INLINE idx winograd_gradient_plane(winograd_gradient_shape s) {
   return winograd_up(s.channels, WINOGRAD_LINE) * winograd_up(s.outputs, s.vectors * LANES) + WINOGRAD_LINE;
 }
@@ -45,10 +45,10 @@ INLINE int winograd_gradient_height(int vectors) {
 }
 
 // height x vectors registers: sum[c][k] += sum over tiles of v[t][c] d[t][k], or = where nothing was summed yet. v lies
-// [groups of LANES channels][group / LANES][LANES], d [tiles][vectors * LANES]. The tiles of a block are summed on their own
-// and then added: long sums in one piece would lose digits.
-INLINE void winograd_gradient_product(idx tiles, const float *v, idx group, const float *d, float *sum, bool first, int height,
-                                      int vectors) {
+// [groups of LANES channels][group / LANES][LANES], d [tiles][vectors * LANES]. The tiles of a block are summed on
+// their own and then added: long sums in one piece would lose digits.
+INLINE void winograd_gradient_product(idx tiles, const float *v, idx group, const float *d, float *sum, bool first,
+                                      int height, int vectors) {
   vec sums[16 * 4];
   UNROLL for (int i = 0; i < height * vectors; i++) sums[i] = (vec){0};
   for (idx t = 0; t < tiles; t++) {
@@ -66,8 +66,8 @@ INLINE void winograd_gradient_product(idx tiles, const float *v, idx group, cons
 }
 
 // The tiles [first, first + tiles) and the panels [panel, panel_end), added to the sums of a part.
-INLINE void winograd_gradient_block(idx first, idx tiles, bool fresh, idx panel, idx panel_end, const float *x, const float *dy,
-                                    float *sums, float *scratch, winograd_gradient_shape s) {
+INLINE void winograd_gradient_block(idx first, idx tiles, bool fresh, idx panel, idx panel_end, const float *x,
+                                    const float *dy, float *sums, float *scratch, winograd_gradient_shape s) {
   const int points = (int)s.tile + 2, height = winograd_gradient_height((int)s.vectors);
   const idx width = s.vectors * LANES, padded = winograd_up(s.channels, WINOGRAD_LINE);
   const idx v_plane = s.block * padded + WINOGRAD_LINE, v_group = s.block * LANES;
@@ -89,9 +89,9 @@ INLINE void winograd_gradient_block(idx first, idx tiles, bool fresh, idx panel,
   for (idx e = 0; e < points * points; e++) {
     for (idx p = panel; p < panel_end; p++) {
       for (idx c = 0; c < s.channels; c += height) {
-        winograd_gradient_product(tiles, v + e * v_plane + c / LANES * v_group + c % LANES, v_group, d + e * d_plane + p * d_panel,
-                                  sums + e * winograd_gradient_plane(s) + (p * padded + c) * width, fresh, height,
-                                  (int)s.vectors);
+        winograd_gradient_product(tiles, v + e * v_plane + c / LANES * v_group + c % LANES, v_group,
+                                  d + e * d_plane + p * d_panel, sums + e * winograd_gradient_plane(s) + (p * padded + c) * width,
+                                  fresh, height, (int)s.vectors);
       }
     }
   }
@@ -111,18 +111,21 @@ INLINE void winograd_gradient(int thread, int threads, const float *x, const flo
     const idx first = tiles * part / s.parts, last = tiles * (part + 1) / s.parts;
     for (idx t = first; t == first || t < last; t += s.block) {  // once for no tiles: it writes zeros
       winograd_gradient_block(t, winograd_least(s.block, last - t), t == first, panel, panel + next - i, x, dy,
-                              sums + part * points * points * winograd_gradient_plane(s), scratch + thread * s.scratch, s);
+                              sums + part * points * points * winograd_gradient_plane(s), scratch + thread * s.scratch,
+                              s);
     }
   }
 }
 
-// dw, which is (outputs, channels, 3, 3), from the sums; and finish(begin, end, with) on each run of finished numbers (offsets
-// from dw, in floats), each number once.
+// dw, which is (outputs, channels, 3, 3), from the sums; and finish(begin, end, with) on each run of finished numbers
+// (offsets from dw, in floats), each number once.
 INLINE void winograd_gradient_finish(int thread, int threads, const float *sums, float *dw, winograd_gradient_shape s,
                                      finish_t finish, const void *with) {
   const int points = (int)s.tile + 2;
-  const idx width = s.vectors * LANES, padded = winograd_up(s.channels, WINOGRAD_LINE), plane = winograd_gradient_plane(s);
-  const idx groups = (s.outputs + LANES - 1) / LANES, items = groups * s.channels, end = share(items, thread + 1, threads);
+  const idx width = s.vectors * LANES, padded = winograd_up(s.channels, WINOGRAD_LINE);
+  const idx plane = winograd_gradient_plane(s);
+  const idx groups = (s.outputs + LANES - 1) / LANES, items = groups * s.channels;
+  const idx end = share(items, thread + 1, threads);
   for (idx i = share(items, thread, threads), next; i < end; i = next) {
     const idx k = i / s.channels * LANES, c_begin = i % s.channels, lanes = winograd_least(LANES, s.outputs - k);
     next = winograd_least(end, i - c_begin + s.channels);
