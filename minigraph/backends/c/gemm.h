@@ -23,8 +23,8 @@ typedef struct {
   bool b_padded;          // every panel of b may be read to its whole width: true where it is packed
 } gemm_shape;
 
-// How many terms are summed in one go, and how many rows pass by one panel of b: both blocks stay in the L2 cache. Of
-// terms that lie a row of the matrix apart fewer do: where rows are a power of two apart, few of its sets hold all of them.
+// How many terms are summed in one go, and how many rows pass by one panel of b: both blocks stay in the L2 cache. Where
+// the terms lie a row of the matrix apart there are fewer: rows a power of two apart share few of its sets.
 enum { GEMM_TERMS = 512, GEMM_TERMS_APART = 128, GEMM_ROWS = 168 };
 
 INLINE void gemm(int thread, int threads, const float *a, const float *b, float *y, gemm_shape s, finish_t finish,
