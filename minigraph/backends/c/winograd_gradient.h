@@ -90,8 +90,9 @@ INLINE void winograd_gradient_block(idx first, idx tiles, bool fresh, idx panel,
     for (idx p = panel; p < panel_end; p++) {
       for (idx c = 0; c < s.channels; c += height) {
         winograd_gradient_product(tiles, v + e * v_plane + c / LANES * v_group + c % LANES, v_group,
-                                  d + e * d_plane + p * d_panel, sums + e * winograd_gradient_plane(s) + (p * padded + c) * width,
-                                  fresh, height, (int)s.vectors);
+                                  d + e * d_plane + p * d_panel,
+                                  sums + e * winograd_gradient_plane(s) + (p * padded + c) * width, fresh, height,
+                                  (int)s.vectors);
       }
     }
   }
