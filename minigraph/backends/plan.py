@@ -11,14 +11,16 @@ the new one waits in the arena and is copied at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from minigraph.backends.access import place
+from minigraph.backends.calls import Call, Claim, Operand, Pack
 from minigraph.backends.regions import Partition, Region
 from minigraph.core.builder import Builder, Tensor
+from minigraph.core.dim import Size
 from minigraph.core.ir import Graph, Node, Type, Value
 from minigraph.core.op import OPS
 
@@ -29,8 +31,9 @@ ALIGNMENT = 64  # bytes: a line of the cache, and the widest vector
 class Buffer:
     """Memory of one value.
 
-    place: input, state, output, literal or arena. nbytes: for the largest sizes. offset: in the arena. first, last: the
-    steps that write it first and read it last. inside: the buffer whose memory it takes over.
+    place: input, state, output, literal, arena, or packed: what is written once, before the first step. nbytes: for the
+    largest sizes. offset: in the arena. first, last: the steps that write it first and read it last. inside: the buffer
+    whose memory it takes over.
     """
 
     value: Value
@@ -58,7 +61,25 @@ class Step:
     writes: Mapping[Value, Buffer]  # what is stored, and where
     reads: Mapping[Value, Buffer]
     nodes: tuple[Node, ...] = ()
+    packs: Mapping[str, Buffer] = field(default_factory=dict)  # of a call: its packed operands
+    scratch: Buffer | None = None
     barrier: bool = False  # whether all threads wait for each other before it
+
+    @property
+    def touched(self) -> tuple[Buffer, ...]:
+        """What it writes, and works in."""
+        work = [*self.packs.values(), *([self.scratch] if self.scratch else [])]
+        return (*self.writes.values(), *(buffer for buffer in work if buffer.place == "arena"))
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An operand that is packed before the first step, and when its array is another."""
+
+    pack: Pack
+    operand: Operand
+    source: Buffer
+    target: Buffer
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +88,7 @@ class Plan:
     partition: Partition
     steps: tuple[Step, ...]
     buffers: tuple[Buffer, ...]
+    prepared: tuple[Prepared, ...]
     arena: int  # bytes
     sizes: Mapping[str, int] = field(default_factory=dict)  # the largest that it is planned for
 
@@ -98,10 +120,11 @@ def with_own_ends(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(builder.nodes), outputs=ends, updates=moved)
 
 
-def plan(graph: Graph, calls: Callable[[Node], bool], sizes: Mapping[str, int]) -> Plan:
-    """Plan a lowered graph for symbols of at most these sizes."""
+def plan(graph: Graph, claim: Claim, sizes: Mapping[str, int]) -> Plan:
+    """Plan a lowered graph for symbols of at most these sizes. claim: which nodes are computed by tuned kernels."""
     graph = with_own_ends(graph)
-    return _Planner(graph, Partition(graph, calls), sizes).plan()
+    claims = {node: call for node in graph.nodes if (call := claim(graph, node)) is not None}
+    return _Planner(graph, Partition(graph, claims), sizes).plan()
 
 
 class _Planner:
@@ -109,16 +132,17 @@ class _Planner:
         self.graph, self.partition, self.sizes = graph, partition, sizes
         self.homes: dict[Value, Buffer] = {}
         self.late: list[tuple[Value, Buffer]] = []  # what is copied into a state at the end
+        self.work: list[Buffer] = []  # of the arena: what calls work in
+        self.prepared: dict[tuple[Value, str], Prepared] = {}
 
     def plan(self) -> Plan:
         self._give_homes()
         steps = self._steps()
         self._measure(steps)
         self._share(steps)
-        arena = place_in_arena([b for b in self.homes.values() if b.place == "arena"])
-        return Plan(
-            self.graph, self.partition, tuple(with_barriers(steps)), tuple(self.homes.values()), arena, self.sizes
-        )
+        arena = place_in_arena([b for b in (*self.homes.values(), *self.work) if b.place == "arena"])
+        buffers, prepared = tuple(self.homes.values()), tuple(self.prepared.values())
+        return Plan(self.graph, self.partition, tuple(with_barriers(steps)), buffers, prepared, arena, self.sizes)
 
     def bytes_of(self, type_: Type) -> int:
         size = type_.size
@@ -148,6 +172,10 @@ class _Planner:
             for value in node.outputs:
                 if value in partition.stored and value not in self.homes:
                     self._home(value, "arena")
+        for node in partition.claims:
+            region, result = partition.region_of[node.outputs[0]], node.outputs[0]
+            if not any(v in self.homes and v.type == result.type for v in (result, *region.body)):
+                self._home(result, "arena")  # the kernel needs a place for what others are computed from
 
     def _home(self, value: Value, where: str) -> None:
         self.homes[value] = Buffer(value, where, self.bytes_of(value.type))
@@ -170,16 +198,41 @@ class _Planner:
             writes = {v: self.homes[v] for v in members if v in self.homes}
             reads = {leaf.value: self.homes[leaf.value] for leaf in region.reads}
             nodes = tuple(dict.fromkeys(self.graph.producer[v] for v in members))
-            steps.append(Step(region, writes, reads, nodes))
+            packs, scratch = self._working_memory(region)
+            steps.append(Step(region, writes, reads, nodes, packs, scratch))
         for value, state in self.late:
             steps.append(Step(None, {value: state}, {value: self.homes[value]}))
         return steps
+
+    def _working_memory(self, region: Region) -> tuple[dict[str, Buffer], Buffer | None]:
+        """Of a call: the buffers of its packed operands, and what it works in."""
+        call = self.partition.claims.get(region.call) if region.call is not None else None
+        if call is None:
+            return {}, None
+        packs = {name: self._packed(call, name, pack) for name, pack in call.packs.items()}
+        return packs, self._work(f"{call.node.name}.scratch", call.scratch) if call.scratch else None
+
+    def _packed(self, call: Call, name: str, pack: Pack) -> Buffer:
+        operand = call.operands[pack.operand]
+        if operand.moves:
+            return self._work(f"{call.node.name}.{name}", pack.floats)
+        key = operand.value, pack.text("x", "y")
+        if key not in self.prepared:
+            type_ = Type((pack.floats,), "float32")
+            target = Buffer(Value(type_, f"{operand.value.name}.{name}"), "packed", self.bytes_of(type_))
+            self.prepared[key] = Prepared(pack, operand, self.homes[operand.value], target)
+        return self.prepared[key].target
+
+    def _work(self, name: str, floats: Size) -> Buffer:
+        type_ = Type((floats,), "float32")
+        self.work.append(Buffer(Value(type_, name), "arena", self.bytes_of(type_)))
+        return self.work[-1]
 
     def _measure(self, steps: list[Step]) -> None:
         """When each buffer of the arena is first written and last read."""
         seen: set[Buffer] = set()
         for number, step in enumerate(steps):
-            for buffer in (*step.writes.values(), *step.reads.values()):
+            for buffer in (*step.touched, *step.reads.values()):
                 if buffer not in seen:
                     seen.add(buffer)
                     buffer.first = number
@@ -271,7 +324,7 @@ def with_barriers(steps: list[Step]) -> Iterator[Step]:
     written: list[Buffer] = []
     read: list[Buffer] = []
     for step in steps:
-        reads, writes = list(step.reads.values()), list(step.writes.values())
+        reads, writes = list(step.reads.values()), list(step.touched)
         clash = any(overlap(a, b) for a in written for b in (*reads, *writes))
         clash = clash or any(overlap(a, b) for a in read for b in writes)
         if clash:

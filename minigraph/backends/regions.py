@@ -15,10 +15,11 @@ at which it reads it, or that reads a value that it reads as well; and that does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from minigraph.backends.access import Index, broadcast, place, reshaped, through_view
+from minigraph.backends.calls import Call
 from minigraph.core.dim import Shape, Size
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.scalar import Scalar, var
@@ -68,6 +69,21 @@ class Region:
         return [(axis, size) for axis, size in enumerate(self.domain) if axis not in (self.reduced or ())]
 
 
+def _in_rows(region: Region, leaves: list[Leaf]) -> bool:
+    """Whether all is read in the order of the result, or by its last axis alone: so it is when a kernel finishes."""
+    assert region.call is not None
+    last = len(region.domain) - 1
+    if last < 0 or region.call.outputs[0].type.shape[-1] == 1:
+        return False
+    for leaf in leaves:
+        if leaf.index is None:
+            return False
+        in_order = leaf.index == place(leaf.value.type.shape, region.axes)
+        if not in_order and any(along.axis not in (None, last) or along.step != 1 for along in leaf.index):
+            return False
+    return True
+
+
 def _own(value: Value) -> Index:
     """The index of a value in a domain of its own."""
     index = place(value.type.shape, list(enumerate(extent(value.type.shape))))
@@ -83,11 +99,11 @@ def extent(shape: Shape) -> tuple[Size, ...]:
 class Partition:
     """The regions of a lowered graph, in an order in which they may be computed.
 
-    calls: whether a node is computed by a call of its own.
+    claims: the nodes that tuned kernels compute.
     """
 
-    def __init__(self, graph: Graph, calls: Callable[[Node], bool]):
-        self.graph, self.calls = graph, calls
+    def __init__(self, graph: Graph, claims: Mapping[Node, Call]):
+        self.graph, self.claims = graph, claims
         self.regions: list[Region] = []
         self.region_of: dict[Value, Region] = {}
         self.virtual: set[Value] = set()
@@ -109,12 +125,23 @@ class Partition:
             value = self.graph.producer[value].inputs[0]
         return value
 
+    def is_call(self, node: Node) -> bool:
+        """Whether it has a function of its own: tuned, of whole lines, or one that puts its inputs side by side."""
+        kernel = node.op.kernel
+        return node in self.claims or node.op.parts is not None or (kernel is not None and kernel.lines is not None)
+
+    def whole(self, node: Node) -> list[Value]:
+        """What a call or a kernel reads by its address."""
+        if node in self.claims:
+            return [operand.value for operand in self.claims[node].operands]
+        return [self.base(value) for value in node.inputs]
+
     def _needed(self) -> set[Value]:
         """What must be in memory whoever computes it, as far as nodes make it."""
         found = {self.base(v) for v in (*self.graph.outputs.values(), *self.graph.updates.values())}
         for node in self.graph.nodes:
-            if node.op.kernel is not None or self.calls(node):
-                found.update(map(self.base, node.inputs))
+            if node.op.kernel is not None or self.is_call(node):
+                found.update(self.whole(node))
             elif node.op.in_order and extent(node.inputs[0].type.shape) != extent(node.outputs[0].type.shape):
                 found.add(self.base(node.inputs[0]))
         return {v for v in found if v in self.graph.producer}
@@ -145,7 +172,7 @@ class Partition:
 
     def _take(self, node: Node) -> None:
         op, value = node.op, node.outputs[0]
-        if self.calls(node):
+        if self.is_call(node):
             self._add_call(node)
         elif op.reduction:
             self._add_total(node)
@@ -170,7 +197,7 @@ class Partition:
 
     def _add_call(self, node: Node) -> None:
         region = self._new(Region(extent(node.outputs[0].type.shape), node))
-        self._enter(region, list(node.outputs), [Leaf(self.base(v), None) for v in node.inputs])
+        self._enter(region, list(node.outputs), [Leaf(value, None) for value in self.whole(node)])
 
     def _add_to_body(self, node: Node) -> None:
         """To the body, or to the tail, of the latest region that may take it; else to a region of its own."""
@@ -228,8 +255,9 @@ class Partition:
         """Whether all that is read is there when this part of the region is computed."""
         here = set(region.tail) | set(region.totals) if part is region.tail else set(region.body)
         if region.call is not None:
-            if region.call.op.parts is not None or region.call.op.kernel is not None:
-                return False  # a line is whole when it is done, and not number by number
+            call = self.claims.get(region.call)
+            if call is None or not call.finishes or not _in_rows(region, leaves):
+                return False
             here.update(region.call.outputs)
         waits = 0
         for leaf in leaves:

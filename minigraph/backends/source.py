@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends.access import Access, Index, access, place, reshaped
+from minigraph.backends.calls import Operand, Pointers
 from minigraph.backends.expressions import print_c
 from minigraph.backends.plan import Buffer, Plan, Step
 from minigraph.backends.regions import Partition, Region
@@ -293,7 +294,10 @@ class Printer:
 
     def function(self) -> Function:
         region = self.region
-        if region.call is not None and region.call.op.parts is not None:
+        before: list[str] = []
+        if region.call in self.plan.partition.claims:
+            before, lines = self._tuned()
+        elif region.call is not None and region.call.op.parts is not None:
             lines = self._parts()
         elif region.call is not None:
             lines = self._lines()
@@ -305,6 +309,11 @@ class Printer:
         writes = list(self.step.writes)
         parameters = [f"const {STORED[v.type.dtype]} *{self.pointers[v]}" for v in reads]
         parameters += [f"{STORED[v.type.dtype]} *y{i}" for i, v in enumerate(writes)]
+        packs = self.step.packs
+        parameters += [f"{'' if b.place == 'arena' else 'const '}float *{name}" for name, b in packs.items()]
+        parameters += ["float *scratch"] if self.step.scratch else []
+        barrier = any("barrier()" in line for line in lines)
+        parameters += ["void (*barrier)(void)"] if barrier else []
         symbols = sorted({name for name in self.plan.sizes if any(f"n_{name}" in line for line in lines)})
         parameters += [f"idx n_{name}" for name in symbols]
         fault = ["int *fault"] if any("fault" in line for line in lines) else []
@@ -312,14 +321,19 @@ class Printer:
         unused = ["(void)thread, (void)threads;"]
         arguments = [self._address(v, self.step.reads[v]) for v in reads]
         arguments += [self._address(v, self.step.writes[v]) for v in writes]
+        arguments += [self._address(b.value, b) for b in packs.values()]
+        arguments += [self._address(self.step.scratch.value, self.step.scratch)] if self.step.scratch else []
+        arguments += ["c->barrier"] if barrier else []
         arguments += [f"n_{name}" for name in symbols] + (["&c->fault"] if fault else [])
         comment = ", ".join(dict.fromkeys(node.name for node in self.step.nodes))
-        return Function("\n".join(block(head, unused + lines)), tuple(arguments), comment)
+        return Function("\n".join([*before, *block(head, unused + lines)]), tuple(arguments), comment)
 
     def _address(self, value: Value, buffer: Buffer) -> str:
         kind = STORED[value.type.dtype]
         if buffer.place == "arena":
             return f"({kind} *)(arena + {buffer.offset})"
+        if buffer.place == "packed":
+            return f"({kind} *)c->packed[{[p.target for p in self.plan.prepared].index(buffer)}]"
         return f"({kind} *)given[{given(self.plan).index(buffer)}]"
 
     def _body(self) -> Body:
@@ -330,6 +344,69 @@ class Printer:
         return [body.store(value, axes, names[value]) for value in values if value in names]
 
     # calls
+
+    def _tuned(self) -> tuple[list[str], list[str]]:
+        """The function that finishes, if anything follows, and the phases of the call."""
+        node = self.region.call
+        assert node is not None
+        call = self.plan.partition.claims[node]
+        names = {value: f"y{i}" for i, value in enumerate(self.step.writes)}
+        result = next(v for v in (node.outputs[0], *self.region.body) if v in names and v.type == node.outputs[0].type)
+        operands = [self.pointers.setdefault(o.value, f"x{len(self.pointers)}") for o in call.operands]
+        operands = [f"{name}{_offset(o)}" for name, o in zip(operands, call.operands)]
+        before, lines = self._finish(names[result], names) if self.region.body else ([], [])
+        finish = ", FUNCTION_finish, with" if before else ", 0, 0"
+        packs = {name: name for name in call.packs}
+        phases = call.phases(Pointers(operands, packs, "scratch", names[result], finish))
+        moving = [p.text(operands[p.operand], name) for name, p in call.packs.items() if call.operands[p.operand].moves]
+        if moving:
+            phases = ["\n".join(f"{text};" for text in moving), *phases]
+        for number, phase in enumerate(phases):
+            lines += ["barrier();"] if number else []
+            lines += phase.split("\n")
+        return before, lines
+
+    def _finish(self, result: str, names: dict[Value, str]) -> tuple[list[str], list[str]]:
+        """What follows number by number, as a function of a run of numbers; and the addresses that it needs."""
+        region, body, axes = self.region, self._body(), self.region.axes
+        assert region.call is not None
+        output = region.call.outputs[0]
+        index = place(output.type.shape, axes)
+        assert index is not None
+        every = frozenset(axis for axis, _ in axes)
+        body.known[output, index] = "number", every
+        for value in region.body:
+            body.member(value, axes)
+        stores = [s for v in region.body if v in names for s in [body.store(v, axes, names[v])]]
+        first = Statement(f"const float number = {result}[@];", every, access(index, output.type.shape))
+        if output in names and names[output] != result:
+            stores.append(body.store(output, axes, names[output]))
+        in_order = access(index, output.type.shape)
+        place_of = lambda where: "i" if where == in_order else _column(where, axes[-1][0])
+        lines: dict[bool, list[str]] = {True: [], False: []}  # whether they differ from number to number
+        for s in [first, *body.statements, *stores]:
+            text = s.text if s.access is None else s.text.replace("@", place_of(s.access), 1)
+            lines[bool(s.axes)].append(text)
+        pointers = {**{name: f"const {STORED[v.type.dtype]} *" for v, name in self.pointers.items()}}
+        pointers.update({name: f"{STORED[v.type.dtype]} *" for v, name in names.items()})
+        used = [
+            name
+            for name in pointers
+            if any(re.search(rf"\b{name}\b", line) for part in lines.values() for line in part)
+        ]
+        taken = [f"{pointers[name]}const {name} = ((void *const *)with)[{i}];" for i, name in enumerate(used)]
+        columns = size_text(output.type.shape[-1])
+        walk = [
+            f"const idx column = begin % {columns}, rest = {columns} - column;",
+            "const idx count = end - begin < rest ? end - begin : rest;",
+            "SIMD",
+            *block(_for("k", "0", "count"), ["const idx i = begin + k, c = column + k;", "(void)c;", *lines[True]]),
+            "begin += count;",
+        ]
+        head = "INLINE void FUNCTION_finish(idx begin, idx end, const void *with)"
+        function = block(head, [*taken, *lines[False], *block("while (begin < end)", walk)])
+        given_ = f"const void *const with[] = {{{', '.join(used)}}};"
+        return function, [given_]
 
     def _parts(self) -> list[str]:
         """Each input of the node goes to its place in the result."""
@@ -544,6 +621,19 @@ class Printer:
         return block(f"for (idx {name}_0 = 0; {name}_0 < {loop.limit}; {name}_0 += {ROUNDS})", [*inner, *flush])
 
 
+def _offset(operand: Operand) -> str:
+    """Where the first number of an operand lies."""
+    offset = operand.access.offset
+    return "" if offset == 0 else f" + {size_text(offset)}"
+
+
+def _column(where: Access, last: int) -> str:
+    """The place of what differs along the last axis alone."""
+    stride = where.stride(last)
+    text = "c" if stride == 1 else f"{size_text(stride)} * c"
+    return size_text(where.offset) if stride == 0 else text + (f" + {size_text(where.offset)}" if where.offset else "")
+
+
 def _renamed(text: str) -> str:
     """Variables of the tail have other names than those of the body."""
     return re.sub(r"\bv(\d+_\d+)\b", r"w\1", text)
@@ -624,7 +714,8 @@ class Source:
     """C text of a whole plan: `step` runs it."""
 
     text: str
-    headers: frozenset[Path]  # of ops, that it includes beside prelude.h and scalar.h
+    own: tuple[str, ...]  # the names of the backend's headers that it includes
+    headers: frozenset[Path]  # those of ops
 
 
 def given(plan: Plan) -> tuple[Buffer, ...]:
@@ -653,9 +744,11 @@ def print_program(plan: Plan) -> Source:
     start = ["char *const arena = c->arena;", "void *const *const given = c->given;", *symbols]
     unused = ["(void)arena, (void)given, (void)thread, (void)threads;"]
     step_text = block("void step(struct context *c, int thread, int threads)", [*start, *unused, *calls])
-    functions = [text.replace("FUNCTION", name, 1) for text, name in names.items()]
-    parts = ['#include "prelude.h"', '#include "scalar.h"', "", *kernels.includes(), "", *functions, "", *step_text, ""]
-    return Source("\n".join(parts), frozenset(header for header, _, _ in kernels.included))
+    functions = [text.replace("FUNCTION", name) for text, name in names.items()]
+    tuned = dict.fromkeys(name for call in plan.partition.claims.values() for name in call.headers)
+    includes = [f'#include "{name}"' for name in ("prelude.h", "scalar.h", *tuned)]
+    parts = [*includes, "", *kernels.includes(), "", *functions, "", *_prepare(plan), "", *step_text, ""]
+    return Source("\n".join(parts), (*includes_of(includes),), frozenset(header for header, _, _ in kernels.included))
 
 
 SMALL = 1 << 12  # operations that are not worth waking other threads for
@@ -673,6 +766,20 @@ def is_small(plan: Plan, step: Step) -> bool:
         flops = node.op.count([v.type for v in node.inputs], [v.type for v in node.outputs], node.attrs)
         work = max(work, number(flops))
     return work < SMALL
+
+
+def includes_of(lines: Iterable[str]) -> Iterator[str]:
+    return (line.split('"')[1] for line in lines)
+
+
+def _prepare(plan: Plan) -> list[str]:
+    """The function that packs what does not move."""
+    lines = ["void *const *const given = c->given;", "(void)given, (void)thread, (void)threads;"]
+    for number, prepared in enumerate(plan.prepared):
+        source = f"(const float *)given[{given(plan).index(prepared.source)}]{_offset(prepared.operand)}"
+        lines.append(f"// {prepared.target.name}")
+        lines.append(prepared.pack.text(source, f"(float *)c->packed[{number}]") + ";")
+    return block("void prepare(struct context *c, int thread, int threads)", lines)
 
 
 def _copies(plan: Plan, step: Step) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import numpy as np
 from minigraph.backends import numpy as reference
 from minigraph.backends.c.compiler import compiled
 from minigraph.backends.c.threads import pool, threads
+from minigraph.backends.c.tuned import claim
 from minigraph.backends.plan import ALIGNMENT, Buffer, Plan, plan
 from minigraph.backends.source import Source, given, print_program
 from minigraph.core import dim
 from minigraph.core.errors import GraphError
-from minigraph.core.ir import Graph, Node
+from minigraph.core.ir import Graph
 
 PROGRAMS = 8  # how many bindings of symbols, other than the batch, are kept
 HERE = Path(__file__).parent
@@ -29,6 +31,7 @@ class Context(ctypes.Structure):
     _fields_ = (
         ("arena", ctypes.c_void_p),
         ("given", ctypes.POINTER(ctypes.c_void_p)),
+        ("packed", ctypes.POINTER(ctypes.c_void_p)),
         ("sizes", ctypes.POINTER(ctypes.c_int64)),
         ("barrier", ctypes.c_void_p),
         ("fault", ctypes.c_int),
@@ -85,24 +88,24 @@ def batch_symbol(graph: Graph) -> str:
     return next(iter(sorted(first - others)), "")
 
 
-def calls(node: Node) -> bool:
-    """Whether a node has a function of its own: kernels of whole lines, and inputs that are put side by side."""
-    return node.op.parts is not None or (node.op.kernel is not None and node.op.kernel.lines is not None)
-
-
 class Compiled:
     """A plan, its library, and the memory that they work in."""
 
     def __init__(self, graph: Graph, sizes: Mapping[str, int]):
-        self.plan: Plan = plan(graph, calls, sizes)
+        self.plan: Plan = plan(graph, claim, sizes)
         self.source: Source = print_program(self.plan)
-        self.library = compiled(self.source.text, [HERE / "prelude.h", HERE / "scalar.h", *sorted(self.source.headers)])
+        headers = [*(HERE / name for name in self.source.own), *sorted(self.source.headers)]
+        self.library = compiled(self.source.text, headers)
         self._step = ctypes.cast(self.library.step, ctypes.c_void_p).value or 0
+        self._prepare = ctypes.cast(self.library.prepare, ctypes.c_void_p).value or 0
         self._arena = aligned(self.plan.arena)
         self._given = given(self.plan)
         self._literals = {b: np.asarray(graph_literal(self.plan, b)) for b in self._given if b.place == "literal"}
         self._places = (ctypes.c_void_p * max(1, len(self._given)))()
         self._sizes = (ctypes.c_int64 * max(1, len(sizes)))()
+        self._packed = [aligned(prepared.target.nbytes) for prepared in self.plan.prepared]
+        self._packs = (ctypes.c_void_p * max(1, len(self._packed)))(*(array.ctypes.data for array in self._packed))
+        self._packed_from: list[np.ndarray] = []  # the arrays that were packed last
 
     def run(
         self, symbols: Mapping[str, int], arrays: Mapping[str, np.ndarray]
@@ -127,7 +130,11 @@ class Compiled:
             self._places[number] = array.ctypes.data
         for number, name in enumerate(sorted(self.plan.sizes)):
             self._sizes[number] = symbols[name]
-        context = Context(self._arena.ctypes.data, self._places, self._sizes, pool().barrier, 0)
+        context = Context(self._arena.ctypes.data, self._places, self._packs, self._sizes, pool().barrier, 0)
+        sources = [held[self._given.index(prepared.source)] for prepared in self.plan.prepared]
+        if any(new is not old for new, old in zip_longest(sources, self._packed_from)):
+            pool().run(self._prepare, ctypes.addressof(context), threads())
+            self._packed_from = sources
         pool().run(self._step, ctypes.addressof(context), threads())
         if context.fault:
             raise self._fault(symbols, arrays)

@@ -46,4 +46,14 @@ INLINE void pack(int thread, int threads, const float *w, float *packed, pack_sh
   }
 }
 
+// The other way, for one panel as wide as K: w[k * w_k + c * w_c + r * w_r + s * w_s] = packed[r][s][c][k].
+INLINE void unpack(int thread, int threads, const float *packed, float *w, pack_shape s) {
+  for (idx k = share(s.K, thread, threads); k < share(s.K, thread + 1, threads); k++) {
+    for (idx line = 0; line < s.R * s.S * s.C; line++) {
+      const idx c = line % s.C, tap = line / s.C;
+      w[k * s.w_k + c * s.w_c + tap / s.S * s.w_r + tap % s.S * s.w_s] = packed[line * s.width + k];
+    }
+  }
+}
+
 #endif

@@ -18,6 +18,7 @@ typedef _Float16 half;
 struct context {
   char *arena;         // memory of values that live within a step
   void *const *given;  // inputs, state, literals, outputs
+  void *const *packed; // weights in the order in which kernels read them
   const idx *sizes;    // of symbols, in the order of their names
   void (*barrier)(void);
   int fault;  // whether an input was found wrong

@@ -1,0 +1,172 @@
+"""Which nodes the tuned float32 kernels compute, and how they are called.
+
+A matrix product reads its right side packed in panels as wide as a few vectors; a convolution lies channels last, its
+padding is there physically (lowering made it a node), and its weight is packed. What does not change from step to step
+is packed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minigraph.backends.calls import Call, Operand, Pack, Pointers, dense, operand
+from minigraph.backends.source import size_text
+from minigraph.core.dim import Size, known
+from minigraph.core.ir import Graph, Node, Value
+from minigraph.ops import conv as convolution
+from minigraph.ops.matmul import matmul as product
+from minigraph.ops.window import extents_of
+
+MOST_LANES = 16
+HEADERS = ("vector.h", "tile.h", "pack.h")
+
+
+def claim(graph: Graph, node: Node) -> Call | None:
+    """The call of a tuned kernel, or None where there is none for this node."""
+    how = CLAIMS.get(node.op)
+    floats = all(value.type.dtype == "float32" for value in (*node.inputs, *node.outputs))
+    return how(graph, node) if how is not None and floats else None
+
+
+def fields(kind: str, values: Mapping[str, Any]) -> str:
+    """A struct as C."""
+    return f"({kind}){{{', '.join(f'.{name} = {_text(value)}' for name, value in values.items())}}}"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else size_text(value)
+
+
+def strides(found: Operand, rank: int) -> list[Size]:
+    """How far apart neighbours along each axis of an operand lie in memory."""
+    return [found.access.stride(axis) for axis in range(rank)]
+
+
+# panels
+
+
+def vectors(columns: Size) -> str:
+    """How many vectors wide a panel is, as C: the width depends on the machine."""
+    return f"({size_text(columns)} <= LANES ? 1 : 2)"
+
+
+def panels(columns: int) -> int:
+    """The most numbers that `columns` of them take in whole panels."""
+    return -(-columns // (2 * MOST_LANES)) * 2 * MOST_LANES
+
+
+def packed(number: int, K: int, C: int, R: int, S: int, apart: Mapping[str, Size]) -> Pack:
+    """A weight of K results, C channels and a window R x S, whose numbers lie `apart` along k, c, r and s."""
+    width = f"{vectors(K)} * LANES"
+    shape = fields("pack_shape", {"K": K, "C": C, "R": R, "S": S, **apart, "width": width})
+    text = lambda source, target: f"pack(thread, threads, {source}, {target}, {shape})"
+    return Pack(number, panels(K) * C * R * S, text)
+
+
+# matrix products
+
+
+def matmul(graph: Graph, node: Node) -> Call | None:
+    a, b = (operand(graph, value) for value in node.inputs)
+    if any(value.type.rank != 2 for value in node.inputs):
+        return None
+    (M, K), N = node.inputs[0].type.shape, node.inputs[1].type.shape[1]
+    if not isinstance(N, int):
+        return None
+    a_row, a_column = strides(a, 2)
+    b_row, b_column = strides(b, 2)
+    as_it_lies = b.moves and b_column == 1
+    if not as_it_lies and not isinstance(K, int):
+        return None
+    width = f"{vectors(N)} * LANES"
+    shape: dict[str, Any] = {"M": M, "N": N, "K": K, "a_row": a_row, "a_column": a_column}
+    shape["b_row"], shape["b_panel"] = (b_row, width) if as_it_lies else (width, f"{size_text(K)} * {width}")
+    shape.update(y_row=N, y_panel=width, vectors=vectors(N), b_padded="false" if as_it_lies else "true")
+    packs = {} if as_it_lies else {"weight": packed(1, N, known(K, "K"), 1, 1, _apart(b_column, b_row, 0, 0))}
+
+    def phases(p: Pointers) -> list[str]:
+        right = p.operands[1] if as_it_lies else p.packs["weight"]
+        return [
+            f"gemm(thread, threads, {p.operands[0]}, {right}, {p.result}, {fields('gemm_shape', shape)}{p.finish});"
+        ]
+
+    return Call(node, (*HEADERS, "gemm.h"), (a, b), phases, packs, finishes=True)
+
+
+def _apart(k: Size, c: Size, r: Size, s: Size) -> dict[str, Size]:
+    return {"w_k": k, "w_c": c, "w_r": r, "w_s": s}
+
+
+# convolutions
+
+
+def _two(numbers: Any, missing: int) -> tuple[Any, Any]:
+    """Height and width of one or two spatial axes."""
+    return tuple(numbers) if len(numbers) == 2 else (missing, numbers[0])
+
+
+def _geometry(x: Value, y: Value, window: Any, attrs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The fields that convolutions share; None where the kernels do not serve it."""
+    layout = attrs["layout"]
+    padded = any(n for pair in attrs["padding"] for n in pair)
+    if layout[-1] != "C" or len(layout) > 4 or padded:
+        return None
+    (H, W), (P, Q) = _two(extents_of(x.type, layout), 1), _two(extents_of(y.type, layout), 1)
+    if not all(isinstance(n, int) for n in (H, W, P, Q)):
+        return None
+    (R, S), (sh, sw), (dh, dw) = _two(window, 1), _two(attrs["stride"], 1), _two(attrs["dilation"], 1)
+    C, K = x.type.shape[-1], y.type.shape[-1]
+    return {
+        "batch": x.type.shape[0], "C": C, "K": K, "P": P, "Q": Q, "R": R, "S": S,
+        "stride_h": sh, "stride_w": sw, "dilation_h": dh, "dilation_w": dw,
+        "x_image": H * W * C, "x_row": W * C, "y_image": P * Q * K, "y_row": Q * K, "y_pixel": K,
+        "vectors": vectors(K),
+    }  # fmt: skip
+
+
+def _window_strides(w: Operand, rank: int) -> dict[str, Size]:
+    """How far apart the numbers of a weight (K, C, ...) lie."""
+    k, c, *window = strides(w, rank)
+    r, s = _two(window, 0)
+    return _apart(k, c, r, s)
+
+
+def conv(graph: Graph, node: Node) -> Call | None:
+    x, w = node.inputs
+    shape = _geometry(x, node.outputs[0], w.type.shape[2:], node.attrs)
+    if shape is None or node.attrs["groups"] != 1 or 0 in w.type.shape:
+        return None
+    weight = operand(graph, w)
+    apart = _window_strides(weight, w.type.rank)
+    packs = {"weight": packed(1, shape["K"], shape["C"], shape["R"], shape["S"], apart)}
+
+    def phases(p: Pointers) -> list[str]:
+        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {fields('conv_direct_shape', shape)}"
+        return [f"conv_direct(thread, threads, {arguments}{p.finish});"]
+
+    return Call(node, (*HEADERS, "conv_direct.h"), (dense(graph, x), weight), phases, packs, finishes=True)
+
+
+def conv_weight_gradient(graph: Graph, node: Node) -> Call | None:
+    x, g = node.inputs
+    shape = _geometry(x, g, node.attrs["window"], node.attrs)
+    if shape is None or node.attrs["groups"] != 1 or 0 in node.outputs[0].type.shape:
+        return None
+    C, K, R, S = (shape[name] for name in "CKRS")
+    turned = fields("pack_shape", {"K": K, "C": C, "R": R, "S": S, **_apart(C * R * S, R * S, S, 1), "width": K})
+
+    def phases(p: Pointers) -> list[str]:
+        sums = f"{p.operands[0]}, {p.operands[1]}, {p.scratch}, {K}, {shape['vectors']} * LANES"
+        first = f"conv_direct_weights(thread, threads, {sums}, {fields('conv_direct_shape', shape)}, 0, 0);"
+        return [first, f"unpack(thread, threads, {p.scratch}, {p.result}, {turned});"]
+
+    operands = (dense(graph, x), dense(graph, g))
+    return Call(node, (*HEADERS, "conv_direct.h"), operands, phases, scratch=R * S * C * K)
+
+
+CLAIMS = {
+    product: matmul,
+    convolution.conv: conv,
+    convolution.conv_weight_gradient: conv_weight_gradient,
+}

@@ -1,0 +1,105 @@
+"""Calls of tuned kernels: what a backend does with one node in a function of its own, faster than number by number.
+
+A backend *claims* nodes: it looks at a node, at how its inputs lie in memory, and answers with a `Call` or with None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from minigraph.backends.access import Access, Index, access, reshaped, through_view
+from minigraph.core.dim import Shape, Size
+from minigraph.core.ir import Graph, Node, Value
+from minigraph.core.op import Along
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An input as it lies in memory: the value whose memory it is, seen from the axes of the input.
+
+    Transposes, slices and broadcasts of what lies in memory are read where they are. moves: whether it may be another
+    at each step; what does not move is packed once, before the first step. shape: by which the value is indexed.
+    """
+
+    value: Value
+    shape: Shape
+    index: Index
+    moves: bool
+
+    @property
+    def access(self) -> Access:
+        """Its places in memory, by the axes of the input."""
+        return access(self.index, self.shape)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """An operand in the order in which the kernel reads it: `floats` numbers, which `text` writes."""
+
+    operand: int
+    floats: int
+    text: Callable[[str, str], str]  # (pointer to the operand, pointer to the result) -> a call in C
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """How one node is computed.
+
+    operands: what it reads. packs: those that it reads packed, by the name under which `phases` know them.
+    scratch: floats that it works in. phases: what all threads do, as C statements; between two of them they wait for
+        each other.
+    finishes: whether what follows number by number may be done by the kernel, while numbers are in the cache.
+    """
+
+    node: Node
+    headers: tuple[str, ...]
+    operands: tuple[Operand, ...]
+    phases: Callable[[Pointers], Sequence[str]]
+    packs: Mapping[str, Pack] = field(default_factory=dict)
+    scratch: Size = 0
+    finishes: bool = False
+
+
+@dataclass(frozen=True)
+class Pointers:
+    """The C names of what a call works with."""
+
+    operands: Sequence[str]
+    packs: Mapping[str, str]
+    scratch: str
+    result: str
+    finish: str  # ", function, with": the last arguments of kernels that finish
+
+
+Claim = Callable[[Graph, Node], Call | None]
+
+
+def operand(graph: Graph, value: Value) -> Operand:
+    """Where a value lies: behind all views of it."""
+    index: Index = tuple(Along(axis) for axis in range(value.type.rank))
+    while value in graph.producer:
+        node = graph.producer[value]
+        if node.op.view is not None:
+            index = through_view(node, index)
+        elif node.op.in_order:
+            inner = reshaped(node.inputs[0], value, index)
+            if inner is None:
+                break
+            index = inner
+        else:
+            break
+        value = node.inputs[0]
+    return _operand(graph, value, index)
+
+
+def dense(graph: Graph, value: Value) -> Operand:
+    """A value that must lie in memory as it is."""
+    return _operand(graph, value, tuple(Along(axis) for axis in range(value.type.rank)))
+
+
+def _operand(graph: Graph, value: Value, index: Index) -> Operand:
+    shape = value.type.shape
+    while value in graph.producer and graph.producer[value].op.in_order:
+        value = graph.producer[value].inputs[0]
+    return Operand(value, shape, index, value in graph.producer or value in graph.updates)
