@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,21 @@ from minigraph.core.ir import Graph, Type, Value
 from minigraph.core.state import State
 
 MADE = ("slot", "counter", "stream")  # the kinds of state that compile adds where they are missing
+
+
+def arrays_of(inputs: Sequence[Value], given: Mapping[str, Any], program: str) -> dict[str, np.ndarray]:
+    """The inputs as arrays of the declared dtypes, by name: all of them and no other."""
+    wanted = {value.name: value for value in inputs}
+    missing = [name for name in wanted if name not in given]
+    strange = [name for name in given if name not in wanted]
+    expect(
+        not missing and not strange,
+        "{!r} takes the inputs {}; {}",
+        program,
+        ", ".join(wanted) or "none",
+        "; ".join([f"{n!r} is missing" for n in missing] + [f"{n!r} is not one of them" for n in strange]),
+    )
+    return {name: array_of(value, given[name]) for name, value in wanted.items()}
 
 
 def array_of(value: Value, given: Any) -> np.ndarray:

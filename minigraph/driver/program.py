@@ -21,7 +21,7 @@ from minigraph.core.ir import Graph
 from minigraph.core.pipeline import Hook, Optimized, Pass, Pipeline, Step, debugging, report, run
 from minigraph.core.state import State
 from minigraph.driver.finite import first_not_finite
-from minigraph.driver.given import array_of, complete, solve, type_of
+from minigraph.driver.given import arrays_of, complete, solve, type_of
 from minigraph.passes.pipelines import INFERENCE, TRAINING
 
 BACKENDS = {"numpy": Executable}
@@ -225,18 +225,8 @@ class Program:
 
     def _given(self, state: State, inputs: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """The sizes of symbols, and all arrays by name: inputs in their dtypes, and the state."""
-        wanted = {value.name: value for value in self.source.inputs}
-        missing = [name for name in wanted if name not in inputs]
-        strange = [name for name in inputs if name not in wanted]
-        expect(
-            not missing and not strange,
-            "{!r} takes the inputs {}; {}",
-            self.source.name,
-            ", ".join(wanted) or "none",
-            "; ".join([f"{n!r} is missing" for n in missing] + [f"{n!r} is not one of them" for n in strange]),
-        )
-        arrays = {name: array_of(value, inputs[name]) for name, value in wanted.items()}
-        symbols = solve(wanted.values(), arrays)
+        arrays = arrays_of(self.source.inputs, inputs, self.source.name)
+        symbols = solve(self.source.inputs, arrays)
         for variable in self.source.state:
             expect(variable.name in state, "the state no longer has {!r}", variable.name)
             found = type_of(state[variable.name])

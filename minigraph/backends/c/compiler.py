@@ -110,10 +110,17 @@ class Compiler:
     def __str__(self) -> str:
         return f"{shlex.join(self.command)} ({self.version})"
 
-    def build(self, source: Path, library: Path, headers: Sequence[Path] = (), named: Path | None = None) -> None:
-        """Compile one file to a shared library. `named` is the folder in which debuggers will look for the source.
+    def build(
+        self,
+        source: Path,
+        library: Path,
+        headers: Sequence[Path] = (),
+        named: Path | None = None,
+        others: Sequence[Path] = (),
+    ) -> None:
+        """Compile one source, and `others` that belong to it, to a shared library.
 
-        CompilerError says the first error.
+        `named` is the folder in which debuggers will look for the source. CompilerError says the first error.
         """
         arguments = [f"-I{folder}" for folder in dict.fromkeys(header.absolute().parent for header in headers)]
         if named:
@@ -122,7 +129,8 @@ class Compiler:
         if _is_zig(self.command):
             settings |= _zig_folders(library.parent)
         status, said = _run(
-            [*self.command, *self.flags, *arguments, str(source), "-o", str(library), *LIBRARIES], settings
+            [*self.command, *self.flags, *arguments, *map(str, (source, *others)), "-o", str(library), *LIBRARIES],
+            settings,
         )
         if status < 0:
             raise CompilerError(f"{self} was ended by signal {-status}: is there enough memory?", said)
@@ -163,6 +171,32 @@ class Compiler:
             return self.load(HALF_TRIAL).trial(3) == 3
         except CompilerError:
             return False
+
+    @functools.cached_property
+    def needs(self) -> tuple[str, ...]:
+        """What a processor must have to run the libraries: see `lacking`.
+
+        Those are the instructions that the compiler says it uses. Where these have other names than the system gives
+        them, it is a processor of the same description.
+        """
+        words = _processor().split()
+        if SAME.get(platform.machine(), platform.machine()) != "x86_64":
+            return tuple(sorted(set(words))) if self.cpu else ()
+        _, said = _run([*self.command, *self.flags, "-dM", "-E", "-x", "c", os.devnull], os.environ)
+        macros = {_plain(name) for name in re.findall(r"#define __(\w+?)__ ", said)}
+        return tuple(sorted({word for word in words if _plain(word) in macros}))
+
+
+def _plain(word: str) -> str:
+    """The name of an instruction set, which compilers and systems write in their own ways."""
+    word = word.lower().replace("_", "")
+    return {"bmi": "bmi1", "lzcnt": "abm"}.get(word, word)
+
+
+def lacking(needs: Sequence[str]) -> list[str]:
+    """Which of them this machine's processor has not. Nothing where the system does not say what it has."""
+    there = set(_processor().split())
+    return [word for word in needs if word not in there] if there else []
 
 
 _loaded: dict[str, ctypes.CDLL] = {}
