@@ -270,7 +270,7 @@ def _number_by_number(region: Region, old: Value, new: Value) -> bool:
     if region.call is not None or old.type.size != new.type.size or old.type.dtype != new.type.dtype:
         return False
     index = place(old.type.shape, region.axes if new in region.body else region.kept)
-    return all(leaf.index == index for leaf in region.reads if leaf.value is old)
+    return index is not None and all(leaf.index == index for leaf in region.reads if leaf.value is old)
 
 
 def may_fail(region: Region, partition: Partition) -> bool:

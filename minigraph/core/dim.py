@@ -222,7 +222,8 @@ def bind(value: Any, symbols: Mapping[str, int]) -> Any:
 def places(value: Any, symbols: Mapping[str, int]) -> Any:
     """As bind, for attributes: a place before the beginning (N - 3 where N is 2) is the beginning, as in Python."""
     if isinstance(value, Dim):
-        return max(0, value.bind(symbols))
+        bound = value.bind(symbols)
+        return bound if isinstance(bound, Dim) else max(0, bound)  # a symbol may stand for another symbol
     return tuple(places(v, symbols) for v in value) if type(value) is tuple else value
 
 
