@@ -192,6 +192,7 @@ conv: Op = Op(
     weights=conv_weights,
     flops=lambda inputs, outputs, attrs: _flops(outputs[0], inputs[1], attrs["layout"]),
     kernel=Kernel("conv.h", lambda xs, ys, **attrs: _fields(*xs, *ys, **attrs)),
+    images=(0, -1),
     examples=tuple(Example(real(*x), real(*w), **attrs) for x, w, attrs in CASES),
 )
 
@@ -253,6 +254,7 @@ conv_input_gradient: Op = Op(
     ),
     flops=lambda inputs, outputs, attrs: _flops(inputs[0], inputs[1], attrs["layout"]),
     kernel=Kernel("conv.h", lambda xs, ys, extents, **attrs: _fields(ys[0], xs[1], xs[0], **attrs)),
+    images=(0, -1),
     examples=(
         Example(real(2, 2, 5, 4), real(2, 3, 3, 3), extents=(5, 4), padding=1),
         Example(real(1, 6, 3, 6), real(6, 2, 3, 2), extents=(6, 5), stride=(2, 1), padding=((1, 0), (0, 2)), groups=2),
@@ -317,6 +319,7 @@ conv_weight_gradient: Op = Op(
     ),
     flops=lambda inputs, outputs, attrs: _flops(inputs[1], outputs[0], attrs["layout"]),
     kernel=Kernel("conv.h", lambda xs, ys, window, **attrs: _fields(xs[0], ys[0], xs[1], **attrs)),
+    images=(0, 1),
     examples=(
         Example(real(2, 3, 5, 4), real(2, 2, 5, 4), window=3, padding=1),
         Example(real(1, 4, 6, 5), real(1, 6, 3, 6), window=(3, 2), stride=(2, 1), padding=((1, 0), (0, 2)), groups=2),

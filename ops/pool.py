@@ -164,6 +164,7 @@ max_pool = Op(
     flops=lambda inputs, outputs, attrs: outputs[0].size * product(attrs["window"]),
     kernel=Kernel("pool.h", lambda xs, ys, **attrs: _fields(xs[0], ys[0], **attrs)),
     channels=lambda types, axis, layout, **attrs: beside_windows(axis, layout, "positive", True),
+    images=(0, -1),
     examples=(*(Example(real(*x), **attrs) for x, _, attrs in CASES), Example(integers(1, 2, 4, below=9), window=2)),
 )
 
@@ -209,6 +210,7 @@ max_pool_gradient: Op = Op(
     gradient=lambda gs, xs, ys, **attrs: (max_pool_select(gs[0], xs[1], **attrs), None),
     flops=lambda inputs, outputs, attrs: inputs[0].size * product(attrs["window"]),
     kernel=Kernel("pool.h", lambda xs, ys, **attrs: _fields(xs[1], xs[0], **attrs)),
+    images=(0, 1, -1),
     examples=tuple(Example(real(*y), real(*x), **attrs) for x, y, attrs in CASES),
 )
 
@@ -250,6 +252,7 @@ max_pool_select: Op = Op(
     gradient=lambda gs, xs, ys, **attrs: (max_pool_gradient(gs[0], xs[1], **attrs), None),
     flops=lambda inputs, outputs, attrs: outputs[0].size * product(attrs["window"]),
     kernel=Kernel("pool.h", lambda xs, ys, **attrs: _fields(xs[1], ys[0], **attrs)),
+    images=(0, 1, -1),
     examples=tuple(Example(real(*x), real(*x), **attrs) for x, _, attrs in CASES),
 )
 
@@ -350,6 +353,7 @@ avg_pool: Op = Op(
     flops=lambda inputs, outputs, attrs: outputs[0].size * product(attrs["window"]),
     kernel=Kernel("pool.h", lambda xs, ys, **attrs: _fields(xs[0], ys[0], **attrs)),
     channels=avg_pool_channels,
+    images=(0, -1),
     examples=(
         *(Example(real(*x), **attrs) for x, _, attrs in CASES),
         Example(real(1, 2, 4, 3), window=3, stride=1, padding=1, count_include_pad=True),
@@ -413,6 +417,7 @@ avg_pool_gradient: Op = Op(
     gradient=lambda gs, xs, ys, extents, **attrs: (avg_pool(gs[0], **attrs),),
     flops=lambda inputs, outputs, attrs: inputs[0].size * product(attrs["window"]),
     kernel=Kernel("pool.h", lambda xs, ys, extents, **attrs: _fields(ys[0], xs[0], **attrs)),
+    images=(0, -1),
     examples=(
         *(
             Example(

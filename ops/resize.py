@@ -274,6 +274,7 @@ resize: Op = Op(
     flops=lambda inputs, outputs, attrs: _flops(outputs[0], attrs),
     kernel=Kernel("resize.h", lambda xs, ys, **attrs: _fields(xs[0], ys[0], **attrs)),
     channels=lambda types, axis, layout, **attrs: beside_windows(axis, layout, "any", True),
+    images=(0, -1),
     examples=(
         *(Example(real(*x), **attrs) for x, _, attrs in CASES),
         Example(integers(1, 1, 3, below=9), scales=2),
@@ -333,6 +334,7 @@ resize_gradient: Op = Op(
     canonical=resize_gradient_canonical,
     flops=lambda inputs, outputs, attrs: inputs[0].size + _flops(inputs[0], attrs),
     kernel=Kernel("resize.h", lambda xs, ys, extents, **attrs: _fields(ys[0], xs[0], **attrs)),
+    images=(0, -1),
     examples=tuple(
         Example(real(*y), extents=x[1:-1] if attrs.get("layout", "").endswith("C") else x[2:], **attrs)
         for x, y, attrs in CASES

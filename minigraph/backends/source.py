@@ -20,7 +20,7 @@ import numpy as np
 from minigraph.backends.access import Access, Index, access, place, reshaped
 from minigraph.backends.calls import Operand, Pointers
 from minigraph.backends.expressions import print_c
-from minigraph.backends.plan import Buffer, Plan, Step
+from minigraph.backends.plan import Buffer, Plan, Step, may_fail
 from minigraph.backends.regions import Partition, Region
 from minigraph.core.dim import Dim, Size, product
 from minigraph.core.ir import Node, Type, Value
@@ -727,9 +727,12 @@ def print_program(plan: Plan) -> Source:
     kernels = Kernels()
     names: dict[str, str] = {}
     calls: list[str] = []
+    first = first_write_to_state(plan)
     for number, step in enumerate(plan.steps):
-        if step.barrier:
+        if step.barrier or number == first:
             calls.append("c->barrier();")
+        if number == first:
+            calls.append("if (c->fault) return;  // the state stays as it was")
         if step.region is None:
             calls += _copies(plan, step)
             continue
@@ -738,7 +741,8 @@ def print_program(plan: Plan) -> Source:
         calls.append(f"// {number}: {function.comment}")
         alone = is_small(plan, step)
         who = ["0", "1"] if alone else ["thread", "threads"]
-        call = f"{name}({', '.join([*who, *function.arguments])});"
+        arguments = ["alone" if alone and a == "c->barrier" else a for a in function.arguments]
+        call = f"{name}({', '.join([*who, *arguments])});"
         calls.append(f"if (thread == 0) {call}" if alone else call)
     symbols = [f"const idx n_{name} = c->sizes[{i}];" for i, name in enumerate(sorted(plan.sizes))]
     start = ["char *const arena = c->arena;", "void *const *const given = c->given;", *symbols]
@@ -749,6 +753,13 @@ def print_program(plan: Plan) -> Source:
     includes = [f'#include "{name}"' for name in ("prelude.h", "scalar.h", *tuned)]
     parts = [*includes, "", *kernels.includes(), "", *functions, "", *_prepare(plan), "", *step_text, ""]
     return Source("\n".join(parts), (*includes_of(includes),), frozenset(header for header, _, _ in kernels.included))
+
+
+def first_write_to_state(plan: Plan) -> int | None:
+    """The step before which all that may find an input wrong is done, where anything may and a state is written."""
+    doubtful = any(step.region is not None and may_fail(step.region, plan.partition) for step in plan.steps)
+    moving = (n for n, step in enumerate(plan.steps) if any(b.place == "state" for b in step.writes.values()))
+    return next(moving, None) if doubtful else None
 
 
 SMALL = 1 << 12  # operations that are not worth waking other threads for

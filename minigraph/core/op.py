@@ -187,6 +187,7 @@ class Op:
         they lie, an Along for each axis of the input.
     parts: of ops whose result is its inputs side by side: (input types, output types, **attributes) -> for each input
         where its numbers lie in the result, an Along for each axis of the result; each runs along an axis of the input.
+    images: of ops with an attribute `layout`: the numbers of the inputs that lie in it; -1 stands for the result.
     in_order: whether the result holds the numbers of the input in the same order.
     reduction: of ops that reduce `axes`: "sum", "max", "min", "and" or "or".
     outputs: the names of the outputs.
@@ -207,6 +208,7 @@ class Op:
     kernel: Kernel | None = None
     view: Callable[..., Sequence[Along]] | None = None
     parts: Callable[..., Sequence[Sequence[Along]]] | None = None
+    images: tuple[int, ...] = ()
     in_order: bool = False
     reduction: str = ""
     outputs: tuple[str, ...] = ("",)

@@ -24,6 +24,9 @@ struct context {
   int fault;  // whether an input was found wrong
 };
 
+// The barrier of one thread that works alone.
+INLINE void alone(void) {}
+
 // Where the share of a thread of n things begins; it ends where that of the next one begins.
 INLINE idx share(idx n, int thread, int threads) { return n * thread / threads; }
 

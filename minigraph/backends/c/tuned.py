@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from minigraph.backends.calls import Call, Operand, Pack, Pointers, dense, operand
+from minigraph.backends.layout import channels_last, with_halos
+from minigraph.backends.lower import lower
 from minigraph.backends.source import size_text
 from minigraph.core.dim import Size, known
 from minigraph.core.ir import Graph, Node, Value
@@ -27,6 +29,18 @@ def claim(graph: Graph, node: Node) -> Call | None:
     how = CLAIMS.get(node.op)
     floats = all(value.type.dtype == "float32" for value in (*node.inputs, *node.outputs))
     return how(graph, node) if how is not None and floats else None
+
+
+def serves(node: Node) -> bool:
+    """Whether the convolutions here compute it, once its padding is a node."""
+    layout = node.attrs["layout"]
+    floats = all(value.type.dtype == "float32" for value in (*node.inputs, *node.outputs))
+    return floats and layout[-1] == "C" and len(layout) <= 4 and node.attrs["groups"] == 1
+
+
+def lowered(graph: Graph) -> Graph:
+    """The graph in terms of what runs in C, images with channels last."""
+    return with_halos(channels_last(lower(graph)), serves)
 
 
 def fields(kind: str, values: Mapping[str, Any]) -> str:

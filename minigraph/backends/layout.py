@@ -1,0 +1,228 @@
+"""Layouts, as nodes: images with their channels last, and zero halos around what is convolved.
+
+`channels_last` turns every op that has a layout, and all that is computed from its result number by number, by sums or
+side by side. A transpose stands only where something else reads a turned value, or where an image comes in; transposes
+are views, so that most of them cost nothing.
+
+`with_halos` makes the padding of convolutions a node, and the gradient to the input of a convolution a convolution of
+its own: of the output's gradient, spread out by the stride and padded, with the window turned by half a turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from minigraph.core.builder import Builder, Tensor
+from minigraph.core.dim import Shape
+from minigraph.core.ir import Graph, Node, Value
+from minigraph.core.op import OPS
+from minigraph.ops import shape
+from minigraph.ops.conv import conv, conv_input_gradient, conv_weight_gradient
+from minigraph.ops.window import extents_of
+
+
+def to_last(rank: int) -> tuple[int, ...]:
+    """The permutation that moves the channels behind the spatial axes."""
+    return (0, *range(2, rank), 1)
+
+
+def to_first(rank: int) -> tuple[int, ...]:
+    return (0, rank - 1, *range(1, rank - 1))
+
+
+class Rewriting:
+    """A graph under reconstruction: nodes are kept or replaced in order."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.builder = Builder.extending(graph)
+        self.builder.nodes = []
+        self.now: dict[Value, Value] = {}
+
+    def tensor(self, value: Value) -> Tensor:
+        """What the value has become."""
+        return Tensor(self.builder, self.now.get(value, value))
+
+    def keep(self, node: Node) -> None:
+        """The node as it is, reading what its inputs have become."""
+        inputs = tuple([self.tensor(value).value for value in node.inputs])
+        self.builder.append(node if inputs == node.inputs else replace(node, inputs=inputs))
+
+    def result(self) -> Graph:
+        if self.builder.nodes == list(self.graph.nodes):
+            return self.graph
+        ends = {name: self.tensor(value).value for name, value in self.graph.outputs.items()}
+        moved = {old: self.tensor(value).value for old, value in self.graph.updates.items()}
+        return replace(self.graph, nodes=tuple(self.builder.nodes), outputs=ends, updates=moved)
+
+
+# channels last
+
+
+def channels_last(graph: Graph) -> Graph:
+    """The graph with channels last wherever there are images; inputs, outputs and state stay as they are."""
+    return _ChannelsLast(graph).run()
+
+
+class _ChannelsLast(Rewriting):
+    def __init__(self, graph: Graph):
+        super().__init__(graph)
+        self.turned: dict[Value, Tensor] = {}  # values whose own form is the one with channels last
+
+    def run(self) -> Graph:
+        for node in self.graph.nodes:
+            with self.builder.origin(node.origin):
+                if not self._turns(node):
+                    self.keep(node)
+        return self.result()
+
+    def tensor(self, value: Value) -> Tensor:
+        """The value as it was, turned back where it is turned."""
+        if value in self.turned and value not in self.now:
+            back = shape.transpose(self.turned[value], to_first(value.type.rank))
+            self.now[value] = back.value
+        return super().tensor(value)
+
+    def last(self, value: Value, rank: int) -> Tensor:
+        """The value with channels last, among values of this rank; smaller ones are broadcast against them."""
+        if value in self.turned:
+            return self.turned[value]
+        tensor = self.tensor(value)
+        if not tensor.shape:
+            return tensor
+        if tensor.rank < rank:
+            tensor = shape.reshape(tensor, (*(1,) * (rank - tensor.rank), *tensor.shape))
+        return shape.transpose(tensor, to_last(rank))
+
+    def _turns(self, node: Node) -> bool:
+        """Whether the node was replaced by one that computes the same with channels last."""
+        rank = node.outputs[0].type.rank
+        if node.op.images:
+            return self._turn_images(node)
+        if not any(value in self.turned for value in node.inputs):
+            return False
+        if node.op.expression is not None and rank >= 3 and self._same_rank(node, rank):
+            self.turned[node.outputs[0]] = node.op(*(self.last(v, rank) for v in node.inputs), **node.attrs)
+            return True
+        if node.op.reduction:
+            return self._turn_reduction(node)
+        if node.op.parts is not None and all(v in self.turned for v in node.inputs):
+            axis = to_last(rank).index(node.attrs["axis"])
+            self.turned[node.outputs[0]] = node.op(
+                *(self.turned[v] for v in node.inputs), **{**node.attrs, "axis": axis}
+            )
+            return True
+        return False
+
+    def _same_rank(self, node: Node, rank: int) -> bool:
+        """Whether those that are turned are of the rank of the result."""
+        return all(value.type.rank == rank for value in node.inputs if value in self.turned)
+
+    def _turn_images(self, node: Node) -> bool:
+        layout = node.attrs["layout"]
+        if layout[-1] == "C":
+            return False
+        rank = len(layout)
+        attrs = {**node.attrs, "layout": f"N{layout[2:]}C"}
+        images = node.op.images
+        inputs = [self.last(v, rank) if i in images else self.tensor(v) for i, v in enumerate(node.inputs)]
+        result = node.op(*inputs, **attrs)
+        if -1 in images:
+            self.turned[node.outputs[0]] = result
+        else:
+            self.now[node.outputs[0]] = result.value
+        return True
+
+    def _turn_reduction(self, node: Node) -> bool:
+        (x,) = node.inputs
+        axes, keepdims = node.attrs["axes"], node.attrs["keepdims"]
+        order = to_last(x.type.rank)
+        result = node.op(self.turned[x], axes=tuple(order.index(axis) for axis in axes), keepdims=keepdims)
+        if keepdims:
+            self.turned[node.outputs[0]] = result
+            return True
+        left = [axis for axis in order if axis not in axes]  # where the axes of the result come from
+        back = tuple(left.index(axis) for axis in sorted(left))
+        self.now[node.outputs[0]] = (
+            result.value if back == tuple(range(len(back))) else shape.transpose(result, back).value
+        )
+        return True
+
+
+# halos
+
+
+def with_halos(graph: Graph, serves: Callable[[Node], bool]) -> Graph:
+    """The graph with physical padding for the convolutions that a backend's kernels serve so."""
+    rewriting = Rewriting(graph)
+    for node in graph.nodes:
+        how = HALOS.get(node.op) if node.op in HALOS and serves(node) else None
+        with rewriting.builder.origin(node.origin):
+            if how is None or not how(rewriting, node):
+                rewriting.keep(node)
+    return rewriting.result()
+
+
+def halo(x: Tensor, padding: Any, layout: str) -> Tensor:
+    """x with zeros around its spatial axes."""
+    if not any(n for pair in padding for n in pair):
+        return x
+    pairs = iter(padding)
+    return OPS["pad"](x, widths=tuple((0, 0) if axis in "NC" else next(pairs) for axis in layout))
+
+
+def _conv(rewriting: Rewriting, node: Node) -> bool:
+    x, w = map(rewriting.tensor, node.inputs)
+    padding, layout = node.attrs["padding"], node.attrs["layout"]
+    padded = conv(halo(x, padding, layout), w, **{**node.attrs, "padding": 0})
+    rewriting.now[node.outputs[0]] = padded.value
+    return True
+
+
+def _conv_weight_gradient(rewriting: Rewriting, node: Node) -> bool:
+    x, g = map(rewriting.tensor, node.inputs)
+    padding, layout = node.attrs["padding"], node.attrs["layout"]
+    padded = conv_weight_gradient(halo(x, padding, layout), g, **{**node.attrs, "padding": 0})
+    rewriting.now[node.outputs[0]] = padded.value
+    return True
+
+
+def _conv_input_gradient(rewriting: Rewriting, node: Node) -> bool:
+    g, w = map(rewriting.tensor, node.inputs)
+    attrs, layout = node.attrs, node.attrs["layout"]
+    places, extents = extents_of(g.value.type, layout), attrs["extents"]
+    spread: list[int] = []  # the sizes of g with stride - 1 zeros between its numbers
+    widths = []
+    for n, extent, k, s, d, (before, _) in zip(
+        places, extents, w.shape[2:], attrs["stride"], attrs["dilation"], attrs["padding"]
+    ):
+        if not isinstance(n, int) or not isinstance(extent, int) or n == 0:
+            return False
+        reach = d * (k - 1)
+        spread.append((n - 1) * s + 1)
+        front = reach - before
+        widths.append((front, extent + reach - front - spread[-1]))
+    if any(n < 0 for pair in widths for n in pair):
+        return False  # more padding than the window reaches over
+    if any(s != 1 for s in attrs["stride"]):
+        steps = iter(attrs["stride"])
+        sizes = iter(spread)
+        whole: Shape = tuple(n if axis in "NC" else next(sizes) for axis, n in zip(layout, g.shape))
+        step = tuple(1 if axis in "NC" else next(steps) for axis in layout)
+        g = shape.unslice(g, shape=whole, start=(0,) * g.rank, step=step)
+    turned = shape.transpose(OPS["slice"](w, **_backwards(w)), (1, 0, *range(2, w.rank)))
+    plain = {"stride": 1, "padding": 0, "dilation": attrs["dilation"], "groups": 1, "layout": layout}
+    rewriting.now[node.outputs[0]] = conv(halo(g, widths, layout), turned, **plain).value
+    return True
+
+
+def _backwards(w: Tensor) -> dict[str, Any]:
+    """The attributes of a slice that turns the window of a weight by half a turn."""
+    start = (0, 0, *(n - 1 for n in w.shape[2:]))
+    stop = (w.shape[0], w.shape[1], *(None for _ in w.shape[2:]))
+    return {"start": start, "stop": stop, "step": (1, 1, *(-1,) * (w.rank - 2))}
+
+
+HALOS = {conv: _conv, conv_weight_gradient: _conv_weight_gradient, conv_input_gradient: _conv_input_gradient}
