@@ -16,6 +16,7 @@ from minigraph.backends.lower import lower
 from minigraph.backends.source import size_text
 from minigraph.core.dim import Size, known
 from minigraph.core.ir import Graph, Node, Value
+from minigraph.core.op import OPS
 from minigraph.ops import conv as convolution
 from minigraph.ops.matmul import matmul as product
 from minigraph.ops.window import extents_of
@@ -179,7 +180,44 @@ def conv_weight_gradient(graph: Graph, node: Node) -> Call | None:
     return Call(node, (*HEADERS, "conv_direct.h"), operands, phases, scratch=R * S * C * K)
 
 
+# halos
+
+
+def pad(graph: Graph, node: Node) -> Call | None:
+    widths, zeros = node.attrs["widths"], node.attrs["value"] == 0 and node.attrs["mode"] == "constant"
+    inside = all(n >= 0 for pair in widths for n in pair)
+    return _halo(graph, node, [before for before, _ in widths], [1] * len(widths)) if zeros and inside else None
+
+
+def unslice(graph: Graph, node: Node) -> Call | None:
+    return _halo(graph, node, node.attrs["start"], node.attrs["step"])
+
+
+def _halo(graph: Graph, node: Node, start: Any, step: Any) -> Call | None:
+    """Images with channels last on a larger ground: whatever is larger by its inner axes alone."""
+    (x,), y = node.inputs, node.outputs[0]
+    rank = x.type.rank
+    outer = rank in (3, 4) and (start[0], step[0], start[-1], step[-1]) == (0, 1, 0, 1)
+    if not outer or x.type.shape[0] != y.type.shape[0] or x.type.shape[-1] != y.type.shape[-1]:
+        return None
+    if not all(isinstance(n, int) and n >= 0 for n in (*start[1:-1], *x.type.shape[1:], *y.type.shape[1:])):
+        return None
+    if any(n <= 0 for n in step):
+        return None
+    (H, W), (rows, columns) = _two(x.type.shape[1:-1], 1), _two(y.type.shape[1:-1], 1)
+    (top, left), (step_h, step_w) = _two(start[1:-1], 0), _two(step[1:-1], 1)
+    shape = {"batch": x.type.shape[0], "C": x.type.shape[-1], "H": H, "W": W, "rows": rows, "columns": columns}
+    shape.update(top=top, left=left, step_h=step_h, step_w=step_w)
+
+    def phases(p: Pointers) -> list[str]:
+        return [f"halo(thread, threads, {p.operands[0]}, {p.result}, {fields('halo_shape', shape)});"]
+
+    return Call(node, ("halo.h",), (dense(graph, x),), phases)
+
+
 CLAIMS = {
+    OPS["pad"]: pad,
+    OPS["unslice"]: unslice,
     product: matmul,
     convolution.conv: conv,
     convolution.conv_weight_gradient: conv_weight_gradient,
