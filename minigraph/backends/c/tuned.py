@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from minigraph.backends.c.threads import threads
 from minigraph.backends.calls import Call, Operand, Pack, Pointers, dense, operand
 from minigraph.backends.layout import channels_last, with_halos
 from minigraph.backends.lower import lower
@@ -153,6 +154,9 @@ def conv(graph: Graph, node: Node) -> Call | None:
     if shape is None or node.attrs["groups"] != 1 or 0 in w.type.shape:
         return None
     weight = operand(graph, w)
+    tile = winograd_tile(node, shape)
+    if tile and (turned := _is_turned(weight, shape)) is not None:
+        return _winograd(graph, node, shape, tile, weight, turned)
     apart = _window_strides(weight, w.type.rank)
     packs = {"weight": packed(1, shape["K"], shape["C"], shape["R"], shape["S"], apart)}
 
@@ -168,6 +172,8 @@ def conv_weight_gradient(graph: Graph, node: Node) -> Call | None:
     shape = _geometry(x, g, node.attrs["window"], node.attrs)
     if shape is None or node.attrs["groups"] != 1 or 0 in node.outputs[0].type.shape:
         return None
+    if tile := winograd_tile(node, shape):
+        return _winograd_gradient(graph, node, shape, tile)
     C, K, R, S = (shape[name] for name in "CKRS")
     turned = fields("pack_shape", {"K": K, "C": C, "R": R, "S": S, **_apart(C * R * S, R * S, S, 1), "width": K})
 
@@ -178,6 +184,116 @@ def conv_weight_gradient(graph: Graph, node: Node) -> Call | None:
 
     operands = (dense(graph, x), dense(graph, g))
     return Call(node, (*HEADERS, "conv_direct.h"), operands, phases, scratch=R * S * C * K)
+
+
+# Winograd's convolutions
+
+BLOCK = 56  # tiles that go through a kernel at a time: their transforms stay in the cache
+PARTS = 4  # of the sums over tiles, where there are few channels: so many threads share them
+
+
+def winograd_tile(node: Node, shape: Mapping[str, Any]) -> int:
+    """The results in a row of a tile: 4 or, where images are small, 2, which errs less; 0 where Winograd does not pay."""
+    three = (shape["R"], shape["S"]) == (3, 3) and {*node.attrs["stride"], *node.attrs["dilation"]} == {1}
+    if not three or min(shape["C"], shape["K"]) < MOST_LANES or min(shape["P"], shape["Q"]) < 4:
+        return 0
+    return 4 if min(shape["P"], shape["Q"]) >= 8 else 2
+
+
+def _is_turned(weight: Operand, shape: Mapping[str, Any]) -> bool | None:
+    """Whether a weight lies turned by half a turn, with inputs and outputs exchanged; None if it lies in another way."""
+    C, K = shape["C"], shape["K"]
+    apart = strides(weight, 4)
+    if apart == [9 * C, 9, 3, 1] and weight.access.offset == 0:
+        return False
+    return True if apart == [9, 9 * K, -3, -1] and weight.access.offset == 8 else None
+
+
+def _up(n: int, step: int) -> int:
+    return -(-n // step) * step
+
+
+def _winograd_fields(shape: Mapping[str, Any], tile: int) -> dict[str, Any]:
+    names = {"batch": "batch", "rows": "P", "columns": "Q", "channels": "C", "outputs": "K"}
+    found = {name: shape[source] for name, source in names.items()}
+    found.update(x_image=shape["x_image"], x_row=shape["x_row"])
+    return {**found, "tile": tile, "vectors": shape["vectors"], "block": BLOCK}
+
+
+def _winograd_scratch(C: int, K: int, tile: int) -> int:
+    """Floats that one thread works in."""
+    return (tile + 2) ** 2 * (BLOCK * (_up(C, MOST_LANES) + panels(K)) + 32)
+
+
+def _winograd(graph: Graph, node: Node, shape: Mapping[str, Any], tile: int, weight: Operand, turned: bool) -> Call:
+    C, K = shape["C"], shape["K"]
+    weights = {"channels": C, "outputs": K, "tile": tile, "vectors": shape["vectors"], "turned": str(turned).lower()}
+    transform = fields("winograd_weights_shape", weights)
+    first = (
+        " - 8" if turned else ""
+    )  # the operand begins at the tap that is read first, the kernel counts from the last
+    text = lambda source, target: f"winograd_weights(thread, threads, {source}{first}, {target}, {transform})"
+    packs = {"weight": Pack(1, (tile + 2) ** 2 * panels(K) * C, text)}
+    each = _winograd_scratch(C, K, tile)
+    whole = {**_winograd_fields(shape, tile), "y_image": shape["y_image"], "y_row": shape["y_row"], "scratch": each}
+    order = (
+        "batch",
+        "rows",
+        "columns",
+        "channels",
+        "outputs",
+        "x_image",
+        "x_row",
+        "y_image",
+        "y_row",
+        "tile",
+        "vectors",
+    )
+    text_of_shape = fields("winograd_shape", {name: whole[name] for name in (*order, "block", "scratch")})
+
+    def phases(p: Pointers) -> list[str]:
+        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {p.scratch}, {text_of_shape}"
+        return [f"winograd(thread, threads, {arguments}{p.finish});"]
+
+    operands = (dense(graph, node.inputs[0]), weight)
+    return Call(node, (*HEADERS, "winograd.h"), operands, phases, packs, each * threads(), finishes=True)
+
+
+def _winograd_gradient(graph: Graph, node: Node, shape: Mapping[str, Any], tile: int) -> Call:
+    C, K = shape["C"], shape["K"]
+    parts = PARTS if max(C, K) <= 64 else 1
+    sums = _up(parts * (tile + 2) ** 2 * (_up(C, 16) * panels(K) + 16), 16)
+    each = _winograd_scratch(C, K, tile)
+    whole = {**_winograd_fields(shape, tile), "dy_image": shape["y_image"], "dy_row": shape["y_row"]}
+    whole.update(parts=parts, scratch=each)
+    order = (
+        "batch",
+        "rows",
+        "columns",
+        "channels",
+        "outputs",
+        "x_image",
+        "x_row",
+        "dy_image",
+        "dy_row",
+        "tile",
+        "vectors",
+    )
+    text_of_shape = fields(
+        "winograd_gradient_shape", {name: whole[name] for name in (*order, "block", "parts", "scratch")}
+    )
+
+    def phases(p: Pointers) -> list[str]:
+        x, g = p.operands
+        work = f"{p.scratch}, {p.scratch} + {sums}"
+        return [
+            f"winograd_gradient(thread, threads, {x}, {g}, {work}, {text_of_shape});",
+            f"winograd_gradient_finish(thread, threads, {p.scratch}, {p.result}, {text_of_shape}, 0, 0);",
+        ]
+
+    operands = (dense(graph, node.inputs[0]), dense(graph, node.inputs[1]))
+    headers = (*HEADERS, "winograd.h", "winograd_gradient.h")
+    return Call(node, headers, operands, phases, scratch=sums + each * threads())
 
 
 # halos
