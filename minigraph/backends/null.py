@@ -1,0 +1,147 @@
+"""Plans without a compiler: regions in their planned order, by the references, in the planned memory.
+
+A plan is taken by its word. A step reads what it says that it reads, from where that lies, and memory that nobody has
+written yet holds garbage. What is written over a value that the same step reads may need of it no number but the one
+that it replaces: the step is tried with others in place of those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from minigraph.backends.c.executable import batch_symbol
+from minigraph.backends.calls import Claim
+from minigraph.backends.plan import Buffer, Plan, Step, plan
+from minigraph.core import dim
+from minigraph.core.errors import expect
+from minigraph.core.evaluate import apply
+from minigraph.core.ir import Graph, Value
+
+GARBAGE = 0xFF  # in every byte: NaN in floats, -1 in whole numbers
+Arrays = Mapping[str, np.ndarray]
+
+
+class Executable:
+    """One lowered graph, planned for the largest batch so far, ready to run at any sizes of its symbols.
+
+    claim: the nodes that a backend computes by tuned kernels, which plan for them as that backend does.
+    """
+
+    def __init__(self, graph: Graph, claim: Claim):
+        self.graph, self.claim = graph, claim
+        self.batch = batch_symbol(graph)
+        self.peak_bytes = 0
+        self._plans: dict[tuple[tuple[str, int], ...], Plan] = {}
+
+    def run(self, symbols: Mapping[str, int], arrays: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Inputs and state by name -> outputs, and new state: new arrays. GraphError where a plan breaks its word."""
+        planned = self._plan(symbols)
+        self.peak_bytes = planned.arena
+        return Run(planned, symbols, arrays).outcome()
+
+    def _plan(self, symbols: Mapping[str, int]) -> Plan:
+        """As the C backend plans: any batch up to the largest so far, one for a batch of one, one for other sizes."""
+        batch = {s: n for s, n in symbols.items() if s == self.batch and n != 1}
+        fixed = {s: n for s, n in symbols.items() if s not in batch}
+        key = tuple(sorted(fixed.items()))
+        found = self._plans.get(key)
+        if found is None or any(n > found.sizes[s] for s, n in batch.items()):
+            still = {s: dim.Dim.symbol(s) for s in batch}
+            graph = self.graph.bind(**fixed, **still) if fixed else self.graph  # type: ignore[arg-type]
+            self._plans[key] = found = plan(graph, self.claim, batch)
+        return found
+
+
+class Run:
+    """One run of a plan, at sizes that are known."""
+
+    def __init__(self, planned: Plan, symbols: Mapping[str, int], arrays: Arrays):
+        self.plan = planned
+        graph = planned.graph
+        bound = graph.bind(**symbols) if graph.symbols else graph
+        self.nodes = dict(zip(graph.nodes, bound.nodes, strict=True))
+        self.bound = {old: new for node in graph.nodes for old, new in zip(node.outputs, self.nodes[node].outputs)}
+        self.bound.update(zip(graph.inputs, bound.inputs))
+        self.bound.update((old.value, new.value) for old, new in zip(graph.state, bound.state))
+        self.arena = np.full(planned.arena, GARBAGE, np.uint8)
+        self.memory = {buffer: self._begun(buffer, arrays) for buffer in planned.buffers}
+        for number, step in enumerate(planned.steps):
+            self._step(number, step)
+
+    def outcome(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        graph, homes = self.plan.graph, {buffer.value: buffer for buffer in self.plan.buffers}
+        base = self.plan.partition.base
+        outputs = {name: self._read(value, homes[base(value)]) for name, value in graph.outputs.items()}
+        return outputs, {old.name: self._read(old, homes[old]) for old in graph.updates}
+
+    # memory
+
+    def _begun(self, buffer: Buffer, arrays: Arrays) -> np.ndarray:
+        """The bytes of a buffer before the first step."""
+        if buffer.place == "arena":
+            return self.arena[buffer.offset : buffer.offset + self._bytes(buffer.value)]
+        if buffer.place == "output":
+            return np.full(self._bytes(buffer.value), GARBAGE, np.uint8)
+        if buffer.place == "literal":
+            (array,) = apply(self.nodes[self.plan.graph.producer[buffer.value]], [])
+        else:
+            array = arrays[buffer.name]
+        return np.array(array, order="C").reshape(-1).view(np.uint8)
+
+    def _bytes(self, value: Value) -> int:
+        type_ = self.bound[value].type
+        return dim.known(type_.size, "a size") * np.dtype(type_.dtype).itemsize
+
+    def _read(self, value: Value, buffer: Buffer) -> np.ndarray:
+        """What lies there now, as this value."""
+        type_ = self.bound[value].type
+        return self.memory[buffer].view(type_.dtype).reshape(type_.shape).copy()  # type: ignore[arg-type]
+
+    # steps
+
+    def _step(self, number: int, step: Step) -> None:
+        given = {value: self._read(value, buffer) for value, buffer in step.reads.items()}
+        results = self._computed(step, given)
+        for value, target in step.writes.items():
+            for source, buffer in step.reads.items():
+                if np.shares_memory(self.memory[target], self.memory[buffer]):
+                    self._try_in_place(number, step, given, source, value, results[value])
+        for value, buffer in step.writes.items():
+            self.memory[buffer][:] = np.ascontiguousarray(results[value]).reshape(-1).view(np.uint8)
+
+    def _computed(self, step: Step, given: Mapping[Value, np.ndarray]) -> dict[Value, np.ndarray]:
+        """What the step writes, from what it reads."""
+        if step.region is None:
+            return {value: next(iter(given.values())) for value in step.writes}
+        members, producer = set(step.region.members), self.plan.graph.producer
+        found: dict[Value, np.ndarray] = {}
+
+        def of(value: Value) -> np.ndarray:
+            if value in given and value not in members:
+                return given[value]
+            if value not in found:
+                node = producer.get(value)
+                allowed = node is not None and (value in members or value in self.plan.partition.virtual)
+                expect(allowed, "{} reads {!r}, and does not say so", step.nodes, value)
+                assert node is not None
+                found.update(zip(node.outputs, apply(self.nodes[node], [of(v) for v in node.inputs])))
+            return found[value]
+
+        with np.errstate(all="ignore"):
+            return {value: of(value) for value in step.writes}
+
+    def _try_in_place(
+        self, number: int, step: Step, given: Mapping[Value, np.ndarray], old: Value, new: Value, result: np.ndarray
+    ) -> None:
+        """Raise unless each number of `new` stays what it is when others of `old` change."""
+        what = f"step {number} writes {new!r} over {old!r}"
+        expect(given[old].nbytes == result.nbytes and given[old].size == result.size, "{}, which is larger", what)
+        flat = given[old].reshape(-1)
+        some = np.random.default_rng(number).random(flat.size) < 0.5
+        for changed in (some, ~some):
+            other = np.where(changed, np.roll(flat, 1), flat).reshape(given[old].shape)
+            again = self._computed(step, {**given, old: other})[new].reshape(-1)
+            same = np.array_equal(again[~changed], result.reshape(-1)[~changed], equal_nan=result.dtype.kind == "f")
+            expect(same, "{}, and needs another number of it", what)

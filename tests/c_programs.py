@@ -1,0 +1,232 @@
+"""Many small graphs as one program in C, and how far it may be from the references.
+
+A tolerance is measured: the lowered graph runs in float64 with noise on every value that rounding touches, of as many
+roundings as the algorithm may make in the dtype of the value, relative to what it adds up. What a result moves by then,
+times SAFE, and its own rounding, is what it may differ by. What only moves, chooses and compares numbers has no
+rounding, and has to come out to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from minigraph.backends.c.compiler import NoCompiler, compiler
+from minigraph.backends.c.executable import Executable
+from minigraph.backends.lower import lower
+from minigraph.core import proof, trial
+from minigraph.core.builder import Builder
+from minigraph.core.dim import product
+from minigraph.core.errors import GraphError
+from minigraph.core.evaluate import Evaluation
+from minigraph.core.ir import Graph, Node, Value
+from minigraph.core.op import Example, Op
+from minigraph.core.scalar import Scalar, var
+
+T = TypeVar("T", bound=Callable[..., Any])
+Arrays = Mapping[str, np.ndarray]
+
+EPS = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
+FUNCTION = 8  # roundings of a function that is a series, of both sides
+SAFE = 4  # two draws of noise are not the worst ones
+SELECTS = {"var", "const", "neg", "abs", "sign", "max", "min", "less", "less_equal", "equal", "and", "or", "xor", "not"}
+SELECTS |= {"where", "cast", "floor", "ceil", "round", "trunc", "isnan", "isinf"}
+
+
+def with_compiler(test: T) -> T | None:
+    """The test where there is a compiler that knows half precision, and else nothing to collect."""
+    try:
+        return test if compiler().has_half else None
+    except NoCompiler:
+        return None
+
+
+# many in one
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One graph of many applications of ops, and the numbers to run it with."""
+
+    graph: Graph
+    arrays: dict[str, np.ndarray]
+
+
+class Joining:
+    """Collects applications of ops; those that fit no types are left out."""
+
+    def __init__(self, seed: int = 0):
+        self.net = Builder("joined")
+        self.rng = np.random.default_rng(seed)
+        self.arrays: dict[str, np.ndarray] = {}
+        self.outputs: dict[str, Any] = {}
+        self.refused: list[str] = []
+
+    def add(self, label: str, op: Op, arrays: Sequence[np.ndarray], attrs: Mapping[str, Any], batch: str = "") -> None:
+        """One application. batch: the symbol that stands for the first size of each input that has one."""
+        inputs = []
+        for i, array in enumerate(arrays):
+            shape = (batch, *array.shape[1:]) if batch and array.ndim else array.shape
+            inputs.append(self.net.input(f"{label}.x{i}", shape, array.dtype.name))
+        try:
+            made = self.net.emit(op, inputs, attrs)
+        except GraphError:
+            self.refused.append(label)
+            return
+        self.arrays.update({tensor.name: array for tensor, array in zip(inputs, arrays)})
+        self.outputs.update({f"{label}.y{i}": tensor for i, tensor in enumerate(made)})
+
+    def example(self, label: str, op: Op, example: Example, dtype: str, batch: int | None = None) -> None:
+        """An example in a dtype; with a `batch`, that size is N wherever it comes first, if it may be."""
+        attrs = {k: dtype if (k, v) == ("dtype", None) else v for k, v in example.attrs.items()}
+        samples = [
+            s if batch is None else replace(s, shape=(batch, *s.shape[1:])[: len(s.shape)]) for s in example.inputs
+        ]
+        arrays = [proof.concrete(s, s.in_dtype(dtype), self.rng) for s in samples]
+        self.add(label, op, arrays, attrs, "" if batch is None else "N")
+
+    def done(self) -> Joined:
+        graph = self.net.build(self.outputs)
+        return Joined(graph, {value.name: self.arrays[value.name] for value in graph.inputs})
+
+
+# running
+
+
+def in_c(graph: Graph, arrays: Arrays, symbols: Mapping[str, int] = {}) -> dict[str, np.ndarray]:
+    """The outputs, and new state as "-> name"."""
+    return outcome(*Executable(lower(graph)).run(symbols, arrays))
+
+
+def typed(graph: Graph, arrays: Arrays) -> dict[str, np.ndarray]:
+    """The arrays in the dtypes that the graph says."""
+    given = (*graph.inputs, *(variable.value for variable in graph.state))
+    return {value.name: np.asarray(arrays[value.name], value.type.dtype) for value in given}
+
+
+def outcome(outputs: Arrays, new: Arrays) -> dict[str, np.ndarray]:
+    return {**outputs, **{f"-> {name}": array for name, array in new.items()}}
+
+
+def results(graph: Graph) -> dict[str, Value]:
+    return {**graph.outputs, **{f"-> {old.name}": new for old, new in graph.updates.items()}}
+
+
+def by_references(graph: Graph, arrays: Arrays) -> dict[str, np.ndarray]:
+    """The same by the references. The graph has no symbols."""
+    given = (*graph.inputs, *(variable.value for variable in graph.state))
+    found = Evaluation(graph).run({value: arrays[value.name] for value in given})
+    return {name: found[value] for name, value in results(graph).items()}
+
+
+# how far off
+
+
+def roundings(node: Node) -> float:
+    """How many roundings one number of a node's result may be off by, on both sides together."""
+    op, result = node.op, node.outputs[0]
+    if op.expression is not None:
+        return _of_expression(op.expression(*(var(str(i)) for i in range(len(node.inputs))), **node.attrs))
+    if op.reduction:
+        sizes = node.inputs[0].type.shape
+        length = product(sizes[axis] for axis in node.attrs["axes"])
+        return float(length) + 1 if op.reduction == "sum" and isinstance(length, int) else 0
+    flops = op.count([v.type for v in node.inputs], [v.type for v in node.outputs], node.attrs)
+    if op.kernel is None or not isinstance(flops, int) or flops == 0:
+        return 0
+    return flops / max(1, int(result.type.size)) + FUNCTION  # type: ignore[arg-type]
+
+
+def _of_expression(expression: object) -> float:
+    if not isinstance(expression, Scalar):
+        return 0
+    own = 0 if expression.op in SELECTS else 1 if expression.op in ("add", "sub", "mul", "div", "sqrt") else FUNCTION
+    return own + sum(map(_of_expression, expression.args))
+
+
+def largest(array: np.ndarray) -> float:
+    """The largest finite number, of floats."""
+    if array.dtype.kind != "f":
+        return 0.0
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+
+
+class Room:
+    """How far each result of a graph may be off. The graph has no symbols."""
+
+    def __init__(self, graph: Graph, arrays: Arrays):
+        lowered = lower(graph)
+        self.graph = trial.in_float64(lowered)
+        self.narrow = dict(zip(_made(self.graph), _made(lowered), strict=True))
+        self.arrays = {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+        self.scale: dict[Value, float] = {}
+        self._seen: dict[Value, float] = {}
+        self.right = self._run(self._measure)
+        self.moved = [self._run(lambda value, array, salt=salt: self._noisy(value, array, salt)) for salt in (1, 2)]
+
+    def _run(self, seen: trial.Seen) -> dict[str, np.ndarray]:
+        found = trial.run(self.graph, self.arrays, seen)
+        return {name: found[value] for name, value in results(self.graph).items()}
+
+    def _measure(self, value: Value, array: np.ndarray) -> np.ndarray:
+        """Note how large an error of a value is: so many roundings of what it adds up."""
+        self._seen[value] = most = largest(array)
+        node = self.graph.producer.get(value)
+        if node is None or array.dtype.kind != "f":
+            return array
+        terms = [self._seen[v] for v in node.inputs if v.type.is_float]
+        if node.op.kernel is not None or node.op.reduction:
+            most = max(most, float(np.prod(terms)) if terms else 0.0)
+        dtype = self.narrow[value].type.dtype
+        self.scale[value] = roundings(node) * EPS[dtype] * most + (roundings(node) > 0) * float(np.finfo(dtype).tiny)
+        return array
+
+    def _noisy(self, value: Value, array: np.ndarray, salt: int) -> np.ndarray:
+        size = self.scale.get(value, 0.0)
+        if not size:
+            return array
+        with np.errstate(all="ignore"):
+            draws = np.sin(np.abs(array) * 12.9898 + salt) * 43758.5453
+            return np.where(np.isfinite(array), array + (draws - np.floor(draws) - 0.5) * 2 * size, array)
+
+    def of(self, name: str) -> float:
+        """inf where noise moves a result from one side of a jump to the other."""
+        right, value = self.right[name], results(self.graph)[name]
+        own = self.scale.get(value, 0.0)
+        return SAFE * max(distance(right, moved[name]) for moved in self.moved) + own
+
+
+def _made(graph: Graph) -> list[Value]:
+    return [value for node in graph.nodes for value in node.outputs]
+
+
+def distance(right: np.ndarray, found: np.ndarray) -> float:
+    """The largest difference; inf where one is finite and the other is not, or another infinity."""
+    if right.dtype.kind != "f":
+        return 0.0 if np.array_equal(right, found) else np.inf
+    finite = np.isfinite(right)
+    if not np.array_equal(right[~finite], found[~finite], equal_nan=True) or not np.isfinite(found[finite]).all():
+        return np.inf
+    with np.errstate(all="ignore"):
+        return float(np.abs(right[finite].astype(np.float64) - found[finite]).max(initial=0.0))
+
+
+def differences(right: Arrays, found: Arrays, room: Room) -> tuple[list[str], int]:
+    """What differs, as sentences, and how many results could not be judged: noise moves them over a jump."""
+    wrong, loose = [], 0
+    if right.keys() != found.keys():
+        wrong.append(f"there are {', '.join(found)} in place of {', '.join(right)}")
+    for name in right.keys() & found.keys():
+        a, b = right[name], found[name]
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            wrong.append(f"{name} is {b.dtype}{list(b.shape)} in place of {a.dtype}{list(a.shape)}")
+            continue
+        allowed = room.of(name)
+        loose += allowed == np.inf
+        off = distance(a, b)
+        if off > allowed:
+            wrong.append(f"{name} is off by {off:.1e} of {largest(a):.1e}; {allowed:.1e} is allowed")
+    return wrong, loose
