@@ -108,6 +108,10 @@ class _ChannelsLast(Rewriting):
             return True
         if node.op.reduction:
             return self._turn_reduction(node)
+        if node.op in PER_AXIS and rank >= 3:
+            attrs = {name: tuple(node.attrs[name][axis] for axis in to_last(rank)) for name in PER_AXIS[node.op]}
+            self.turned[node.outputs[0]] = node.op(self.turned[node.inputs[0]], **{**node.attrs, **attrs})
+            return True
         if node.op.parts is not None and all(v in self.turned for v in node.inputs):
             axis = to_last(rank).index(node.attrs["axis"])
             self.turned[node.outputs[0]] = node.op(
@@ -149,6 +153,14 @@ class _ChannelsLast(Rewriting):
             result.value if back == tuple(range(len(back))) else shape.transpose(result, back).value
         )
         return True
+
+
+# Ops with attributes that have an entry for each axis.
+PER_AXIS = {
+    OPS["slice"]: ("start", "stop", "step"),
+    OPS["unslice"]: ("shape", "start", "step"),
+    OPS["pad"]: ("widths",),
+}
 
 
 # halos

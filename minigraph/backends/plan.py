@@ -20,10 +20,12 @@ from minigraph.backends.access import place
 from minigraph.backends.calls import Call, Claim, Operand, Pack
 from minigraph.backends.regions import Partition, Region
 from minigraph.core.builder import Builder, Tensor
-from minigraph.core.dim import Size
+from minigraph.core.dim import Size, known, product
 from minigraph.core.ir import Graph, Node, Type, Value
 from minigraph.core.op import OPS
 
+CHUNKS = 16  # into which the numbers of few totals are divided, whatever the number of threads
+CHUNKED = 1 << 15  # numbers, and more, that are worth it
 ALIGNMENT = 64  # bytes: a line of the cache, and the widest vector
 
 
@@ -208,9 +210,19 @@ class _Planner:
         """Of a call: the buffers of its packed operands, and what it works in."""
         call = self.partition.claims.get(region.call) if region.call is not None else None
         if call is None:
-            return {}, None
+            floats = 2 * CHUNKS * len(region.totals) * self._few_totals(region)
+            return {}, self._work(f"{region.totals[0].name}.chunks", floats) if floats else None
         packs = {name: self._packed(call, name, pack) for name, pack in call.packs.items()}
         return packs, self._work(f"{call.node.name}.scratch", call.scratch) if call.scratch else None
+
+    def _few_totals(self, region: Region) -> int:
+        """How many totals of each kind a region has, where they are too few for the threads to share; else 0."""
+        number = lambda sizes: product(n if isinstance(n, int) else n.bind(self.sizes) for n in sizes)
+        kept = known(number(size for _, size in region.kept), "totals")
+        work = known(number(region.domain), "work")
+        columns = bool(region.kept) and bool(region.reduced) and region.kept[-1][0] == len(region.domain) - 1
+        few = kept <= 8 * 64 if columns else kept <= 8
+        return kept if region.totals and region.reduced and few and work >= CHUNKED else 0
 
     def _packed(self, call: Call, name: str, pack: Pack) -> Buffer:
         operand = call.operands[pack.operand]

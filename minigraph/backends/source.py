@@ -8,75 +8,36 @@ that is read and written are one loop. Functions whose texts agree are one funct
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from minigraph.backends.access import Access, Index, access, place, reshaped
 from minigraph.backends.calls import Operand, Pointers
 from minigraph.backends.expressions import print_c
+from minigraph.backends.loops import (
+    COMPUTED,
+    STORED,
+    Loop,
+    Nest,
+    Statement,
+    block,
+    for_,
+    index_text,
+    literal,
+    merged,
+    size_text,
+)
 from minigraph.backends.plan import Buffer, Plan, Step, may_fail
 from minigraph.backends.regions import Partition, Region
-from minigraph.core.dim import Dim, Size, product
+from minigraph.backends.totals import Sums, Total
+from minigraph.core.dim import Size, product
 from minigraph.core.ir import Node, Type, Value
 from minigraph.core.op import Along, Op
 from minigraph.core.scalar import Scalar, var
 
-STORED = {"float16": "half", "float32": "float", "float64": "double", "bool": "bool"}
-STORED.update({f"{u}int{n}": f"{u}int{n}_t" for u in ("", "u") for n in (8, 16, 32, 64)})
-COMPUTED = {**STORED, "float16": "float"}
-LANES = 64  # totals are added up in so many parts, whatever the machine: the sums do not depend on it
-ROUNDS = 64  # additions to a part in float before it goes to a double
-
-
-# numbers and sizes
-
-
-def size_text(size: Size) -> str:
-    """A size as C; its symbols are variables n_N."""
-    if isinstance(size, int):
-        return str(size)
-    return "(" + "+".join("*".join([str(factor), *(f"n_{s}" for s in names)]) for names, factor in size.terms) + ")"
-
-
-def literal(value: Any) -> str:
-    """A field of a kernel's shape as C."""
-    if isinstance(value, (tuple, list)):
-        return "{" + ", ".join(map(literal, value)) + "}"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        if math.isnan(value):
-            return "NAN"
-        return repr(value) if math.isfinite(value) else ("INFINITY" if value > 0 else "-INFINITY")
-    if isinstance(value, int) and value == -(2**63):
-        return "INT64_MIN"
-    return f"{value}u" if isinstance(value, int) and value >= 2**63 else size_text(value)
-
-
-def symbols_in(size: Any) -> Iterator[str]:
-    if isinstance(size, Dim):
-        yield from size.symbols()
-    elif isinstance(size, (tuple, list)):
-        for part in size:
-            yield from symbols_in(part)
-
-
 # the body of a loop nest
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A line of C. @ stands for a place in memory. axes: those of the domain along which it differs."""
-
-    text: str
-    axes: frozenset[int]
-    access: Access | None = None
 
 
 @dataclass(eq=False)
@@ -201,75 +162,6 @@ class Kernels:
             yield from (f"#define {name} {text}" for name, text in macros.items())
             yield f'#include "{header.name}"'
             yield from (f"#undef {name.split('(')[0]}" for name in macros)
-
-
-# loops
-
-
-@dataclass(frozen=True)
-class Loop:
-    """One loop over axes of the domain that lie behind one another."""
-
-    axes: tuple[int, ...]
-    size: Size
-    variable: str
-
-    @property
-    def limit(self) -> str:
-        return size_text(self.size)
-
-
-def merged(axes: Sequence[tuple[int, Size]], accesses: Sequence[Access], prefix: str) -> list[Loop]:
-    """Loops over these axes, neighbours in one where every access allows it."""
-    groups: list[list[tuple[int, Size]]] = []
-    for axis, size in axes:
-        last = groups[-1][-1][0] if groups else None
-        if last == axis - 1 and all(a.stride(last) == a.stride(axis) * size for a in accesses):
-            groups[-1].append((axis, size))
-        else:
-            groups.append([(axis, size)])
-    return [
-        Loop(tuple(axis for axis, _ in group), product(size for _, size in group), f"{prefix}{number}")
-        for number, group in enumerate(groups)
-    ]
-
-
-def index_text(where: Access, loops: Sequence[Loop]) -> str:
-    parts = []
-    for loop in loops:
-        stride = where.stride(loop.axes[-1])
-        if stride != 0:
-            parts.append(loop.variable if stride == 1 else f"{size_text(stride)} * {loop.variable}")
-    if where.offset != 0 or not parts:
-        parts.append(size_text(where.offset))
-    return " + ".join(parts)
-
-
-class Nest:
-    """Prints statements inside of loops, each in the outermost loop where it may stand."""
-
-    def __init__(self, loops: Sequence[Loop]):
-        self.loops = loops
-
-    def level(self, statement: Statement) -> int:
-        """How many loops it stands in."""
-        return max((i + 1 for i, loop in enumerate(self.loops) if statement.axes & set(loop.axes)), default=0)
-
-    def at(self, statements: Iterable[Statement], level: int) -> list[str]:
-        return [self.line(s) for s in statements if self.level(s) == level]
-
-    def line(self, statement: Statement) -> str:
-        if statement.access is None:
-            return statement.text
-        return statement.text.replace("@", index_text(statement.access, self.loops), 1)
-
-
-def indented(lines: Iterable[str]) -> list[str]:
-    return ["  " + line for line in lines]
-
-
-def block(head: str, lines: Sequence[str]) -> list[str]:
-    return [head + " {", *indented(lines), "}"]
 
 
 # functions
@@ -400,7 +292,7 @@ class Printer:
             f"const idx column = begin % {columns}, rest = {columns} - column;",
             "const idx count = end - begin < rest ? end - begin : rest;",
             "SIMD",
-            *block(_for("k", "0", "count"), ["const idx i = begin + k, c = column + k;", "(void)c;", *lines[True]]),
+            *block(for_("k", "0", "count"), ["const idx i = begin + k, c = column + k;", "(void)c;", *lines[True]]),
             "begin += count;",
         ]
         head = "INLINE void FUNCTION_finish(idx begin, idx end, const void *with)"
@@ -479,7 +371,7 @@ class Printer:
             lines.append(f"const idx {end} = {share}({loop.limit}, thread + 1, threads);")
         if last and not heavy:
             lines.append("SIMD")
-        return [*lines, *block(_for(loop.variable, start, end), inner)]
+        return [*lines, *block(for_(loop.variable, start, end), inner)]
 
     # totals
 
@@ -502,9 +394,8 @@ class Printer:
         accesses = [s.access for s in (*statements, *tail) if s.access is not None]
         kept = merged(region.kept, accesses, "i")
         reduced = merged([a for a in region.axes if a[0] in (region.reduced or ())], accesses, "r")
-        columns = bool(kept) and bool(reduced) and kept[-1].axes[-1] > reduced[-1].axes[-1]
-        write = self._columns if columns else self._rows
-        return write(kept, reduced, statements, tail, totals)
+        split, chunked = self._split(kept) if kept else 0, self.step.scratch is not None
+        return Sums(kept, reduced, statements, tail, totals, split, chunked).lines()
 
     def _tail(self) -> tuple[list[Statement], list[str]]:
         """What is computed from totals, and the variables in which the totals are."""
@@ -521,104 +412,6 @@ class Printer:
         renamed = [Statement(_renamed(s.text), s.axes | every, s.access) for s in body.statements]
         stores = self._stores(body, [*region.totals, *region.tail], region.kept)
         return renamed + [Statement(_renamed(s.text), s.axes, s.access) for s in stores], names
-
-    def _rows(
-        self,
-        kept: list[Loop],
-        reduced: list[Loop],
-        statements: list[Statement],
-        tail: list[Statement],
-        totals: list[Total],
-    ) -> list[str]:
-        """The last axis is reduced: for each kept point, its numbers are added up in LANES parts."""
-        nest = Nest([*kept, *reduced])
-        depth = len(nest.loops)
-        inner = [*nest.at(statements, depth), *(t.step("[lane]") for t in totals)]
-        if reduced:
-            last = reduced[-1]
-            lanes = last.size if isinstance(last.size, int) and last.size < LANES else LANES
-            rest = f"{last.limit} - {last.variable}_0"
-            count = [f"const idx count = {rest} < {lanes} ? {rest} : {lanes};"]
-            at = [f"const idx {last.variable} = {last.variable}_0 + lane;"]
-            lane = [*count, "SIMD", *block(_for("lane", "0", "count"), at + inner)]
-            if any(t.narrow for t in totals):
-                lane.append(f"if (++rounds == {ROUNDS}) {{ rounds = 0; {' '.join(t.flush(lanes) for t in totals)} }}")
-            lines = block(
-                f"for (idx {last.variable}_0 = 0; {last.variable}_0 < {last.limit}; {last.variable}_0 += {lanes})", lane
-            )
-            for level in range(depth - 1, len(kept), -1):
-                loop = nest.loops[level - 1]
-                lines = block(_for(loop.variable, "0", loop.limit), [*nest.at(statements, level), *lines])
-            begin = [line for t in totals for line in t.begin(lanes)]
-            if any(t.narrow for t in totals):
-                begin.append("int rounds = 0;")
-            lines = [*begin, *lines, *(t.flush(lanes) for t in totals)]
-        else:
-            lines = [line for t in totals for line in t.begin(1)]
-            lines += [line.replace("[lane]", "[0]") for line in inner] + [t.flush(1) for t in totals]
-        lines = [*nest.at(statements, len(kept)), *lines] if reduced else lines
-        lines += [t.result(lanes if reduced else 1) for t in totals] + [Nest(kept).line(s) for s in tail]
-        for level in range(len(kept), 0, -1):
-            loop = kept[level - 1]
-            start, end = "0", loop.limit
-            if level - 1 == self._split(kept):
-                start, end = f"share({loop.limit}, thread, threads)", f"share({loop.limit}, thread + 1, threads)"
-            outer = nest.at(statements, level - 1)
-            lines = [*outer, *block(_for(loop.variable, start, end), lines)]
-        return lines
-
-    def _columns(
-        self,
-        kept: list[Loop],
-        reduced: list[Loop],
-        statements: list[Statement],
-        tail: list[Statement],
-        totals: list[Total],
-    ) -> list[str]:
-        """The last axis is kept: LANES neighbours of it are added up beside each other."""
-        last, outer = kept[-1], kept[:-1]
-        nest = Nest([*outer, *reduced, last])
-        depth = len(nest.loops)
-        at = f"const idx {last.variable} = {last.variable}_0 + lane;"
-        lanes = last.size if isinstance(last.size, int) and last.size < LANES else LANES
-        inner = [at, *nest.at(statements, depth), *(t.step("[lane]") for t in totals)]
-        lines = ["SIMD", *block(_for("lane", "0", "count"), inner)]
-        for position in range(len(reduced) - 1, -1, -1):
-            loop = reduced[position]
-            level = len(outer) + position + 1
-            lines = block(_for(loop.variable, "0", loop.limit), [*nest.at(statements, level), *lines])
-            if position == len(reduced) - 1 and any(t.narrow for t in totals):
-                lines = self._in_rounds(loop, lines, [t.flush(lanes) for t in totals])
-        begin = [line for t in totals for line in t.begin(lanes)]
-        finish = block(
-            _for("lane", "0", "count"),
-            [at, *(t.declared(f"sum{t.number}[lane]") for t in totals), *(Nest(kept).line(s) for s in tail)],
-        )
-        limit = last.limit
-        count = f"const idx count = {limit} - {last.variable}_0 < {lanes} ? {limit} - {last.variable}_0 : {lanes};"
-        lines = [count, *begin, *lines, *(t.flush(lanes) for t in totals), *finish]
-        blocks = f"(({limit}) + {lanes - 1}) / {lanes}"
-        split = len(outer) if not outer else self._split(outer)
-        start, end = "0", blocks
-        if split == len(outer):
-            start, end = f"share({blocks}, thread, threads)", f"share({blocks}, thread + 1, threads)"
-        lines = [*block(_for("part", start, end), [f"const idx {last.variable}_0 = part * {lanes};", *lines])]
-        for level in range(len(outer), 0, -1):
-            loop = outer[level - 1]
-            start, end = "0", loop.limit
-            if level - 1 == split and outer:
-                start, end = f"share({loop.limit}, thread, threads)", f"share({loop.limit}, thread + 1, threads)"
-            lines = block(_for(loop.variable, start, end), [*nest.at(statements, level), *lines])
-        return [*nest.at(statements, 0), *lines]
-
-    def _in_rounds(self, loop: Loop, lines: list[str], flush: list[str]) -> list[str]:
-        """The loop over `loop` in pieces of ROUNDS, after each of which the parts are added to the totals."""
-        name = loop.variable
-        inner = [
-            f"for (idx {name} = {name}_0; {name} < {name}_0 + {ROUNDS} && {name} < {loop.limit}; {name}++) {{",
-            *lines[1:],
-        ]
-        return block(f"for (idx {name}_0 = 0; {name}_0 < {loop.limit}; {name}_0 += {ROUNDS})", [*inner, *flush])
 
 
 def _offset(operand: Operand) -> str:
@@ -637,73 +430,6 @@ def _column(where: Access, last: int) -> str:
 def _renamed(text: str) -> str:
     """Variables of the tail have other names than those of the body."""
     return re.sub(r"\bv(\d+_\d+)\b", r"w\1", text)
-
-
-def _for(variable: str, start: str, end: str) -> str:
-    return f"for (idx {variable} = {start}; {variable} < {end}; {variable}++)"
-
-
-@dataclass(frozen=True)
-class Total:
-    """How one total is added up: in parts (an array), whose sums go to a wider number."""
-
-    number: int
-    node: Node
-    operand: str  # the variable of what is added
-    name: str
-
-    @property
-    def dtype(self) -> str:
-        return self.node.outputs[0].type.dtype
-
-    @property
-    def narrow(self) -> bool:
-        """Whether its parts are less exact than their sum."""
-        return self.node.op.reduction == "sum" and self.dtype in ("float16", "float32")
-
-    @property
-    def wide(self) -> str:
-        return "double" if self.narrow else COMPUTED[self.dtype]
-
-    def start(self) -> str:
-        floats = {"sum": "0", "max": "-INFINITY", "min": "INFINITY", "and": "true", "or": "false"}
-        if self.node.op.reduction in ("max", "min") and not self.node.outputs[0].type.is_float:
-            limits = np.iinfo(self.dtype)
-            return literal(int(limits.min if self.node.op.reduction == "max" else limits.max))
-        return floats[self.node.op.reduction]
-
-    def combined(self, a: str, b: str, kind: str) -> str:
-        how = self.node.op.reduction
-        if how in ("sum", "and", "or"):
-            return f"{a} {'+' if how == 'sum' else '&&' if how == 'and' else '||'} {b}"
-        return f"{how}_{kind}({a}, {b})"
-
-    def begin(self, lanes: int) -> list[str]:
-        kind, start = COMPUTED[self.dtype], self.start()
-        lines = [f"{kind} part{self.number}[{lanes}]; FILL(part{self.number}, {lanes}, {start});"]
-        return [*lines, f"{self.wide} sum{self.number}[{lanes}]; FILL(sum{self.number}, {lanes}, {start});"]
-
-    def step(self, lane: str) -> str:
-        kind = COMPUTED[self.dtype]
-        return f"part{self.number}{lane} = ({kind})({self.combined(f'part{self.number}{lane}', self.operand, kind)});"
-
-    def result(self, lanes: int) -> str:
-        """Adds the parts up, two and two, so that their order is the same on every machine."""
-        kind, parts = self.wide, f"sum{self.number}"
-        one = self.combined(f"{parts}[k]", f"{parts}[k + h]", kind)
-        add = f"{parts}[k] = ({kind})({one});"
-        pairs = f"for (int n = {lanes}, h; n > 1; n = h) {{ h = (n + 1) / 2; for (int k = 0; k + h < n; k++) {add} }}"
-        return f"{pairs} {self.declared(f'{parts}[0]')}"
-
-    def declared(self, place: str) -> str:
-        kind = COMPUTED[self.dtype]
-        rounded = f"(float)(half){place}" if self.dtype == "float16" else f"({kind}){place}"
-        return f"const {kind} {self.name} = {rounded};"
-
-    def flush(self, lanes: int) -> str:
-        both = self.combined(f"sum{self.number}[k]", f"part{self.number}[k]", self.wide)
-        one = f"sum{self.number}[k] = ({self.wide})({both});"
-        return f"for (int k = 0; k < {lanes}; k++) {{ {one} part{self.number}[k] = {self.start()}; }}"
 
 
 # the program
@@ -771,7 +497,7 @@ def is_small(plan: Plan, step: Step) -> bool:
     assert region is not None
     number = lambda n: n if isinstance(n, int) else n.bind(plan.sizes)
     work = number(product(region.domain))
-    if region.totals and number(product(size for _, size in region.kept)) == 1:
+    if region.totals and step.scratch is None and number(product(size for _, size in region.kept)) == 1:
         return True
     for node in step.nodes:
         flops = node.op.count([v.type for v in node.inputs], [v.type for v in node.outputs], node.attrs)

@@ -13,8 +13,8 @@ from typing import Any
 from minigraph.backends.c.threads import threads
 from minigraph.backends.calls import Call, Operand, Pack, Pointers, dense, operand
 from minigraph.backends.layout import channels_last, with_halos
+from minigraph.backends.loops import size_text
 from minigraph.backends.lower import lower
-from minigraph.backends.source import size_text
 from minigraph.core.dim import Size, known
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS
@@ -193,7 +193,7 @@ PARTS = 4  # of the sums over tiles, where there are few channels: so many threa
 
 
 def winograd_tile(node: Node, shape: Mapping[str, Any]) -> int:
-    """The results in a row of a tile: 4 or, where images are small, 2, which errs less; 0 where Winograd does not pay."""
+    """The results in a row of a tile: 4 or, where images are small, 2, which errs less; 0 where it does not pay."""
     three = (shape["R"], shape["S"]) == (3, 3) and {*node.attrs["stride"], *node.attrs["dilation"]} == {1}
     if not three or min(shape["C"], shape["K"]) < MOST_LANES or min(shape["P"], shape["Q"]) < 4:
         return 0
@@ -201,7 +201,7 @@ def winograd_tile(node: Node, shape: Mapping[str, Any]) -> int:
 
 
 def _is_turned(weight: Operand, shape: Mapping[str, Any]) -> bool | None:
-    """Whether a weight lies turned by half a turn, with inputs and outputs exchanged; None if it lies in another way."""
+    """Whether a weight lies turned by half a turn, inputs and outputs exchanged; None if it lies in another way."""
     C, K = shape["C"], shape["K"]
     apart = strides(weight, 4)
     if apart == [9 * C, 9, 3, 1] and weight.access.offset == 0:

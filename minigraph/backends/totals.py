@@ -1,0 +1,250 @@
+"""Totals as C text: reductions whose sums do not depend on the machine, nor on the number of threads.
+
+Numbers are added up in LANES parts beside each other, floats for a few ROUNDS before they go to doubles. Where the last
+axis is reduced the parts are of one total, and are added two and two in the end; where it is kept they are of
+neighbouring totals. Few totals of many numbers are made in chunks, which the threads share, and then of the chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigraph.backends.loops import COMPUTED, Loop, Nest, Statement, block, for_, literal, size_text
+from minigraph.backends.plan import CHUNKS
+from minigraph.core.dim import product
+from minigraph.core.ir import Node
+
+LANES = 64
+ROUNDS = 64  # additions to a part in float before it goes to a double
+
+
+@dataclass(frozen=True)
+class Total:
+    """How one total is added up: in parts (an array), whose sums go to a wider number."""
+
+    number: int
+    node: Node
+    operand: str  # the variable of what is added
+    name: str
+
+    @property
+    def dtype(self) -> str:
+        return self.node.outputs[0].type.dtype
+
+    @property
+    def narrow(self) -> bool:
+        """Whether its parts are less exact than their sum."""
+        return self.node.op.reduction == "sum" and self.dtype in ("float16", "float32")
+
+    @property
+    def wide(self) -> str:
+        return "double" if self.narrow else COMPUTED[self.dtype]
+
+    def start(self) -> str:
+        floats = {"sum": "0", "max": "-INFINITY", "min": "INFINITY", "and": "true", "or": "false"}
+        if self.node.op.reduction in ("max", "min") and not self.node.outputs[0].type.is_float:
+            limits = np.iinfo(self.dtype)
+            return literal(int(limits.min if self.node.op.reduction == "max" else limits.max))
+        return floats[self.node.op.reduction]
+
+    def combined(self, a: str, b: str, kind: str) -> str:
+        how = self.node.op.reduction
+        if how in ("sum", "and", "or"):
+            return f"{a} {'+' if how == 'sum' else '&&' if how == 'and' else '||'} {b}"
+        return f"{how}_{kind}({a}, {b})"
+
+    def begin(self, lanes: int) -> list[str]:
+        kind, start = COMPUTED[self.dtype], self.start()
+        lines = [f"{kind} part{self.number}[{lanes}]; FILL(part{self.number}, {lanes}, {start});"]
+        return [*lines, f"{self.wide} sum{self.number}[{lanes}]; FILL(sum{self.number}, {lanes}, {start});"]
+
+    def step(self, lane: str) -> str:
+        kind = COMPUTED[self.dtype]
+        return f"part{self.number}{lane} = ({kind})({self.combined(f'part{self.number}{lane}', self.operand, kind)});"
+
+    def chunk(self, size: str, chunk: str, point: str) -> str:
+        """The place of the sum of one chunk at one point, in the memory that the region works in."""
+        before = f"scratch + {2 * self.number * CHUNKS} * {size}"
+        return f"(({self.wide} *)({before}))[{chunk} * {size} + {point}]"
+
+    def added_up(self, lanes: int) -> str:
+        """Adds the parts up, two and two, so that their order is the same on every machine."""
+        kind, parts = self.wide, f"sum{self.number}"
+        one = self.combined(f"{parts}[k]", f"{parts}[k + h]", kind)
+        add = f"{parts}[k] = ({kind})({one});"
+        pairs = f"for (int n = {lanes}, h; n > 1; n = h) {{ h = (n + 1) / 2; for (int k = 0; k + h < n; k++) {add} }}"
+        return pairs
+
+    def declared(self, place: str) -> str:
+        kind = COMPUTED[self.dtype]
+        rounded = f"(float)(half){place}" if self.dtype == "float16" else f"({kind}){place}"
+        return f"const {kind} {self.name} = {rounded};"
+
+    def flush(self, lanes: int) -> str:
+        both = self.combined(f"sum{self.number}[k]", f"part{self.number}[k]", self.wide)
+        one = f"sum{self.number}[k] = ({self.wide})({both});"
+        return f"for (int k = 0; k < {lanes}; k++) {{ {one} part{self.number}[k] = {self.start()}; }}"
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Prints the loops of totals.
+
+    kept, reduced: loops over the axes of the totals, and over the others. statements: what stands in all of them.
+    tail: what is computed from totals. split: which of the kept loops the threads share. chunked: whether they share
+    chunks of the first reduced loop instead.
+    """
+
+    kept: Sequence[Loop]
+    reduced: Sequence[Loop]
+    statements: Sequence[Statement]
+    tail: Sequence[Statement]
+    totals: Sequence[Total]
+    split: int
+    chunked: bool
+
+    def lines(self) -> list[str]:
+        columns = self.kept and self.reduced and self.kept[-1].axes[-1] > self.reduced[-1].axes[-1]
+        lines = self._columns() if columns else self._rows()
+        return self._in_chunks(lines) if self.chunked else lines
+
+    # the last axis is reduced
+
+    def _rows(self) -> list[str]:
+        """For each kept point, its numbers are added up in LANES parts."""
+        nest, within = Nest([*self.kept, *self.reduced]), len(self.kept)
+        inner = nest.at(self.statements, len(nest.loops)) + [t.step("[lane]") for t in self.totals]
+        lanes = _lanes(self.reduced[-1]) if self.reduced else 1
+        if self.reduced:
+            lines = self._lanes_of_a_row(self.reduced[-1], lanes, inner)
+            for level in range(len(nest.loops) - 1, within, -1):
+                loop = nest.loops[level - 1]
+                lines = self._over(loop, [*nest.at(self.statements, level), *lines])
+            lines = [*nest.at(self.statements, within), *self._begin(lanes), *lines]
+        else:
+            lines = self._begin(1) + [line.replace("[lane]", "[0]") for line in inner]
+        lines += [t.flush(lanes) for t in self.totals] + [t.added_up(lanes) for t in self.totals]
+        lines += self._finished("[0]")
+        for level in range(within, 0, -1):
+            lines = [*nest.at(self.statements, level - 1), *self._over_kept(level - 1, lines)]
+        return lines
+
+    def _lanes_of_a_row(self, last: Loop, lanes: int, inner: list[str]) -> list[str]:
+        first, end = self._bounds(last)
+        name, rest = last.variable, f"{end} - {last.variable}_0"
+        lines = [f"const idx count = {rest} < {lanes} ? {rest} : {lanes};", "SIMD"]
+        lines += block(for_("lane", "0", "count"), [f"const idx {name} = {name}_0 + lane;", *inner])
+        if any(t.narrow for t in self.totals):
+            flush = " ".join(t.flush(lanes) for t in self.totals)
+            lines.append(f"if (++rounds == {ROUNDS}) {{ rounds = 0; {flush} }}")
+        return block(f"for (idx {name}_0 = {first}; {name}_0 < {end}; {name}_0 += {lanes})", lines)
+
+    # the last axis is kept
+
+    def _columns(self) -> list[str]:
+        """LANES neighbours along the last axis are added up beside each other."""
+        last, outer = self.kept[-1], self.kept[:-1]
+        nest, lanes, name = Nest([*outer, *self.reduced, last]), _lanes(last), last.variable
+        at = f"const idx {name} = {name}_0 + lane;"
+        inner = [at, *nest.at(self.statements, len(nest.loops)), *(t.step("[lane]") for t in self.totals)]
+        lines = ["SIMD", *block(for_("lane", "0", "count"), inner)]
+        for position in range(len(self.reduced) - 1, -1, -1):
+            level = len(outer) + position + 1
+            lines = [*nest.at(self.statements, level), *lines]
+            innermost = position == len(self.reduced) - 1 and any(t.narrow for t in self.totals)
+            lines = (self._in_rounds if innermost else self._over)(self.reduced[position], lines)
+        lines += [t.flush(lanes) for t in self.totals]
+        lines += block(for_("lane", "0", "count"), [at, *self._finished("[lane]")])
+        rest = f"{last.limit} - {name}_0"
+        count = f"const idx count = {rest} < {lanes} ? {rest} : {lanes};"
+        lines = [f"const idx {name}_0 = part * {lanes};", count, *self._begin(lanes), *lines]
+        parts = f"(({last.limit}) + {lanes - 1}) / {lanes}"
+        shared = not self.chunked and not outer
+        lines = block(for_("part", *_share(parts)) if shared else for_("part", "0", parts), lines)
+        for level in range(len(outer), 0, -1):
+            lines = self._over_kept(level - 1, [*nest.at(self.statements, level), *lines])
+        return [*nest.at(self.statements, 0), *lines]
+
+    def _in_rounds(self, loop: Loop, lines: list[str]) -> list[str]:
+        """A loop in pieces of ROUNDS, after each of which the parts are added to wider numbers."""
+        lanes, name, (first, end) = _lanes(self.kept[-1]), loop.variable, self._bounds(loop)
+        piece = f"for (idx {name} = {name}_0; {name} < {name}_0 + {ROUNDS} && {name} < {end}; {name}++)"
+        flush = [t.flush(lanes) for t in self.totals]
+        return block(
+            f"for (idx {name}_0 = {first}; {name}_0 < {end}; {name}_0 += {ROUNDS})", [*block(piece, lines), *flush]
+        )
+
+    # both
+
+    def _bounds(self, loop: Loop) -> tuple[str, str]:
+        return ("chunk_begin", "chunk_end") if self.chunked and loop is self.reduced[0] else ("0", loop.limit)
+
+    def _over(self, loop: Loop, lines: list[str]) -> list[str]:
+        return block(for_(loop.variable, *self._bounds(loop)), lines)
+
+    def _over_kept(self, number: int, lines: list[str]) -> list[str]:
+        loop = self.kept[number]
+        shared = number == self.split and not self.chunked
+        return block(
+            for_(loop.variable, *_share(loop.limit)) if shared else for_(loop.variable, "0", loop.limit), lines
+        )
+
+    def _begin(self, lanes: int) -> list[str]:
+        begin = [line for t in self.totals for line in t.begin(lanes)]
+        return [*begin, "int rounds = 0;", "(void)rounds;"] if any(t.narrow for t in self.totals) else begin
+
+    def _finished(self, part: str) -> list[str]:
+        """What is done with the sums of one point."""
+        if self.chunked:
+            return [f"{t.chunk(self._size, 'chunk', self._point)} = sum{t.number}{part};" for t in self.totals]
+        return [t.declared(f"sum{t.number}{part}") for t in self.totals] + [Nest(self.kept).line(s) for s in self.tail]
+
+    # chunks
+
+    @property
+    def _size(self) -> str:
+        """How many totals of each kind there are."""
+        return size_text(product(loop.size for loop in self.kept))
+
+    @property
+    def _point(self) -> str:
+        """The number of a kept point."""
+        text = "0"
+        for loop in self.kept:
+            text = loop.variable if text == "0" else f"({text}) * {loop.limit} + {loop.variable}"
+        return text
+
+    def _in_chunks(self, lines: list[str]) -> list[str]:
+        """The loops over each chunk; then, when all are done, the sums over chunks."""
+        limit = self.reduced[0].limit
+        bounds = f"const idx chunk_begin = share({limit}, (int)chunk, {CHUNKS}), "
+        bounds += f"chunk_end = share({limit}, (int)chunk + 1, {CHUNKS});"
+        chunks = block(for_("chunk", *_share(str(CHUNKS))), [bounds, *lines])
+        ends: list[str] = []
+        for t in self.totals:
+            ends.append(f"{t.wide} sum{t.number} = {t.start()};")
+            add = t.combined(f"sum{t.number}", t.chunk(self._size, "chunk", self._point), t.wide)
+            ends.append(f"for (idx chunk = 0; chunk < {CHUNKS}; chunk++) sum{t.number} = ({t.wide})({add});")
+            ends.append(t.declared(f"sum{t.number}"))
+        ends += [Nest(self.kept).line(s) for s in self.tail]
+        for number in range(len(self.kept) - 1, -1, -1):
+            loop = self.kept[number]
+            shared = number == self.split
+            ends = block(
+                for_(loop.variable, *_share(loop.limit)) if shared else for_(loop.variable, "0", loop.limit), ends
+            )
+        if not self.kept:
+            ends = block("if (thread == 0)", ends)
+        return [*chunks, "barrier();", *ends]
+
+
+def _lanes(loop: Loop) -> int:
+    return loop.size if isinstance(loop.size, int) and 0 < loop.size < LANES else LANES
+
+
+def _share(limit: str) -> tuple[str, str]:
+    """The bounds of a thread's share of a loop."""
+    return f"share({limit}, thread, threads)", f"share({limit}, thread + 1, threads)"
