@@ -172,6 +172,7 @@ from minigraph.passes.precise_statistics import precise_statistics
 from minigraph.passes.without_biases import without_biases
 
 if TYPE_CHECKING:
+    from minigraph.driver.exported import load_program
     from minigraph.tools.doctor import doctor
     from minigraph.tools.draw import draw
     from minigraph.tools.fit import evaluate, fit
@@ -189,6 +190,7 @@ _LATER = {
     "page": "minigraph.tools.page",
     "precise_bn": "minigraph.tools.precise_bn",
     "load": "minigraph.tools.saved",
+    "load_program": "minigraph.driver.exported",
     "save": "minigraph.tools.saved",
     "summary": "minigraph.tools.summary",
 }
@@ -303,6 +305,7 @@ __all__ = [
     "less",
     "less_equal",
     "load",
+    "load_program",
     "local_response_norm",
     "log",
     "log1p",

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.backends.c import export as form
+from minigraph.backends.c import exported as form
 from minigraph.backends.c.compiler import CompilerError, NoCompiler, compiler, lacking
 from minigraph.backends.c.threads import threads
 from minigraph.core import dim
@@ -76,13 +76,16 @@ def _check_whole(place: Path, about: Mapping[str, Any], names: list[str]) -> Non
 
 def _library(place: Path, misfit: str) -> ctypes.CDLL:
     """The library of the folder, or one that is made of its sources."""
-    if not misfit:
-        try:
-            return ctypes.CDLL(str((place / form.LIBRARY).absolute()))
-        except OSError as error:
-            misfit = f"cannot be loaded: {error}"
-    with tempfile.TemporaryDirectory(prefix="minigraph-") as made:  # a loaded library needs its file no longer
+    with tempfile.TemporaryDirectory(prefix="minigraph-") as made:  # a loaded library needs its name no longer
         library = Path(made) / form.LIBRARY
+        if not misfit:
+            # By a name of its own: the system may take a path for the library that it has loaded from there before.
+            library.symlink_to((place / form.LIBRARY).absolute())
+            try:
+                return ctypes.CDLL(str(library))
+            except OSError as error:
+                misfit = f"cannot be loaded: {error}"
+                library.unlink()
         try:
             form.build(place, library, compiler())
         except (NoCompiler, CompilerError) as error:

@@ -49,6 +49,7 @@ ISAS: dict[str, dict[str, tuple[str, set[str]]]] = {
     "aarch64": {"neon": ("armv8-a", set()), "plain": ("armv8-a", set())},
 }
 ZIG_NAMES = {"x86-64-v4": "x86_64_v4", "x86-64-v3": "x86_64_v3", "x86-64": "x86_64", "armv8-a": "generic"}
+EMITTED = re.compile("s?sse|avx|fma|f16c|bmi|abm|popcnt|movbe|gfni")  # others compilers use only when they are asked
 SAME = {"AMD64": "x86_64", "arm64": "aarch64"}  # what other systems call these machines
 
 # The lines of /proc/cpuinfo that say which processor it is.
@@ -184,7 +185,7 @@ class Compiler:
             return tuple(sorted(set(words))) if self.cpu else ()
         _, said = _run([*self.command, *self.flags, "-dM", "-E", "-x", "c", os.devnull], os.environ)
         macros = {_plain(name) for name in re.findall(r"#define __(\w+?)__ ", said)}
-        return tuple(sorted({word for word in words if _plain(word) in macros}))
+        return tuple(sorted({word for word in words if EMITTED.match(word) and _plain(word) in macros}))
 
 
 def _plain(word: str) -> str:

@@ -5,7 +5,7 @@
     step.c                 the printed plan, with the headers that it includes beside it; thread_pool.c runs it
     weights.safetensors    state, what was computed from it once, and large constants
     program.so             all of this, compiled for the processors that program.json describes
-    program.json           what the folder is, for programs that load it: see `MANIFEST`
+    program.json           what the folder is, for programs that load it
 
 The names in C begin with that of the folder, so that several programs go into one. A folder is written beside its
 place and renamed; one that is there already is replaced only if it is such a folder too, or empty.
@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from string import Template
@@ -30,75 +28,24 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.backends.c.compiler import SAME, Compiler, compiler
-from minigraph.backends.c.executable import Compiled, graph_literal
+from minigraph.backends.c.compiler import Compiler, compiler
+from minigraph.backends.c.executable import Compiled, Executable, graph_literal
+from minigraph.backends.c.exported import FORMAT, HEADER, LIBRARY, MANIFEST, WEIGHTS, build, digest, machine, manifest
 from minigraph.backends.plan import Buffer, Plan
 from minigraph.backends.source import STORED, given
 from minigraph.core.errors import expect
-from minigraph.core.ir import Type
+from minigraph.core.ir import Graph, Type
 from minigraph.core.state import State
 
-FORMAT = 1
-MANIFEST, LIBRARY, WEIGHTS, HEADER = "program.json", "program.so", "weights.safetensors", "program.h"
-SOURCES = ("program.c", "step.c", "thread_pool.c")
 HERE = Path(__file__).parent
 OURS = (HERE / "prelude.h", HERE / "scalar.h", HERE / "thread_pool.h", HERE / "weights.h")
 
-KEYWORDS = frozenset(
-    [
-        "auto",
-        "bool",
-        "break",
-        "case",
-        "char",
-        "const",
-        "continue",
-        "default",
-        "do",
-        "double",
-        "else",
-        "enum",
-        "extern",
-        "false",
-        "float",
-        "for",
-        "goto",
-        "if",
-        "inline",
-        "int",
-        "long",
-        "register",
-        "restrict",
-        "return",
-        "short",
-        "signed",
-        "sizeof",
-        "static",
-        "struct",
-        "switch",
-        "true",
-        "typedef",
-        "union",
-        "unsigned",
-        "void",
-        "volatile",
-        "while",
-        "alignas",
-        "alignof",
-        "class",
-        "delete",
-        "new",
-        "private",
-        "protected",
-        "public",
-        "template",
-        "this",
-        "throw",
-        "try",
-        "typename",
-        "using",
-    ]
-)
+KEYWORDS = """
+alignas alignof auto bool break case catch char class const continue default delete do double else enum explicit export
+extern false float for friend goto if inline int long mutable namespace new operator private protected public register
+restrict return short signed sizeof static struct switch template this throw true try typedef typeid typename union
+unsigned using virtual void volatile while
+"""
 
 
 @dataclass(frozen=True)
@@ -136,20 +83,21 @@ class Weight:
 
 
 def export(
-    folder: str | os.PathLike[str], program: Compiled, symbols: Mapping[str, int], state: Mapping[str, np.ndarray]
+    folder: str | os.PathLike[str], executable: Executable, sizes: Mapping[str, int], state: Mapping[str, np.ndarray]
 ) -> Path:
-    """Write a planned program to a folder, whole or not at all; the folder.
+    """Write a program to a folder, whole or not at all; the folder.
 
-    state: all arrays that the program needs and its caller does not give, by name. symbols: the sizes that it was
-    planned for. Raises GraphError for a folder that holds something else, and CompilerError.
+    state: all arrays that the program needs and its caller does not give, by name. sizes: of all symbols; the batch may
+    be smaller when the program runs. Raises GraphError for sizes that are missing and for a folder that holds something
+    else, and CompilerError.
     """
+    _check_sizes(executable.graph, sizes)
     place = Path(os.path.abspath(folder))
     _check_replaceable(place)
-    name = identifier(place.name)
     place.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
     try:
-        _write(new, name, program, symbols, state)
+        _write(new, place, executable._program(sizes), sizes, state)
         os.chmod(new, 0o755)
         _rename(new, place)
     finally:
@@ -157,32 +105,13 @@ def export(
     return place
 
 
-def build(folder: Path, library: Path, by: Compiler) -> None:
-    """Compile the sources of an exported folder. CompilerError says the first error."""
-    first, *others = (folder / name for name in SOURCES)
-    by.build(first, library, others=others)
-
-
-def fits(about: Mapping[str, Any]) -> bool:
-    """Whether a folder says of itself, in its manifest, that it is an exported program."""
-    return isinstance(about.get("minigraph"), str) and isinstance(about.get("format"), int)
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    """What the folder says of itself; {} if that is nothing that can be read."""
-    try:
-        about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return about if isinstance(about, dict) and fits(about) else {}
-
-
-def digest(file: Path) -> str:
-    return sha256(file.read_bytes()).hexdigest()
-
-
-def machine() -> str:
-    return SAME.get(platform.machine(), platform.machine())
+def _check_sizes(graph: Graph, sizes: Mapping[str, int]) -> None:
+    known = ", ".join(sorted(graph.symbols)) or "none"
+    for symbol in sorted(graph.symbols):
+        expect(symbol in sizes, "no size is given for {}: export(folder, {}=64), say", symbol, symbol)
+    for symbol, n in sizes.items():
+        expect(symbol in graph.symbols, "{!r} has no size {}; it has {}", graph.name, symbol, known)
+        expect(type(n) is int and n > 0, "{} is a whole number above 0, not {!r}", symbol, n)
 
 
 # the folder
@@ -213,14 +142,14 @@ def _rename(new: Path, place: Path) -> None:
 
 
 def _write(
-    folder: Path, name: str, program: Compiled, symbols: Mapping[str, int], state: Mapping[str, np.ndarray]
+    folder: Path, place: Path, program: Compiled, symbols: Mapping[str, int], state: Mapping[str, np.ndarray]
 ) -> None:
-    by = compiler()
-    plan = program.plan
+    by, name, plan = compiler(), identifier(place.name), program.plan
     buffers = given(plan)
     literals = {b.name: np.asarray(graph_literal(plan, b)) for b in buffers if b.place == "literal"}
     kept = {b: b.name for b in buffers if b.name in literals or (b.place in ("input", "state") and b.name in state)}
-    State({b.name: literals[b.name] if b.name in literals else state[b.name] for b in kept}).save(folder / WEIGHTS)
+    arrays = State({name: literals[name] if name in literals else state[name] for name in kept.values()})
+    arrays.save(folder / WEIGHTS, {"program": name})
     face = _face(name, program, symbols, set(kept))
     weights, file = _weights(folder / WEIGHTS, buffers)
     _text(folder / HEADER, _program_h(face, by))
@@ -230,7 +159,7 @@ def _write(
     for header in _headers(program):
         expect(not (folder / header.name).exists(), "a header of an op is called {}, as ours is", header.name)
         shutil.copyfile(header, folder / header.name)
-    build(folder, folder / LIBRARY, by)
+    build(folder, folder / LIBRARY, by, named=place)
     about = {
         "minigraph": version("minigraph"),
         "format": FORMAT,
@@ -302,7 +231,7 @@ def _face(name: str, program: Compiled, symbols: Mapping[str, int], kept: set[Bu
     outputs = [(name, v.type, places[plan.partition.base(v)]) for name, v in plan.graph.outputs.items()]
     arrays = inputs + outputs
     fields = identifiers([*(symbol for symbol, _ in sizes), *(name for name, _, _ in arrays)])
-    made = [Array(name, field, *rest) for field, (name, *rest) in zip(fields[len(sizes) :], arrays)]
+    made = [Array(name, field, type_, place) for field, (name, type_, place) in zip(fields[len(sizes) :], arrays)]
     return Face(
         name,
         [Size(symbol, field, n) for field, (symbol, n) in zip(fields, sizes)],
@@ -349,7 +278,7 @@ def identifiers(names: Sequence[str]) -> list[str]:
     found: list[str] = []
     for name in names:
         word = re.sub(r"[^A-Za-z0-9_]", "_", name)
-        word = f"_{word}" if word[0].isdigit() else f"{word}_" if word in KEYWORDS else word
+        word = f"_{word}" if word[0].isdigit() else f"{word}_" if word in KEYWORDS.split() else word
         again = 2
         unique = word
         while unique in found:
@@ -409,7 +338,7 @@ extern "C" {
 
 $sizes
 
-typedef struct $name $name;
+typedef struct ${name}_program ${name}_program;
 
 // Inputs and outputs lie in memory of the caller, C-contiguous. An output overlaps no other array.
 typedef struct {
@@ -417,13 +346,13 @@ typedef struct {
 } ${name}_arrays;
 
 // Reads the weights and makes what a program needs. It runs on so many threads; 0: one for each core of the process.
-const char *${name}_create($name **made, const char *weights_file, int threads);
+const char *${name}_create(${name}_program **made, const char *weights_file, int threads);
 
 // $does. One call at a time. After an error the weights are as they were.
-const char *${name}_run($name *program, const ${name}_arrays *arrays);
+const char *${name}_run(${name}_program *program, const ${name}_arrays *arrays);
 
 SAVE
-void ${name}_free($name *program);
+void ${name}_free(${name}_program *program);
 
 #ifdef __cplusplus
 }
@@ -432,7 +361,7 @@ void ${name}_free($name *program);
 """
 SAVE = """\
 // Writes the weights as they are now, whole or not at all, to a file that ${name}_create reads.
-const char *${name}_save(const $name *program, const char *weights_file);
+const char *${name}_save(const ${name}_program *program, const char *weights_file);
 
 """
 
@@ -486,7 +415,7 @@ BODY = """\
 
 static const struct weights file = $file;  // bytes, bytes of the header, hash of the header
 
-struct $name {
+struct ${name}_program {
   char *arena, *weights;
   void *given[$given_count], *packed[$packed_count];
   idx sizes[$sizes_count];
@@ -511,12 +440,12 @@ static int cores(void) {
 #define NO_MEMORY "there is not enough memory"
 #define NO_THREADS "so many threads cannot be had"
 
-static struct context context_of($name *p) {
+static struct context context_of(${name}_program *p) {
   return (struct context){
       .arena = p->arena, .given = p->given, .packed = p->packed, .sizes = p->sizes, .barrier = pool_barrier};
 }
 
-void ${name}_free($name *p) {
+void ${name}_free(${name}_program *p) {
   if (!p) return;
   for (size_t i = 0; i < sizeof p->packed / sizeof *p->packed; i++) free(p->packed[i]);
   free(p->arena);
@@ -524,7 +453,7 @@ void ${name}_free($name *p) {
   free(p);
 }
 
-static const char *fill($name *p, const char *weights_file) {
+static const char *fill(${name}_program *p, const char *weights_file) {
   if (!(p->arena = weights_memory($arena))) return NO_MEMORY;
   if (!(p->weights = weights_memory(file.bytes))) return NO_MEMORY;
   $packed
@@ -536,10 +465,10 @@ static const char *fill($name *p, const char *weights_file) {
   return 0;
 }
 
-const char *${name}_create($name **made, const char *weights_file, int threads) {
+const char *${name}_create(${name}_program **made, const char *weights_file, int threads) {
   *made = 0;
   if (threads < 0 || threads > POOL_MOST) return NO_THREADS;
-  $name *p = calloc(1, sizeof *p);
+  ${name}_program *p = calloc(1, sizeof *p);
   if (!p) return NO_MEMORY;
   p->threads = threads ? threads : cores();
   const char *wrong = fill(p, weights_file);
@@ -551,17 +480,17 @@ const char *${name}_create($name **made, const char *weights_file, int threads) 
   return 0;
 }
 
-const char *${name}_run($name *p, const ${name}_arrays *a) {
+const char *${name}_run(${name}_program *p, const ${name}_arrays *a) {
   $checks
   $given
   struct context c = context_of(p);
   $each_time
   if (pool_run(step, &c, p->threads)) return NO_THREADS;
-  return c.fault ? "an index among the inputs is out of range" : 0;
+  return c.fault ? "a number of an input is out of range" : 0;
 }
 """
 SAVING = """
-const char *${name}_save(const $name *p, const char *weights_file) {
+const char *${name}_save(const ${name}_program *p, const char *weights_file) {
   return weights_write(weights_file, p->weights, file);
 }
 """

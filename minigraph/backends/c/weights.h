@@ -13,17 +13,17 @@ struct weights {
   uint64_t header_hash; // FNV-1a
 };
 
-static uint64_t weights_hash(const char *data, int64_t bytes) {
+static inline uint64_t weights_hash(const char *data, int64_t bytes) {
   uint64_t hash = 0xcbf29ce484222325u;
   for (int64_t i = 0; i < bytes; i++) hash = (hash ^ (unsigned char)data[i]) * 0x100000001b3u;
   return hash;
 }
 
 // Memory of whole lines of the cache; 0 if there is none.
-static char *weights_memory(int64_t bytes) { return aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64 + 64); }
+static inline char *weights_memory(int64_t bytes) { return aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64 + 64); }
 
 // Read a file into memory of its size. Returns 0, or a sentence that says why it cannot be used.
-static const char *weights_read(const char *path, char *memory, struct weights expected) {
+static inline const char *weights_read(const char *path, char *memory, struct weights expected) {
   FILE *file = fopen(path, "rb");
   if (!file) return "the file of the weights cannot be opened";
   const size_t bytes = (size_t)expected.bytes, found = fread(memory, 1, bytes, file);
@@ -36,7 +36,7 @@ static const char *weights_read(const char *path, char *memory, struct weights e
 }
 
 // Write beside the place, and rename: the file is there whole, or as it was. Returns 0, or a sentence.
-static const char *weights_write(const char *path, const char *memory, struct weights expected) {
+static inline const char *weights_write(const char *path, const char *memory, struct weights expected) {
   const size_t length = strlen(path);
   char *beside = malloc(length + sizeof ".partial");
   if (!beside) return "there is not enough memory";
