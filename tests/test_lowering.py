@@ -1,0 +1,144 @@
+"""Lowering for C: the lowered graph is the same function, in exact numbers, and has the form that kernels ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minigraph as mg
+from minigraph import layers
+from minigraph.backends.c.tuned import lowered, serves
+from minigraph.backends.layout import channels_last, to_first, to_last, with_halos
+from minigraph.backends.lower import lower, runs
+from minigraph.core import proof
+from minigraph.core.builder import Builder, Tensor
+from minigraph.core.evaluate import evaluate
+from minigraph.core.ir import Graph
+from minigraph.core.op import Example, Op
+from minigraph.ops.conv import conv, conv_input_gradient, conv_weight_gradient
+
+OF_IMAGES = [
+    pytest.param(op, example, id=f"{op.name}-{number}")
+    for op in mg.OPS.values()
+    if op.images or op.expand
+    for number, example in enumerate(op.examples)
+]
+
+
+def rng_arrays(graph: Graph, samples: proof.Samples) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {name: proof.concrete(sample, graph.values[name].type.dtype, rng) for name, sample in samples.items()}
+
+
+def off(graph: Graph, other: Graph, arrays: dict[str, np.ndarray]) -> float:
+    """The largest difference of outputs, in float64."""
+    one, two = evaluate(graph, arrays), evaluate(other, arrays)
+    return max(float(np.abs(np.asarray(one[n], "float64") - two[n]).max(initial=0.0)) for n in one)
+
+
+@pytest.mark.parametrize(("op", "example"), OF_IMAGES)
+def test_a_lowered_op_is_the_same_function(op: Op, example: Example) -> None:
+    graph, samples = proof.graph_of(op, example, "float64")
+    after = channels_last(lower(graph)).check()
+    assert all(runs(node.op) for node in after.nodes)
+    arrays = rng_arrays(graph, samples)
+    with np.errstate(all="ignore"):
+        one, other = evaluate(graph, arrays), evaluate(after, arrays)
+    for name, array in one.items():
+        np.testing.assert_allclose(other[name], array, rtol=1e-11, atol=1e-11, equal_nan=True)
+
+
+CONVOLUTIONS = [
+    pytest.param(op, example, id=f"{op.name}-{number}")
+    for op in (conv, conv_input_gradient, conv_weight_gradient)
+    for number, example in enumerate(op.examples)
+]
+
+
+@pytest.mark.parametrize(("op", "example"), CONVOLUTIONS)
+def test_padding_is_a_node_and_a_gradient_is_a_convolution(op: Op, example: Example) -> None:
+    graph, samples = proof.graph_of(op, example, "float64")
+    after = with_halos(channels_last(graph), lambda node: node.attrs["groups"] == 1).check()
+    assert off(graph, after, rng_arrays(graph, samples)) < 1e-12
+    if graph.nodes[0].attrs["groups"] == 1 and not any(0 in sample.shape for sample in example.inputs):
+        for node in after.nodes:
+            assert node.op is not conv_input_gradient
+            assert not any(n for pair in node.attrs.get("padding", ()) for n in pair)
+
+
+def residual_net(rank: int = 2) -> Graph:
+    """Convolutions, norms, a shortcut, pools and sums over every kind of axes."""
+    net = Builder("net")
+    x = net.input("x", ("N", 3, *(8, 6, 4)[:rank]))
+    conv_of = {1: layers.conv1d, 2: layers.conv2d, 3: layers.conv3d}[rank]
+    h = mg.relu(layers.batch_norm(conv_of(x, 4, 3, padding=1)))
+    h = h + conv_of(h, 4, 3, padding=1) * net.constant(np.arange(4.0).reshape(4, *(1,) * rank), "float32")
+    both = mg.concat([h, mg.sigmoid(h)], axis=1)
+    padded = mg.pad(mg.slice(both, (0, 1, *(0,) * rank), (None,) * (2 + rank)), ((0, 0), (1, 0), *((1, 2),) * rank))
+    spatial = tuple(range(2, 2 + rank))
+    return net.build(
+        image=padded,
+        pooled=mg.mean(both, axes=spatial),
+        channels=mg.sum(both, axes=(0, *spatial)),
+        map=mg.max(both, axes=1),
+        kept=mg.sum(both, axes=1, keepdims=True),
+        one=mg.sum(both, axes=2),
+    )
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_what_follows_an_image_is_turned_with_it(rank: int) -> None:
+    graph = lower(residual_net(rank))
+    after = channels_last(graph).check()
+    report = mg.verify(graph, after)
+    assert report
+    for node in after.nodes:
+        assert node.attrs.get("layout", "C")[-1] == "C"
+    images = [node.inputs[i] for node in after.nodes for i in node.op.images if i >= 0]
+    makers = [after.producer.get(value) for value in images]
+    between = [node for node in makers if node is not None and node.op.name == "transpose"]
+    assert all(node.inputs[0] in after.inputs for node in between), "an image is turned in the middle of the graph"
+
+
+def test_permutations_are_inverse() -> None:
+    for rank in (3, 4, 5):
+        assert [to_last(rank)[axis] for axis in to_first(rank)] == list(range(rank))
+
+
+def training_step_of(make: Any) -> Graph:
+    net = Builder("net")
+    x = net.input("x", ("N", 3, 8, 8))
+    h: Tensor = make(x)
+    logits = layers.linear(mg.flatten(h), 3)
+    model = net.build(logits=logits, loss=mg.cross_entropy(logits, net.input("label", ("N",), "int64")))
+    return mg.training_step(model, loss="loss", optimizer=mg.optim.SGD(0.1))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_lowered_training_step_is_proved(stride: int) -> None:
+    step = training_step_of(lambda x: mg.relu(layers.batch_norm(layers.conv2d(x, 4, 3, stride=stride, padding=1))))
+    report = mg.verify(step, lowered(step))
+    assert report
+    assert report.proved
+
+
+def test_a_step_is_not_touched_twice() -> None:
+    """What is lowered is at rest."""
+    step = training_step_of(lambda x: mg.max_pool(layers.conv2d(x, 4, 3, padding=1), 2, stride=2))
+    once = lowered(step)
+    assert lower(once) is once or [n.op for n in lower(once).nodes] == [n.op for n in once.nodes]
+    assert channels_last(once) is once
+    assert with_halos(once, serves) is once
+
+
+def test_an_op_without_any_form_is_refused() -> None:
+    op = Op("only_a_reference", lambda x, /: x, lambda x: x)
+    try:
+        net = Builder("net")
+        graph = net.build(y=op(net.input("x", (3,))))
+        with pytest.raises(mg.GraphError, match=r"only_a_reference 'only_a_reference': has neither a kernel nor"):
+            lower(graph)
+    finally:
+        del mg.OPS["only_a_reference"]
