@@ -179,7 +179,7 @@ def with_halos(graph: Graph, serves: Callable[[Node], bool]) -> Graph:
 
 def halo(x: Tensor, padding: Any, layout: str) -> Tensor:
     """x with zeros around its spatial axes."""
-    if not any(n for pair in padding for n in pair):
+    if not any(map(any, padding)):
         return x
     pairs = iter(padding)
     return OPS["pad"](x, widths=tuple((0, 0) if axis in "NC" else next(pairs) for axis in layout))
@@ -188,6 +188,8 @@ def halo(x: Tensor, padding: Any, layout: str) -> Tensor:
 def _conv(rewriting: Rewriting, node: Node) -> bool:
     x, w = map(rewriting.tensor, node.inputs)
     padding, layout = node.attrs["padding"], node.attrs["layout"]
+    if not any(map(any, padding)):
+        return False
     padded = conv(halo(x, padding, layout), w, **{**node.attrs, "padding": 0})
     rewriting.now[node.outputs[0]] = padded.value
     return True
@@ -196,6 +198,8 @@ def _conv(rewriting: Rewriting, node: Node) -> bool:
 def _conv_weight_gradient(rewriting: Rewriting, node: Node) -> bool:
     x, g = map(rewriting.tensor, node.inputs)
     padding, layout = node.attrs["padding"], node.attrs["layout"]
+    if not any(map(any, padding)):
+        return False
     padded = conv_weight_gradient(halo(x, padding, layout), g, **{**node.attrs, "padding": 0})
     rewriting.now[node.outputs[0]] = padded.value
     return True
