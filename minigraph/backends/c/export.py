@@ -33,10 +33,11 @@ from minigraph.backends.c.executable import Compiled, Executable, graph_literal
 from minigraph.backends.c.exported import FORMAT, HEADER, LIBRARY, MANIFEST, WEIGHTS, build, digest, machine, manifest
 from minigraph.backends.plan import Buffer, Plan
 from minigraph.backends.source import STORED, given
-from minigraph.core.errors import expect
+from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, Type
 from minigraph.core.state import State
 
+SMALL = 8  # sizes below it are tried before the program is written
 HERE = Path(__file__).parent
 OURS = (HERE / "prelude.h", HERE / "scalar.h", HERE / "thread_pool.h", HERE / "weights.h")
 
@@ -65,11 +66,22 @@ class Array:
 
 @dataclass(frozen=True)
 class Size:
-    """A size that is known when the program runs."""
+    """A size that is known when the program runs, from 0 to `most`."""
 
     symbol: str
     field: str
     most: int
+    never: tuple[int, ...]  # those between that the graph does not take
+
+    @property
+    def text(self) -> str:
+        return f"from 0 to {self.most}" + "".join(f" without {n}" for n in self.never)
+
+    def wrong(self, variable: str) -> str:
+        """The condition in C."""
+        return " || ".join(
+            [f"{variable} < 0", f"{variable} > {self.most}", *(f"{variable} == {n}" for n in self.never)]
+        )
 
 
 @dataclass(frozen=True)
@@ -83,21 +95,25 @@ class Weight:
 
 
 def export(
-    folder: str | os.PathLike[str], executable: Executable, sizes: Mapping[str, int], state: Mapping[str, np.ndarray]
+    folder: str | os.PathLike[str],
+    graph: Graph,
+    executable: Executable,
+    sizes: Mapping[str, int],
+    state: Mapping[str, np.ndarray],
 ) -> Path:
     """Write a program to a folder, whole or not at all; the folder.
 
-    state: all arrays that the program needs and its caller does not give, by name. sizes: of all symbols; the batch may
-    be smaller when the program runs. Raises GraphError for sizes that are missing and for a folder that holds something
-    else, and CompilerError.
+    graph: before it was lowered: its ops say which sizes they take. state: all arrays that the program needs and its
+    caller does not give, by name. sizes: of all symbols; the batch may be smaller when the program runs. Raises
+    GraphError for sizes that are missing or not taken and for a folder that holds something else, and CompilerError.
     """
-    _check_sizes(executable.graph, sizes)
+    _check_sizes(graph, sizes)
     place = Path(os.path.abspath(folder))
     _check_replaceable(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
     try:
-        _write(new, place, executable._program(sizes), sizes, state)
+        _write(new, place, graph, executable._program(sizes), sizes, state)
         os.chmod(new, 0o755)
         _rename(new, place)
     finally:
@@ -112,6 +128,20 @@ def _check_sizes(graph: Graph, sizes: Mapping[str, int]) -> None:
     for symbol, n in sizes.items():
         expect(symbol in graph.symbols, "{!r} has no size {}; it has {}", graph.name, symbol, known)
         expect(type(n) is int and n > 0, "{} is a whole number above 0, not {!r}", symbol, n)
+    graph.bind(**sizes)
+
+
+def _not_taken(graph: Graph, sizes: Mapping[str, int], symbol: str) -> tuple[int, ...]:
+    """The small sizes that the graph does not take: the batch norm of a training step needs two images, say."""
+    return tuple(n for n in range(min(sizes[symbol], SMALL)) if not _takes(graph, {**sizes, symbol: n}))
+
+
+def _takes(graph: Graph, sizes: Mapping[str, int]) -> bool:
+    try:
+        graph.bind(**sizes)
+        return True
+    except GraphError:
+        return False
 
 
 # the folder
@@ -142,7 +172,12 @@ def _rename(new: Path, place: Path) -> None:
 
 
 def _write(
-    folder: Path, place: Path, program: Compiled, symbols: Mapping[str, int], state: Mapping[str, np.ndarray]
+    folder: Path,
+    place: Path,
+    graph: Graph,
+    program: Compiled,
+    symbols: Mapping[str, int],
+    state: Mapping[str, np.ndarray],
 ) -> None:
     by, name, plan = compiler(), identifier(place.name), program.plan
     buffers = given(plan)
@@ -150,7 +185,7 @@ def _write(
     kept = {b: b.name for b in buffers if b.name in literals or (b.place in ("input", "state") and b.name in state)}
     arrays = State({name: literals[name] if name in literals else state[name] for name in kept.values()})
     arrays.save(folder / WEIGHTS, {"program": name})
-    face = _face(name, program, symbols, set(kept))
+    face = _face(name, graph, program, symbols, set(kept))
     weights, file = _weights(folder / WEIGHTS, buffers)
     _text(folder / HEADER, _program_h(face, by))
     _text(folder / "program.c", _program_c(face, weights, file, plan))
@@ -223,7 +258,7 @@ class Face:
         return (*self.inputs, *self.outputs)
 
 
-def _face(name: str, program: Compiled, symbols: Mapping[str, int], kept: set[Buffer]) -> Face:
+def _face(name: str, graph: Graph, program: Compiled, symbols: Mapping[str, int], kept: set[Buffer]) -> Face:
     plan, places = program.plan, {buffer.value: i for i, buffer in enumerate(given(program.plan))}
     own = {buffer.value for buffer in kept}
     sizes = sorted(plan.sizes.items())
@@ -234,7 +269,7 @@ def _face(name: str, program: Compiled, symbols: Mapping[str, int], kept: set[Bu
     made = [Array(name, field, type_, place) for field, (name, type_, place) in zip(fields[len(sizes) :], arrays)]
     return Face(
         name,
-        [Size(symbol, field, n) for field, (symbol, n) in zip(fields, sizes)],
+        [Size(symbol, field, n, _not_taken(graph, symbols, symbol)) for field, (symbol, n) in zip(fields, sizes)],
         {symbol: n for symbol, n in symbols.items() if symbol not in plan.sizes},
         made[: len(inputs)],
         made[len(inputs) :],
@@ -312,7 +347,7 @@ def _program_h(face: Face, by: Compiler) -> str:
     flags = " ".join(flag for flag in by.flags if flag not in ("-shared", "-fPIC", "-g1"))
     sizes = [f"#define {upper}_{size.field} {size.most}  // the largest {size.symbol}" for size in face.sizes]
     sizes += [f"// {symbol} is {n}." for symbol, n in face.fixed.items()]
-    fields = [f"int64_t {size.field};  // from 0 to {size.most}" for size in face.sizes]
+    fields = [f"int64_t {size.field};  // {size.text}" for size in face.sizes]
     fields += [_field(a, "const ") for a in face.inputs] + [_field(a, "") for a in face.outputs]
     does = "Runs one step, which moves the weights" if face.updates else "Computes the outputs"
     text = _filled(HEAD, face, guard=[f"{upper}_PROGRAM"], flags=[flags], does=[does], fields=fields, sizes=["SIZES"])
@@ -325,7 +360,8 @@ HEAD = """\
 //
 //   cc $flags main.c $name/*.c -lm -pthread
 //
-// or link $name/program.so, which runs on processors like the one that it was made on.
+// or link $name/program.so, which runs on processors like the one that it was made on. Several exported programs need
+// thread_pool.c once.
 // Every function returns 0, or a sentence that says what is wrong.
 #ifndef $guard
 #define $guard
@@ -375,10 +411,7 @@ def _program_c(face: Face, weights: Sequence[Weight], file: tuple[int, int, int]
     own = {weight.place for weight in weights}
     early = all(given(plan).index(prepared.source) in own for prepared in plan.prepared)
     prepare = "if (pool_run(prepare, &c, p->threads)) return NO_THREADS;"
-    checks = [
-        f'if (a->{size.field} < 0 || a->{size.field} > {size.most}) return "{size.field} is not from 0 to {size.most}";'
-        for size in face.sizes
-    ]
+    checks = [f'if ({s.wrong(f"a->{s.field}")}) return "{s.field} is not {s.text}";' for s in face.sizes]
     checks += [f'if (!a->{array.field}) return "{array.field} is a null pointer";' for array in face.arrays]
     given_here = [f"p->sizes[{i}] = a->{size.field};" for i, size in enumerate(face.sizes)]
     given_here += [f"p->given[{array.place}] = (void *)a->{array.field};" for array in face.arrays]
