@@ -1,7 +1,12 @@
 """What all tests share: the long ones wait for --nightly, and random ones repeat themselves unless it is given."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Where a test names no backend, the references compute: thousands of small programs, each met once, would be compiled.
+os.environ.setdefault("MINIGRAPH_BACKEND", "numpy")
 
 # A failure in CI must be there again on the next machine: no seed, no memory, no clock. The nightly run explores.
 settings.register_profile(

@@ -26,8 +26,7 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS
 from minigraph.core.pipeline import Pass, Pipeline, run
-from minigraph.driver.program import TURNS
-from minigraph.passes.pipelines import BEFORE_AUTODIFF, INFERENCE, TRAINING
+from minigraph.passes.pipelines import BEFORE_AUTODIFF, INFERENCE, TRAINING, TURNS
 from random_graphs import RandomGraph, random_graph
 
 NOISE = 2.0**-40

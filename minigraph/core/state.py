@@ -1,17 +1,21 @@
 """State: named arrays that live across steps, with files for them.
 
-A `State` is a mapping from a name to one read-only array. Assigning replaces an array and never writes into one, so a
-snapshot costs nothing and what was handed out stays as it was. Files are safetensors; they are written beside the old
-one and renamed, so that a reader, or a machine that stops in the middle, sees the old file or the new one whole.
+A `State` is a mapping from a name to one read-only array. Whoever got an array keeps its numbers: assigning replaces an
+array, and a program writes over one only while nobody but the state holds it, or a view of it (see `in_place`). So a
+snapshot costs nothing until the next step, which copies what the snapshot holds.
+
+Files are safetensors; they are written beside the old one and renamed, so that a reader, or a machine that stops in the
+middle, sees the old file or the new one whole.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import sys
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,39 +26,70 @@ from minigraph.core.errors import GraphError, expect
 
 RESERVED = "__metadata__"  # what safetensors calls the texts beside the arrays
 
+# Whether a reference count tells who holds an array. Where it does not, in_place copies all.
+COUNTS = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
+
 
 class State(MutableMapping[str, np.ndarray]):
     """A dict of arrays: state["conv1.weight"].
 
-    A new array must have the old one's shape; it takes the old one's dtype.
+    A new array must have the old one's shape; it takes the old one's dtype. While one thread runs a step that writes to
+    the state in place, others that ask for its arrays wait.
     """
 
     lock: threading.RLock  # held by whoever reads arrays, computes others from them and puts these back
 
     def __init__(self, arrays: Mapping[str, Any] = {}):
         self.lock = threading.RLock()
-        self._arrays = {name: _frozen(name, array) for name, array in arrays.items()}
+        self._hold({name: _frozen(name, array) for name, array in arrays.items()})
+        self._alone = object()  # held by this attribute only, as an array is by its dict if nobody else has it
+        self._being_written = False
+
+    def _hold(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take a new dict for the old one, which is never changed: an interrupt comes before or after.
+
+        Each comes with a version of its own.
+        """
+        self._held = arrays, object()
+
+    @property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return self._held[0]
+
+    @property
+    def version(self) -> object:
+        """An object that is another one when any name has come to another array.
+
+        While it is the same, and the state is there, the arrays lie where they lay. Their numbers may be others.
+        """
+        return self._held[1]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        try:
-            return self._arrays[name]
-        except KeyError:
-            raise KeyError(f"no state {name!r}; there are {', '.join(self._arrays) or 'none'}") from None
+        with self.lock:
+            try:
+                array = self._arrays[name]
+            except KeyError:
+                raise KeyError(f"no state {name!r}; there are {', '.join(self._arrays) or 'none'}") from None
+            return _frozen(name, array) if self._being_written else array
 
     def __setitem__(self, name: str, array: Any) -> None:
         new = _array(name, array)
-        if name in self._arrays:
-            old = self._arrays[name]
-            fits = np.can_cast(new.dtype, old.dtype, "same_kind")
-            expect(fits, "state {!r} is {}; the new array is {}", name, old.dtype, new.dtype)
-            same = new.shape == old.shape
-            expect(same, "state {!r} has shape {}; the new array has {}", name, old.shape, new.shape)
-            new = new.astype(old.dtype)
-        new = _frozen(name, new)
-        self._arrays[name] = new
+        with self.lock:
+            if name in self._arrays:
+                old = self._arrays[name]
+                fits = np.can_cast(new.dtype, old.dtype, "same_kind")
+                expect(fits, "state {!r} is {}; the new array is {}", name, old.dtype, new.dtype)
+                same = new.shape == old.shape
+                expect(same, "state {!r} has shape {}; the new array has {}", name, old.shape, new.shape)
+                new = new.astype(old.dtype)
+            new = _frozen(name, new)
+            self._hold({**self._arrays, name: new})
 
     def __delitem__(self, name: str) -> None:
-        del self._arrays[name]
+        with self.lock:
+            left = dict(self._arrays)
+            del left[name]
+            self._hold(left)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -68,24 +103,67 @@ class State(MutableMapping[str, np.ndarray]):
     def replace(self, arrays: Mapping[str, np.ndarray]) -> None:
         """All of these at once: an interrupt comes before or after, never between two of them.
 
-        The arrays are taken over, not copied; their owner must not write to them again.
+        The arrays are taken over, and not copied if they are whole and in order; their owner must not write to them
+        again.
         """
-        for array in arrays.values():
-            array.flags.writeable = False
-        self._arrays.update(arrays)
+        own = {name: _whole(array) for name, array in arrays.items()}
+        with self.lock:
+            self._hold({**self._arrays, **own})
 
     def copy(self) -> State:
-        """A snapshot. The arrays are shared, since no State ever writes into one."""
+        """A snapshot. The arrays are shared until one of both states moves."""
         twin = State()
-        twin._arrays = dict(self._arrays)
+        with self.lock:
+            arrays, version = self._held
+            if self._being_written:
+                twin._hold({name: _frozen(name, array) for name, array in arrays.items()})
+            else:
+                twin._held = dict(arrays), version  # a dict of its own: it holds each array once more
         return twin
+
+    @contextmanager
+    def in_place(self, names: Sequence[str]) -> Iterator[State]:
+        """Arrays of these names that may be written over where they lie, until the context ends.
+
+        What somebody else holds, or a view of which, is copied first: the state goes on with the copy. Other threads
+        that ask for arrays wait. This thread may ask too, in a signal handler say, and is given copies. The state that
+        is yielded is for the writer alone, which must not keep its arrays. GraphError inside of another such context.
+        """
+        with self.lock:
+            expect(not self._being_written, "a step that moves this state is not over, and another one cannot begin")
+            self._being_written = True
+            try:
+                shared = self._shared(names)
+                if shared:
+                    self._hold({**self._arrays, **{name: _frozen(name, self._arrays[name]) for name in shared}})
+                writer = State()
+                writer._held = self._held
+                yield writer
+            finally:
+                self._being_written = False
+
+    def _shared(self, names: Sequence[str]) -> list[str]:
+        """Those of the names whose arrays others hold, too.
+
+        Of references to `_alone` there is always the same number, whatever this function itself holds: it is asked in
+        the same way. A view of an array holds the array.
+        """
+        if not COUNTS:
+            return list(names)
+        held: list[object] = [*map(self._arrays.__getitem__, names), self._alone]
+        counts = list(map(sys.getrefcount, held))
+        alone = counts.pop()
+        if counts.count(alone) == len(counts):
+            return []
+        return [name for name, count in zip(names, counts) if count != alone]
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
         """Write all arrays to one safetensors file, whole or not at all."""
-        expect(RESERVED not in self._arrays, "a safetensors file takes no array that is called {!r}", RESERVED)
+        arrays = dict(self.copy())
+        expect(RESERVED not in arrays, "a safetensors file takes no array that is called {!r}", RESERVED)
         from safetensors.numpy import save  # here: a program that never writes a file need not load it
 
-        write_whole(path, save(dict(self._arrays), dict(metadata or {})))
+        write_whole(path, save(arrays, dict(metadata or {})))
 
     def load(self, path: str | os.PathLike[str], strict: bool = True) -> Difference:
         """Take over from a file every array that this state has by the same name and shape.
@@ -191,6 +269,14 @@ def _frozen(name: str, given: Any) -> np.ndarray:
     numbers = array.dtype.kind in "biuf" and array.dtype.itemsize <= 8
     expect(numbers, "state {!r} is made of numbers, not {}", name, array.dtype)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    array.flags.writeable = False
+    return array
+
+
+def _whole(array: np.ndarray) -> np.ndarray:
+    """The array, read-only; a copy where it is part of another one, or not in order."""
+    if not (array.flags.owndata and array.flags.c_contiguous):
+        array = np.array(array, order="C")
     array.flags.writeable = False
     return array
 

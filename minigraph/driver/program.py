@@ -6,26 +6,32 @@ outputs = train(image=..., label=...)        moves the state by one step
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minigraph.backends.numpy import Executable
-from minigraph.core.errors import expect
+from minigraph.backends import numpy as references
+from minigraph.backends.c.executable import Executable, WrongInput
+from minigraph.backends.c.export import export
+from minigraph.backends.plan import Plan
+from minigraph.core.errors import GraphError, expect
 from minigraph.core.frozen import split
 from minigraph.core.ir import Graph
 from minigraph.core.pipeline import Hook, Optimized, Pass, Pipeline, Step, debugging, report, run
 from minigraph.core.state import State
+from minigraph.driver.choice import asked_for, choose
 from minigraph.driver.finite import first_not_finite
 from minigraph.driver.given import arrays_of, complete, solve, type_of
-from minigraph.passes.pipelines import INFERENCE, TRAINING
+from minigraph.passes.pipelines import INFERENCE, TRAINING, TURNS
 
-BACKENDS = {"numpy": Executable}
-TURNS = 8  # of the default passes: in nearly all graphs the second finds nothing more to do
+SIZES = 1000  # sets of input shapes that a program remembers
 
 
 def optimize(
@@ -107,27 +113,23 @@ def compile(
     What depends on fixed parameters alone, such as weights with a batch norm folded into them, is computed once; when
     the state has moved on, the next call computes it anew. With snapshot=True it stays as it was at first.
     hook: called with each step of the pipeline when it is done, and once more where the graph is optimized anew.
-    backend: "numpy", or "auto" for the fastest that answers.
+    backend: "c", compiled for this machine at the first call with sizes that are new; "numpy", node by node; or "auto":
+        C where there is a compiler and the graph has no op that only NumPy has. MINIGRAPH_BACKEND says what auto means.
     """
     expect(
         isinstance(graph, Graph), "compile needs a Graph, as net.build(...) makes it, not a {}", type(graph).__name__
     )
     expect(isinstance(state, State), "compile needs a State, as model.init() makes it, not a {}", type(state).__name__)
-    expect(
-        backend == "auto" or backend in BACKENDS,
-        "there is no backend {!r}; there are auto, {}",
-        backend,
-        ", ".join(BACKENDS),
-    )
+    backend = asked_for(backend)
     plan = partial(optimize, graph, pipeline=pipeline, without=without, hook=hook)
-    return Program(graph, state, "numpy" if backend == "auto" else backend, plan, snapshot)
+    return Program(graph, state, backend, plan, snapshot)
 
 
 class Program:
     """A compiled graph and its state. Calling it with the inputs by name runs one step and returns the outputs by name.
 
-    The state moves all at once at the end of a step: an error or an interrupt leaves it as it was before. Outputs are
-    the caller's own. One call runs at a time; other threads wait.
+    The state moves all at once at the end of a step: an error leaves it as it was before, an interrupt as it was or as
+    it is after the step. Outputs are the caller's own. One call runs at a time; other threads wait.
     """
 
     def __init__(
@@ -138,18 +140,23 @@ class Program:
         plan: Callable[[Mapping[str, np.ndarray]], Optimized],
         snapshot: bool = False,
     ):
-        self.source, self.state, self.backend, self.snapshot = source, state, backend, snapshot
+        self.source, self.state, self.snapshot = source, state, snapshot
         self.created = complete(source, state)
-        self._plan = plan
+        self._asked, self._optimize = backend, plan
         self._lock = threading.Lock()
         self._prepare(state.copy())
 
     def _prepare(self, state: State) -> None:
         """Optimize the graph for this state, and compute what is frozen."""
-        self.optimized = self._plan(state)
+        self.optimized = self._optimize(state)
         self.graph = self.optimized.graph
-        self._prologue, rest = split(self.graph)
-        self._executable = BACKENDS[self.backend](rest)
+        self.backend, ready, self._why = choose(self._asked, self.graph)
+        self._prologue, rest = split(ready)
+        early = [value.name for value in self._prologue.values]
+        self._executable: Executable | references.Executable
+        self._executable = Executable(rest, early) if self.backend == "c" else references.Executable(rest)
+        self._moves = [old.name for old in rest.updates]
+        self._symbols: dict[tuple[tuple[int, ...], ...], dict[str, int]] = {}  # by the shapes of all inputs
         self._compute(state)
 
     def _compute(self, state: State) -> None:
@@ -158,6 +165,7 @@ class Program:
         self._seen = {name: state[name] for name in names}
         fixed = [v.name for v in self.source.state if v.value not in self.source.updates] if self.snapshot else []
         self._fixed = {name: state[name] for name in fixed}
+        self._computed, self._version = object(), state.version
 
     def refresh(self) -> None:
         """Compute anew what was computed once from the state. Calls do this by themselves if the state has moved on.
@@ -178,6 +186,8 @@ class Program:
         """What was compiled, on what, what each pass did and why not more, and what was added to the state."""
         once = len(self._prologue.nodes)
         lines = [f"{self.graph!r} on {self.backend}" + (f", {once} of them computed once" if once else "")]
+        if self._why:
+            lines.append(f"not on c: {self._why}")
         lines += report(self.optimized)
         if self.created:
             lines.append("created in the state: " + ", ".join(self.created))
@@ -191,15 +201,72 @@ class Program:
         """
         return self._executable.peak_bytes
 
+    @property
+    def plan(self) -> Plan:
+        """What the last call computed in which order, and where each value lay. Its `str` is a table.
+
+        Raises GraphError before the first call, whose sizes it is made for, and where NumPy computes node by node.
+        """
+        if isinstance(self._executable, references.Executable):
+            raise GraphError("there is no plan: NumPy computes node by node")
+        if self._executable.plan is None:
+            raise GraphError("the plan is made for the sizes of the inputs: call the program first")
+        return self._executable.plan
+
     def __call__(self, /, **inputs: Any) -> dict[str, np.ndarray]:
-        with self._lock, self.state.lock if self.graph.updates else nullcontext():
-            state = self.state.copy()
-            symbols, arrays = self._given(state, inputs)
+        with self._lock:
+            given = arrays_of(self.source.inputs, inputs, self.source.name)
+            symbols = self._sizes(given)
+            with self.state.lock if self._moves else nullcontext():
+                state = self._followed()
+                if isinstance(self._executable, references.Executable):
+                    outputs, new, _ = self._executable.run(symbols, {**given, **self._arrays(state), **self._early})
+                    self.state.replace(new)
+                    return outputs
+                if not self._moves:
+                    return self._run_in_c(symbols, given, state)
+                del state  # so that nobody but self.state holds what is written over
+                with self.state.in_place(self._moves) as own:
+                    self._version = own.version  # what was copied lies elsewhere, and is otherwise the same
+                    return self._run_in_c(symbols, given, own)
+
+    def _run_in_c(
+        self, symbols: Mapping[str, int], given: Mapping[str, np.ndarray], state: State
+    ) -> dict[str, np.ndarray]:
+        assert isinstance(self._executable, Executable)
+        kept = ChainMap(self._early, self._fixed, state)
+        try:
+            return self._executable.step(symbols, given, kept, (state.version, self._computed))
+        except WrongInput as error:
+            sentence = str(error)
+        everything = {**given, **self._arrays(state)}
+        references.Executable(self.graph).run(symbols, everything)  # raises what says where it is wrong
+        raise WrongInput(sentence)
+
+    def _followed(self) -> State:
+        """The state as it is now, held against the graph. What was computed from other numbers is computed anew."""
+        state = self.state.copy()
+        if state.version is not self._version:
+            self._arrays(state)
             if not self.snapshot and any(state[name] is not array for name, array in self._seen.items()):
                 self._refresh(state)
-            outputs, new, _ = self._executable.run(symbols, {**arrays, **self._early})
-            self.state.replace(new)
-            return outputs
+            self._version = state.version
+        return state
+
+    def export(self, folder: str | os.PathLike[str], /, **sizes: int) -> Path:
+        """Write the program, compiled for this machine, to a folder that needs neither a compiler nor Python; its path.
+
+        It has the C source, a header, the weights as they are now, and a library, for `load_program` and for programs
+        in C, whose names begin with that of the folder: see program.h in it. sizes: of all symbols, N=64; a batch may
+        be smaller when the program runs. A folder is written whole or not at all; one that is there is replaced if it
+        is an export, too. Raises GraphError where there is no compiler, or an op that only NumPy has.
+        """
+        with self._lock:
+            state = self._followed()
+            _, ready, _ = choose("c", self.graph)
+            prologue, rest = split(ready)
+            early = prologue.run(state)
+            return export(folder, self.graph, Executable(rest, early), sizes, {**self._arrays(state), **early})
 
     def values(self, names: Sequence[str], /, **inputs: Any) -> dict[str, np.ndarray]:
         """Values between inputs and outputs for these inputs, by their names in the graph as it was given.
@@ -210,8 +277,8 @@ class Program:
         for name in names:
             self.source.value(name)
         with self._lock:
-            symbols, arrays = self._given(self.state.copy(), inputs)
-            return BACKENDS[self.backend](self.source, names).run(symbols, arrays)[2]
+            symbols, arrays = self._given(inputs)
+            return references.Executable(self.source, names).run(symbols, arrays)[2]
 
     def first_not_finite(self, /, **inputs: Any) -> str | None:
         """Where NaN or infinity first appears for these inputs.
@@ -219,20 +286,36 @@ class Program:
         An input, a state, or a node with its line. None if nowhere.
         """
         with self._lock:
-            symbols, arrays = self._given(self.state.copy(), inputs)
+            symbols, arrays = self._given(inputs)
             graph = self.source.bind(**symbols)
         return first_not_finite(graph, arrays)
 
-    def _given(self, state: State, inputs: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+    def _given(self, inputs: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """The sizes of symbols, and all arrays by name: inputs in their dtypes, and the state."""
-        arrays = arrays_of(self.source.inputs, inputs, self.source.name)
-        symbols = solve(self.source.inputs, arrays)
+        given = arrays_of(self.source.inputs, inputs, self.source.name)
+        return solve(self.source.inputs, given), {**given, **self._arrays(self.state.copy())}
+
+    def _sizes(self, given: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """The sizes of symbols. What is compiled for any batch does not check them: this does, once for each."""
+        shapes = tuple(array.shape for array in given.values())
+        if shapes not in self._symbols:
+            symbols = solve(self.source.inputs, given)
+            if self.backend == "c" and symbols:
+                self.graph.bind(**symbols)
+            if len(self._symbols) >= SIZES:
+                self._symbols.clear()
+            self._symbols[shapes] = symbols
+        return self._symbols[shapes]
+
+    def _arrays(self, state: State) -> dict[str, np.ndarray]:
+        """The state by name, in the shapes and dtypes that the graph declares."""
+        arrays = {}
         for variable in self.source.state:
             expect(variable.name in state, "the state no longer has {!r}", variable.name)
             found = type_of(state[variable.name])
             expect(found == variable.value.type, "state {} has become {}", variable.value, found)
             arrays[variable.name] = state[variable.name]
-        return symbols, {**arrays, **self._fixed}
+        return {**arrays, **self._fixed}
 
     def __repr__(self) -> str:
         return f"<Program {self.graph.name!r} on {self.backend}>"

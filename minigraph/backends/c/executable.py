@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
-from collections.abc import Mapping
-from itertools import zip_longest
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from minigraph.backends.plan import ALIGNMENT, Buffer, Plan, plan
 from minigraph.backends.source import Source, given, print_program
 from minigraph.core import dim
 from minigraph.core.errors import GraphError
-from minigraph.core.ir import Graph
+from minigraph.core.ir import Graph, Value
 
 PROGRAMS = 8  # how many bindings of symbols, other than the batch, are kept
 HERE = Path(__file__).parent
@@ -38,31 +37,66 @@ class Context(ctypes.Structure):
     )
 
 
+class WrongInput(GraphError):
+    """A kernel has found that a number of an input is out of range. The state is as it was."""
+
+
 class Executable:
     """One lowered graph, ready to run at any sizes of its symbols.
 
-    The size of the batch is known when a program runs, up to the largest one that it was planned for; a batch of one has
+    The size of the batch is known when a program runs, up to the largest that it was planned for; a batch of one has
     a program of its own. Other sizes are numbers in the C text, and each set of them has a program.
     """
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, kept: Collection[str] = ()):
+        """kept: the names of inputs that stay from call to call, as state does."""
         self.graph = graph
+        self.kept = frozenset(kept)
         self.batch = batch_symbol(graph)
-        self.peak_bytes = 0
+        self.plan: Plan | None = None  # of the last step
         self._programs: OrderedDict[tuple[tuple[str, int], ...], Compiled] = OrderedDict()
+        self._last: tuple[Mapping[str, int], Compiled] | None = None
+
+    @property
+    def peak_bytes(self) -> int:
+        """The bytes that values between inputs and outputs share, in the last step."""
+        return self.plan.arena if self.plan else 0
+
+    def step(
+        self,
+        symbols: Mapping[str, int],
+        inputs: Mapping[str, np.ndarray],
+        kept: Mapping[str, np.ndarray],
+        version: object,
+    ) -> dict[str, np.ndarray]:
+        """Run one step. The outputs are new arrays; the state that moves is written over where it lies.
+
+        kept: the state, contiguous, and inputs that stay. Its arrays are looked at only if `version` is not that of
+        the last step: while it is the same, all lie where they lay, and those that do not move hold the same
+        numbers. They must live until the step is over.
+        Raises WrongInput before anything is written to the state.
+        """
+        if self._last is None or self._last[0] != symbols:
+            self._last = dict(symbols), self._program(symbols)
+        program = self._last[1]
+        self.plan = program.plan
+        return program.step(symbols, inputs, kept, version)
 
     def run(
         self, symbols: Mapping[str, int], arrays: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Inputs and state by name -> outputs, and new state. Outputs are new arrays.
+        """Inputs and state by name -> outputs, and new state: all new arrays.
 
-        New state lies in the arrays given, where nobody else holds them, and is written over the old one; else in new
-        ones. Raises GraphError for an input that is found to be wrong; the state is then as it was.
+        Raises GraphError for an input that is found to be wrong, in the reference's words.
         """
-        program = self._program(symbols)
-        outputs, new = program.run(symbols, arrays)
-        self.peak_bytes = program.plan.arena
-        return outputs, new
+        moved = {old.name for old in self.graph.updates}
+        state = {v.name: np.array(arrays[v.name], order="C") for v in self.graph.state}
+        try:
+            outputs = self.step(symbols, arrays, {**arrays, **state}, object())
+        except WrongInput:
+            reference.Executable(self.graph).run(symbols, arrays)
+            raise
+        return outputs, {name: state[name] for name in moved}
 
     def _program(self, symbols: Mapping[str, int]) -> Compiled:
         batch = {s: n for s, n in symbols.items() if s == self.batch and n != 1}
@@ -72,7 +106,7 @@ class Executable:
         if found is None or any(n > found.plan.sizes[s] for s, n in batch.items()):
             still: dict[str, Any] = {s: dim.Dim.symbol(s) for s in batch}
             graph = self.graph.bind(**fixed, **still) if fixed else self.graph
-            self._programs[key] = found = Compiled(graph, batch)
+            self._programs[key] = found = Compiled(graph, batch, self.kept)
             while len(self._programs) > PROGRAMS:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(key)
@@ -91,65 +125,114 @@ def batch_symbol(graph: Graph) -> str:
 class Compiled:
     """A plan, its library, and the memory that they work in."""
 
-    def __init__(self, graph: Graph, sizes: Mapping[str, int]):
+    def __init__(self, graph: Graph, sizes: Mapping[str, int], kept: Collection[str] = ()):
         self.plan: Plan = plan(graph, claim, sizes)
         self.source: Source = print_program(self.plan)
         headers = [*(HERE / name for name in self.source.own), *sorted(self.source.headers)]
         self.library = compiled(self.source.text, headers)
-        self._step = ctypes.cast(self.library.step, ctypes.c_void_p).value or 0
-        self._prepare = ctypes.cast(self.library.prepare, ctypes.c_void_p).value or 0
-        self._arena = aligned(self.plan.arena)
+        self._functions = [
+            ctypes.cast(f, ctypes.c_void_p).value or 0 for f in (self.library.step, self.library.prepare)
+        ]
         self._given = given(self.plan)
-        self._literals = {b: np.asarray(graph_literal(self.plan, b)) for b in self._given if b.place == "literal"}
         self._places = (ctypes.c_void_p * max(1, len(self._given)))()
+        self._literals = self._place_literals()
+        self._inputs = [(i, b.name) for i, b in enumerate(self._given) if b.place == "input" and b.name not in kept]
+        inputs = {name for _, name in self._inputs}
+        self._kept = [
+            (i, b.name) for i, b in enumerate(self._given) if b.place in ("input", "state") and b.name not in inputs
+        ]
+        self._outputs = self._places_of_outputs()
+        self._version: object = None  # of the kept arrays whose places are known
+        self._symbols: Mapping[str, int] | None = None  # for which the shapes of outputs are known
+        self._shapes: list[tuple[int, ...]] = []
         self._sizes = (ctypes.c_int64 * max(1, len(sizes)))()
-        self._packed = [aligned(prepared.target.nbytes) for prepared in self.plan.prepared]
-        self._packs = (ctypes.c_void_p * max(1, len(self._packed)))(*(array.ctypes.data for array in self._packed))
-        self._packed_from: list[np.ndarray] = []  # the arrays that were packed last
+        self._pack_memory()
+        self._arena = aligned(self.plan.arena)
+        self._context = Context(self._arena.ctypes.data, self._places, self._packs, self._sizes, pool().barrier, 0)
 
-    def run(
-        self, symbols: Mapping[str, int], arrays: Mapping[str, np.ndarray]
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        graph = self.plan.graph
-        updated = {old.name for old in graph.updates}
-        held: list[np.ndarray] = []
-        outputs: dict[Buffer, np.ndarray] = {}
-        new: dict[str, np.ndarray] = {}
+    def _place_literals(self) -> list[np.ndarray]:
+        arrays = []
         for number, buffer in enumerate(self._given):
-            if buffer.place == "output":
-                array = np.empty(dim.bind(buffer.type.shape, symbols), buffer.type.dtype)
-                outputs[buffer] = array
-            elif buffer.place == "literal":
-                array = self._literals[buffer]
-            elif buffer.place == "state" and buffer.name in updated:
-                array = np.array(arrays[buffer.name], order="C")
-                new[buffer.name] = array
-            else:
-                array = np.ascontiguousarray(arrays[buffer.name])
-            held.append(array)
-            self._places[number] = array.ctypes.data
+            if buffer.place == "literal":
+                arrays.append(graph_literal(self.plan, buffer))
+                self._places[number] = address(arrays[-1])
+        return arrays
+
+    def _places_of_outputs(self) -> list[tuple[int, str, Value, np.dtype]]:
+        base = self.plan.partition.base
+        number = {buffer.value: i for i, buffer in enumerate(self._given) if buffer.place == "output"}
+        return [(number[base(v)], name, v, np.dtype(v.type.dtype)) for name, v in self.plan.graph.outputs.items()]
+
+    def _pack_memory(self) -> None:
+        """Where packed operands lie. Those of inputs are packed at each step, others when they are other arrays."""
+        prepared = self.plan.prepared
+        self._packed = [aligned(p.target.nbytes) for p in prepared]
+        self._packs = (ctypes.c_void_p * max(1, len(self._packed)))(*map(address, self._packed))
+        names = dict(self._kept).values()
+        self._packed_names = [p.source.name for p in prepared if p.source.name in names]
+        self._packed_from: list[np.ndarray] | None = (
+            None  # the arrays that were packed; held, so that nobody moves them
+        )
+        self._packs_inputs = any(p.source.place == "input" and p.source.name not in names for p in prepared)
+
+    def step(
+        self,
+        symbols: Mapping[str, int],
+        inputs: Mapping[str, np.ndarray],
+        kept: Mapping[str, np.ndarray],
+        version: object,
+    ) -> dict[str, np.ndarray]:
+        """See Executable.step."""
+        places = self._places
+        if symbols != self._symbols:
+            self._bind(symbols)
+        held = []
+        for number, name in self._inputs:
+            array = inputs[name]
+            if not (array.flags.c_contiguous and array.flags.aligned):
+                array = np.require(array, requirements=["C", "ALIGNED"])
+                held.append(array)
+            places[number] = address(array)
+        outputs = {}
+        for (number, name, _, dtype), shape in zip(self._outputs, self._shapes):
+            outputs[name] = array = np.empty(shape, dtype)
+            places[number] = address(array)
+        if version != self._version:
+            self._find(kept)
+            self._version = version
+        if self._packed and (self._packs_inputs or self._packed_from is None):
+            self._call(self._functions[1])
+            self._packed_from = [kept[name] for name in self._packed_names]
+        self._context.fault = 0
+        self._call(self._functions[0])
+        if self._context.fault:
+            raise WrongInput(f"{self.plan.graph.name!r}: a number of an input is out of range")
+        return outputs
+
+    def _call(self, function: int) -> None:
+        pool().run(function, ctypes.addressof(self._context), threads())
+
+    def _bind(self, symbols: Mapping[str, int]) -> None:
+        self._symbols = None
+        self._shapes = [dim.bind(value.type.shape, symbols) for _, _, value, _ in self._outputs]
         for number, name in enumerate(sorted(self.plan.sizes)):
             self._sizes[number] = symbols[name]
-        context = Context(self._arena.ctypes.data, self._places, self._packs, self._sizes, pool().barrier, 0)
-        sources = [held[self._given.index(prepared.source)] for prepared in self.plan.prepared]
-        if any(new is not old for new, old in zip_longest(sources, self._packed_from)):
-            pool().run(self._prepare, ctypes.addressof(context), threads())
-            self._packed_from = sources
-        pool().run(self._step, ctypes.addressof(context), threads())
-        if context.fault:
-            raise self._fault(symbols, arrays)
-        base = self.plan.partition.base
-        homes = {buffer.value: array for buffer, array in outputs.items()}
-        shaped = {name: homes[base(v)].reshape(dim.bind(v.type.shape, symbols)) for name, v in graph.outputs.items()}
-        return shaped, new
+        self._symbols = dict(symbols)
 
-    def _fault(self, symbols: Mapping[str, int], arrays: Mapping[str, np.ndarray]) -> GraphError:
-        """What the reference says of these inputs."""
-        try:
-            reference.Executable(self.plan.graph).run(symbols, arrays)
-        except GraphError as error:
-            return error
-        return GraphError(f"{self.plan.graph.name!r}: an index is out of range")
+    def _find(self, kept: Mapping[str, np.ndarray]) -> None:
+        """Note where the kept arrays lie, and whether those are other ones that are read packed."""
+        self._version = None
+        for number, name in self._kept:
+            self._places[number] = address(kept[name])
+        packed = self._packed_from
+        if packed is not None and any(kept[name] is not old for name, old in zip(self._packed_names, packed)):
+            self._packed_from = None
+
+
+def address(array: np.ndarray) -> int:
+    """Where its numbers begin."""
+    found: int = array.ctypes.data
+    return found
 
 
 def aligned(nbytes: int) -> np.ndarray:
