@@ -424,7 +424,7 @@ def _program_c(face: Face, weights: Sequence[Weight], file: tuple[int, int, int]
         sizes_count=[str(max(1, len(face.sizes)))],
         packed_count=[str(max(1, len(plan.prepared)))],
         packed=packed,
-        at_first=[prepare] if early else [],
+        at_first=["struct context c = context_of(p);", prepare] if early and plan.prepared else [],
         each_time=[] if early else [prepare],
         arena=[str(plan.arena)],
         places=places,
@@ -494,7 +494,6 @@ static const char *fill(${name}_program *p, const char *weights_file) {
   const char *wrong = weights_read(weights_file, p->weights, file);
   if (wrong) return wrong;
   $places
-  struct context c = context_of(p);
   $at_first
   return 0;
 }

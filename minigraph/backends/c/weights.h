@@ -1,7 +1,7 @@
-// The weights of an exported program: a safetensors file that is read whole, used where it lies, and written back whole.
+// The weights of an exported program: a safetensors file that is read whole, used where it lies, and written whole.
 //
-// Such a file begins with a header: 8 bytes of length, and a text that says where each array lies. A program knows where
-// its arrays lie, so it does not read the text: it compares its hash with that of the file that it was made with.
+// Such a file begins with a header: 8 bytes of length, and a text that says where each array lies. A program knows
+// where its arrays lie, so it does not read the text: it compares its hash with that of the file that it was made with.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
