@@ -9,7 +9,7 @@ import pytest
 
 import minigraph as mg
 from minigraph import layers
-from minigraph.backends.c.tuned import lowered, serves
+from minigraph.backends.c.tuned import laid_out, serves
 from minigraph.backends.layout import channels_last, to_first, to_last, with_halos
 from minigraph.backends.lower import lower, runs
 from minigraph.core import proof
@@ -119,7 +119,7 @@ def training_step_of(make: Any) -> Graph:
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_lowered_training_step_is_proved(stride: int) -> None:
     step = training_step_of(lambda x: mg.relu(layers.batch_norm(layers.conv2d(x, 4, 3, stride=stride, padding=1))))
-    report = mg.verify(step, lowered(step))
+    report = mg.verify(step, laid_out(lower(step)))
     assert report
     assert report.proved
 
@@ -127,7 +127,7 @@ def test_a_lowered_training_step_is_proved(stride: int) -> None:
 def test_a_step_is_not_touched_twice() -> None:
     """What is lowered is at rest."""
     step = training_step_of(lambda x: mg.max_pool(layers.conv2d(x, 4, 3, padding=1), 2, stride=2))
-    once = lowered(step)
+    once = laid_out(lower(step))
     assert lower(once) is once or [n.op for n in lower(once).nodes] == [n.op for n in once.nodes]
     assert channels_last(once) is once
     assert with_halos(once, serves) is once

@@ -7,11 +7,12 @@ import logging
 import os
 
 from minigraph.backends.c.compiler import CompilerError, NoCompiler, compiler
+from minigraph.backends.c.tuned import laid_out
 from minigraph.backends.lower import lower
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph
 from minigraph.core.pipeline import debugging, run
-from minigraph.passes.pipelines import LOWERED, TURNS
+from minigraph.passes.pipelines import LAID_OUT, LOWERED, TURNS
 
 BACKENDS = ("c", "numpy")
 
@@ -46,7 +47,8 @@ def choose(backend: str, graph: Graph) -> tuple[str, Graph, str]:
         if backend == "c":
             raise
         return "numpy", graph, str(error)
-    return "c", run(LOWERED, ready, hooks=debugging(None), turns=TURNS).graph, ""
+    tidy = run(LOWERED, ready, hooks=debugging(None), turns=TURNS).graph
+    return "c", run(LAID_OUT, laid_out(tidy), hooks=debugging(None)).graph, ""
 
 
 class Unfit(GraphError):

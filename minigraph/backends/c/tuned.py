@@ -14,7 +14,6 @@ from minigraph.backends.c.threads import threads
 from minigraph.backends.calls import Call, Operand, Pack, Pointers, dense, operand
 from minigraph.backends.layout import channels_last, with_halos
 from minigraph.backends.loops import size_text
-from minigraph.backends.lower import lower
 from minigraph.core.dim import Size, known
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS
@@ -40,9 +39,9 @@ def serves(node: Node) -> bool:
     return floats and layout[-1] == "C" and len(layout) <= 4 and node.attrs["groups"] == 1
 
 
-def lowered(graph: Graph) -> Graph:
-    """The graph in terms of what runs in C, images with channels last."""
-    return with_halos(channels_last(lower(graph)), serves)
+def laid_out(graph: Graph) -> Graph:
+    """A lowered graph in the layouts that the kernels ask for: channels last, halos around what is convolved."""
+    return with_halos(channels_last(graph), serves)
 
 
 def fields(kind: str, values: Mapping[str, Any]) -> str:
