@@ -148,6 +148,17 @@ def run(options: argparse.Namespace) -> None:
         print(f"wrote {options.output}: {', '.join(outputs)}")
 
 
+def export(options: argparse.Namespace) -> None:
+    graph, state = _with_state(options.file)
+    if options.training:
+        expect(graph.updates, "{!r} has no updates, it is no training step: leave out --training", graph.name)
+        graph = graph.prune(options.outputs)
+    else:
+        graph = inference(graph, options.outputs)
+    place = compile(graph, state, "c").export(options.out, **dict(options.sizes))
+    print(f"wrote {place}: {', '.join(v.name for v in graph.inputs)} -> {', '.join(graph.outputs)}")
+
+
 def doctor(options: argparse.Namespace) -> None:
     from minigraph.tools.doctor import doctor
     from minigraph.tools.given import read_inputs
@@ -404,6 +415,17 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--outputs", metavar="NAME", nargs="+", action="extend", help="these outputs alone, and only what they need"
     )
+
+    about = "compile the graph that answers, for C programs and for mg.load_program where there is no compiler"
+    one = command(export, about, "N=64 --out digits --outputs logits", "FILE [N=SIZE ...] --out FOLDER [options]")
+    one.add_argument(
+        "sizes", metavar="N=SIZE", type=_size, nargs="*", default=[], help="the largest batch; other sizes"
+    )
+    one.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="whose name the names in C begin with")
+    one.add_argument(
+        "--outputs", metavar="NAME", nargs="+", action="extend", help="these alone, and only what they need"
+    )
+    one.add_argument("--training", action="store_true", help="keep the updates: a step that moves the weights")
 
     command(check, "check the graph, its state and whether its numbers are finite", "")
 

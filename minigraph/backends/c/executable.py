@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends import numpy as reference
+from minigraph.backends.c import guarded
 from minigraph.backends.c.compiler import compiled
 from minigraph.backends.c.threads import pool, threads
 from minigraph.backends.c.tuned import claim
@@ -77,7 +78,7 @@ class Executable:
         Raises WrongInput before anything is written to the state.
         """
         if self._last is None or self._last[0] != symbols:
-            self._last = dict(symbols), self._program(symbols)
+            self._last = dict(symbols), self.program(symbols)
         program = self._last[1]
         self.plan = program.plan
         return program.step(symbols, inputs, kept, version)
@@ -98,7 +99,8 @@ class Executable:
             raise
         return outputs, {name: state[name] for name in moved}
 
-    def _program(self, symbols: Mapping[str, int]) -> Compiled:
+    def program(self, symbols: Mapping[str, int]) -> Compiled:
+        """The program for these sizes, compiled if there is none yet that serves them."""
         batch = {s: n for s, n in symbols.items() if s == self.batch and n != 1}
         fixed = {s: n for s, n in symbols.items() if s not in batch}
         key = tuple(sorted(fixed.items()))
@@ -127,6 +129,8 @@ class Compiled:
 
     def __init__(self, graph: Graph, sizes: Mapping[str, int], kept: Collection[str] = ()):
         self.plan: Plan = plan(graph, claim, sizes)
+        if guarded.asked_for():
+            self.plan = guarded.apart(self.plan)
         self.source: Source = print_program(self.plan)
         headers = [*(HERE / name for name in self.source.own), *sorted(self.source.headers)]
         self.library = compiled(self.source.text, headers)
@@ -148,6 +152,7 @@ class Compiled:
         self._sizes = (ctypes.c_int64 * max(1, len(sizes)))()
         self._pack_memory()
         self._arena = aligned(self.plan.arena)
+        self._guards = guarded.Guards(self.plan, self._arena) if guarded.asked_for() else None
         self._context = Context(self._arena.ctypes.data, self._places, self._packs, self._sizes, pool().barrier, 0)
 
     def _place_literals(self) -> list[np.ndarray]:
@@ -193,9 +198,12 @@ class Compiled:
                 array = np.require(array, requirements=["C", "ALIGNED"])
                 held.append(array)
             places[number] = address(array)
+        if self._guards:
+            self._guards.begin()
         outputs = {}
         for (number, name, _, dtype), shape in zip(self._outputs, self._shapes):
-            outputs[name] = array = np.empty(shape, dtype)
+            array = self._guards.output(name, shape, dtype) if self._guards else np.empty(shape, dtype)
+            outputs[name] = array
             places[number] = address(array)
         if version != self._version:
             self._find(kept)
@@ -205,6 +213,8 @@ class Compiled:
             self._packed_from = [kept[name] for name in self._packed_names]
         self._context.fault = 0
         self._call(self._functions[0])
+        if self._guards:
+            self._guards.check()
         if self._context.fault:
             raise WrongInput(f"{self.plan.graph.name!r}: a number of an input is out of range")
         return outputs

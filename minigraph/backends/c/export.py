@@ -114,7 +114,7 @@ def export(
     place.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
     try:
-        _write(new, place, graph, executable._program(sizes), sizes, state)
+        _write(new, place, graph, executable.program(sizes), sizes, state)
         os.chmod(new, 0o755)
         _rename(new, place)
     finally:
@@ -424,7 +424,7 @@ def _program_c(face: Face, weights: Sequence[Weight], file: tuple[int, int, int]
         sizes_count=[str(max(1, len(face.sizes)))],
         packed_count=[str(max(1, len(plan.prepared)))],
         packed=packed,
-        at_first=["struct context c = context_of(p);", prepare] if early and plan.prepared else [],
+        at_first=["struct context c = context_of(p);", prepare] if early else [],
         each_time=[] if early else [prepare],
         arena=[str(plan.arena)],
         places=places,
