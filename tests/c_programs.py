@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import sqrt
 from typing import Any, TypeVar
 
 import numpy as np
@@ -126,18 +127,18 @@ def by_references(graph: Graph, arrays: Arrays) -> dict[str, np.ndarray]:
 
 
 def roundings(node: Node) -> float:
-    """How many roundings one number of a node's result may be off by, on both sides together."""
+    """How many roundings one number of a node's result may be off by: n of them, up and down, are off by sqrt(n)."""
     op, result = node.op, node.outputs[0]
     if op.expression is not None:
         return _of_expression(op.expression(*(var(str(i)) for i in range(len(node.inputs))), **node.attrs))
     if op.reduction:
         sizes = node.inputs[0].type.shape
         length = product(sizes[axis] for axis in node.attrs["axes"])
-        return float(length) + 1 if op.reduction == "sum" and isinstance(length, int) else 0
+        return 1 + sqrt(length) if op.reduction == "sum" and isinstance(length, int) else 0
     flops = op.count([v.type for v in node.inputs], [v.type for v in node.outputs], node.attrs)
     if op.kernel is None or not isinstance(flops, int) or flops == 0:
         return 0
-    return flops / max(1, int(result.type.size)) + FUNCTION  # type: ignore[arg-type]
+    return FUNCTION + sqrt(flops / max(1, int(result.type.size)))  # type: ignore[arg-type]
 
 
 def _of_expression(expression: object) -> float:
