@@ -20,7 +20,7 @@ except ImportError:
 def arguments(description: str, *, epochs: int, batch_size: int, lr: float, out: str) -> argparse.ArgumentParser:
     """The options that every training has, with these defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--backend", default="auto", help="what computes: numpy, or auto for the fastest that answers")
+    parser.add_argument("--backend", default="auto", help="what computes: c, numpy, or auto, the fastest that answers")
     parser.add_argument("--epochs", type=int, default=epochs, help="how often the training images are gone through")
     parser.add_argument("--batch-size", type=int, default=batch_size, help="images in one step")
     parser.add_argument("--lr", type=float, default=lr, help="the highest learning rate of the schedule")

@@ -410,7 +410,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         help="random numbers for the inputs that are not given, of these sizes (4)",
     )
-    one.add_argument("--backend", default="auto", help="what computes: numpy, or auto for the fastest that answers")
+    one.add_argument("--backend", default="auto", help="what computes: c, numpy, or auto, the fastest that answers")
     one.add_argument("-o", "--output", metavar="OUT", type=Path, help="write the outputs to this .npz file")
     one.add_argument(
         "--outputs", metavar="NAME", nargs="+", action="extend", help="these outputs alone, and only what they need"
