@@ -116,6 +116,8 @@ class Partition:
         self.stored = {v for v in self.needed if v in self.region_of}
         for region in self.regions:
             self.stored.update(leaf.value for leaf in region.reads if leaf.value in self.region_of)
+            if region.call is not None and region.call not in self.claims:
+                self.stored.update(region.call.outputs)  # it writes them whether or not somebody reads them
 
     # what is where
 
