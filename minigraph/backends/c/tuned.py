@@ -18,6 +18,7 @@ from minigraph.core.dim import Size, known
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS
 from minigraph.ops import conv as convolution
+from minigraph.ops import pool as pooled
 from minigraph.ops.matmul import matmul as product
 from minigraph.ops.window import extents_of
 
@@ -75,8 +76,7 @@ def packed(number: int, K: int, C: int, R: int, S: int, apart: Mapping[str, Size
     """A weight of K results, C channels and a window R x S, whose numbers lie `apart` along k, c, r and s."""
     width = f"{vectors(K)} * LANES"
     shape = fields("pack_shape", {"K": K, "C": C, "R": R, "S": S, **apart, "width": width})
-    text = lambda source, target: f"pack(thread, threads, {source}, {target}, {shape})"
-    return Pack(number, panels(K) * C * R * S, text)
+    return Pack(number, panels(K) * C * R * S, "pack", shape)
 
 
 # matrix products
@@ -251,8 +251,7 @@ def _winograd(graph: Graph, node: Node, shape: Mapping[str, Any], tile: int, wei
     text_of_shape = fields("winograd_shape", {name: whole[name] for name in (*order, "block", "scratch")})
 
     def phases(p: Pointers) -> list[str]:
-        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {p.scratch}, {text_of_shape}"
-        return [f"winograd(thread, threads, {arguments}{p.finish});"]
+        return [p.shared("winograd", [p.operands[0], p.packs["weight"], p.result, p.scratch], text_of_shape, p.finish)]
 
     operands = (dense(graph, node.inputs[0]), weight)
     return Call(node, (*HEADERS, "winograd.h"), operands, phases, packs, each * threads(), finishes=True)
@@ -284,10 +283,10 @@ def _winograd_gradient(graph: Graph, node: Node, shape: Mapping[str, Any], tile:
 
     def phases(p: Pointers) -> list[str]:
         x, g = p.operands
-        work = f"{p.scratch}, {p.scratch} + {sums}"
+        pointers = [x, g, p.scratch, f"{p.scratch} + {sums}"]
         return [
-            f"winograd_gradient(thread, threads, {x}, {g}, {work}, {text_of_shape});",
-            f"winograd_gradient_finish(thread, threads, {p.scratch}, {p.result}, {text_of_shape}, 0, 0);",
+            p.shared("winograd_gradient", pointers, text_of_shape, ""),
+            p.shared("winograd_gradient_finish", [p.scratch, p.result], text_of_shape, ", 0, 0"),
         ]
 
     operands = (dense(graph, node.inputs[0]), dense(graph, node.inputs[1]))
@@ -330,10 +329,66 @@ def _halo(graph: Graph, node: Node, start: Any, step: Any) -> Call | None:
     return Call(node, ("halo.h",), (dense(graph, x),), phases)
 
 
+# pooling
+
+
+def _pooling(node: Node, small: Value, large: Value) -> dict[str, Any] | None:
+    """The fields of pooling `large` to `small`; None where the kernels do not serve it."""
+    attrs, layout = node.attrs, node.attrs["layout"]
+    sizes = (*small.type.shape[1:], *large.type.shape[1:])
+    if layout[-1] != "C" or len(layout) > 4 or not all(isinstance(n, int) for n in sizes):
+        return None
+    (H, W), (P, Q) = _two(extents_of(large.type, layout), 1), _two(extents_of(small.type, layout), 1)
+    (R, S), (sh, sw), (dh, dw) = (_two(attrs[name], 1) for name in ("window", "stride", "dilation"))
+    (top, _), (left, _) = _two(attrs["padding"], (0, 0))
+    counting = attrs.get("count_include_pad", False)
+    if not isinstance(counting, tuple):
+        counting = attrs["padding"] if counting else ((0, 0),) * len(attrs["padding"])
+    (counted_top, counted_bottom), (counted_left, counted_right) = _two(counting, (0, 0))
+    return {
+        "batch": large.type.shape[0], "C": large.type.shape[-1], "H": H, "W": W, "P": P, "Q": Q, "R": R, "S": S,
+        "stride_h": sh, "stride_w": sw, "dilation_h": dh, "dilation_w": dw, "top": top, "left": left,
+        "counted_top": counted_top, "counted_left": counted_left,
+        "counted_bottom": counted_bottom, "counted_right": counted_right,
+    }  # fmt: skip
+
+
+def pool(graph: Graph, node: Node) -> Call | None:
+    (x,), largest = node.inputs, str(node.op is pooled.max_pool).lower()
+    shape = _pooling(node, node.outputs[0], x)
+    if shape is None:
+        return None
+
+    def phases(p: Pointers) -> list[str]:
+        arguments = f"{largest}, thread, threads, {p.operands[0]}, {p.result}, {fields('pooling_shape', shape)}"
+        return [f"pooling({arguments}{p.finish});"]
+
+    return Call(node, (*HEADERS, "pooling.h"), (dense(graph, x),), phases, finishes=True)
+
+
+def pool_gradient(graph: Graph, node: Node) -> Call | None:
+    """Of max pooling, from g and x; of average pooling, from g."""
+    shape = _pooling(node, node.inputs[0], node.outputs[0])
+    if shape is None:
+        return None
+
+    def phases(p: Pointers) -> list[str]:
+        x = p.operands[1] if len(p.operands) == 2 else "0"
+        arguments = f"{x}, {p.operands[0]}, {p.result}, {fields('pooling_shape', shape)}"
+        return [f"pooling_gradient(thread, threads, {arguments}{p.finish});"]
+
+    operands = tuple(dense(graph, value) for value in node.inputs)
+    return Call(node, (*HEADERS, "pooling.h"), operands, phases, finishes=True)
+
+
 CLAIMS = {
     OPS["pad"]: pad,
     OPS["unslice"]: unslice,
     product: matmul,
     convolution.conv: conv,
     convolution.conv_weight_gradient: conv_weight_gradient,
+    pooled.max_pool: pool,
+    pooled.avg_pool: pool,
+    pooled.max_pool_gradient: pool_gradient,
+    pooled.avg_pool_gradient: pool_gradient,
 }
