@@ -35,11 +35,17 @@ class Operand:
 
 @dataclass(frozen=True)
 class Pack:
-    """An operand in the order in which the kernel reads it: `floats` numbers, which `text` writes."""
+    """An operand in the order in which the kernel reads it: `floats` numbers.
+
+    kernel(thread, threads, operand, packed, shape) writes them; `shape` is C text, and the pointer to the operand is
+    moved by `first` numbers.
+    """
 
     operand: int
     floats: int
-    text: Callable[[str, str], str]  # (pointer to the operand, pointer to the result) -> a call in C
+    kernel: str
+    shape: str
+    first: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +69,18 @@ class Call:
 
 @dataclass(frozen=True)
 class Pointers:
-    """The C names of what a call works with."""
+    """The C names of what a call works with.
+
+    shared: (kernel, pointers, its shape as C, finish) -> a call of a function that calls the kernel: one for all that
+        call it with this shape. A kernel that is written into each of its callers is slower to compile.
+    """
 
     operands: Sequence[str]
     packs: Mapping[str, str]
     scratch: str
     result: str
     finish: str  # ", function, with": the last arguments of kernels that finish
+    shared: Callable[[str, Sequence[str], str, str], str]
 
 
 Claim = Callable[[Graph, Node], Call | None]

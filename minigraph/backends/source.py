@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigraph.backends.access import Access, Index, access, place, reshaped
-from minigraph.backends.calls import Operand, Pointers
+from minigraph.backends.calls import Operand, Pack, Pointers
 from minigraph.backends.expressions import print_c
 from minigraph.backends.loops import (
     COMPUTED,
@@ -140,6 +140,7 @@ class Kernels:
 
     def __init__(self) -> None:
         self.included: dict[tuple[Path, tuple[str, ...], tuple[str, ...]], int] = {}
+        self._shared: dict[tuple[str, str, int, bool], str] = {}  # kernel, shape, pointers, whether it finishes -> name
 
     def call(self, node: Node, arguments: Sequence[str]) -> str:
         """A call of the node's kernel with its shape as literals."""
@@ -151,6 +152,27 @@ class Kernels:
         shape = ", ".join(f".{name} = {literal(value)}" for name, value in fields.items())
         fault = ["fault"] if kernel.checks else []
         return f"{node.op.name}_{number}({', '.join([*arguments, f'({node.op.name}_shape){{{shape}}}', *fault])})"
+
+    def shared(self, kernel: str, pointers: Sequence[str], shape: str, finish: str) -> str:
+        """A call of the function that calls a tuned kernel with this shape."""
+        name = self._shared.setdefault((kernel, shape, len(pointers), bool(finish)), f"k{len(self._shared)}")
+        symbols = [f", {symbol}" for symbol in _symbols(shape)]
+        return f"{name}(thread, threads, {', '.join(pointers)}{finish}{''.join(symbols)});"
+
+    def packed(self, pack: Pack, source: str, target: str) -> str:
+        """A call that packs an operand."""
+        return self.shared(pack.kernel, [f"{source} + {pack.first}" if pack.first else source, target], pack.shape, "")
+
+    def functions(self) -> Iterator[str]:
+        """Those that call tuned kernels. They take every pointer for one to what may be written."""
+        for (kernel, shape, count, finishes), name in self._shared.items():
+            pointers = [f"p{i}" for i in range(count)]
+            parameters = ["int thread", "int threads", *(f"const float *{p}" for p in pointers)]
+            parameters += ["finish_t finish", "const void *with"] if finishes else []
+            parameters += [f"idx {symbol}" for symbol in _symbols(shape)]
+            arguments = ["thread", "threads", *(f"(float *){p}" for p in pointers), shape]
+            arguments += ["finish", "with"] if finishes else []
+            yield from block(f"NOINLINE void {name}({', '.join(parameters)})", [f"{kernel}({', '.join(arguments)});"])
 
     def includes(self) -> Iterator[str]:
         for (header, inputs, outputs), number in self.included.items():
@@ -249,10 +271,10 @@ class Printer:
         before, lines = self._finish(names[result], names) if self.region.body else ([], [])
         finish = ", FUNCTION_finish, with" if before else ", 0, 0"
         packs = {name: name for name in call.packs}
-        phases = call.phases(Pointers(operands, packs, "scratch", names[result], finish))
-        moving = [p.text(operands[p.operand], name) for name, p in call.packs.items() if call.operands[p.operand].moves]
+        phases = call.phases(Pointers(operands, packs, "scratch", names[result], finish, self.kernels.shared))
+        moving = [(name, pack) for name, pack in call.packs.items() if call.operands[pack.operand].moves]
         if moving:
-            phases = ["\n".join(f"{text};" for text in moving), *phases]
+            phases = ["\n".join(self.kernels.packed(p, operands[p.operand], name) for name, p in moving), *phases]
         for number, phase in enumerate(phases):
             lines += ["barrier();"] if number else []
             lines += phase.split("\n")
@@ -477,7 +499,9 @@ def print_program(plan: Plan) -> Source:
     functions = [text.replace("FUNCTION", name) for text, name in names.items()]
     tuned = dict.fromkeys(name for call in plan.partition.claims.values() for name in call.headers)
     includes = [f'#include "{name}"' for name in ("prelude.h", "scalar.h", *tuned)]
-    parts = [*includes, "", *kernels.includes(), "", *functions, "", *_prepare(plan), "", *step_text, ""]
+    prepare = _prepare(plan, kernels)
+    shared = list(kernels.functions())
+    parts = [*includes, "", *kernels.includes(), "", *shared, "", *functions, "", *prepare, "", *step_text, ""]
     return Source("\n".join(parts), (*includes_of(includes),), frozenset(header for header, _, _ in kernels.included))
 
 
@@ -505,17 +529,22 @@ def is_small(plan: Plan, step: Step) -> bool:
     return work < SMALL
 
 
+def _symbols(shape: str) -> list[str]:
+    """The run-time sizes in the text of a shape."""
+    return sorted(set(re.findall(r"\bn_\w+", shape)))
+
+
 def includes_of(lines: Iterable[str]) -> Iterator[str]:
     return (line.split('"')[1] for line in lines)
 
 
-def _prepare(plan: Plan) -> list[str]:
+def _prepare(plan: Plan, kernels: Kernels) -> list[str]:
     """The function that packs what does not move."""
     lines = ["void *const *const given = c->given;", "(void)given, (void)thread, (void)threads;"]
     for number, prepared in enumerate(plan.prepared):
         source = f"(const float *)given[{given(plan).index(prepared.source)}]{_offset(prepared.operand)}"
         lines.append(f"// {prepared.target.name}")
-        lines.append(prepared.pack.text(source, f"(float *)c->packed[{number}]") + ";")
+        lines.append(kernels.packed(prepared.pack, source, f"(float *)c->packed[{number}]"))
     return block("void prepare(struct context *c, int thread, int threads)", lines)
 
 

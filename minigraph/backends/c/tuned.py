@@ -228,11 +228,8 @@ def _winograd(graph: Graph, node: Node, shape: Mapping[str, Any], tile: int, wei
     C, K = shape["C"], shape["K"]
     weights = {"channels": C, "outputs": K, "tile": tile, "vectors": shape["vectors"], "turned": str(turned).lower()}
     transform = fields("winograd_weights_shape", weights)
-    first = (
-        " - 8" if turned else ""
-    )  # the operand begins at the tap that is read first, the kernel counts from the last
-    text = lambda source, target: f"winograd_weights(thread, threads, {source}{first}, {target}, {transform})"
-    packs = {"weight": Pack(1, (tile + 2) ** 2 * panels(K) * C, text)}
+    first = -8 if turned else 0  # the operand begins at the tap that is read first; the kernel counts from the last
+    packs = {"weight": Pack(1, (tile + 2) ** 2 * panels(K) * C, "winograd_weights", transform, first)}
     each = _winograd_scratch(C, K, tile)
     whole = {**_winograd_fields(shape, tile), "y_image": shape["y_image"], "y_row": shape["y_row"], "scratch": each}
     order = (
