@@ -207,7 +207,9 @@ def _conv_weight_gradient(rewriting: Rewriting, node: Node) -> bool:
 
 def _conv_input_gradient(rewriting: Rewriting, node: Node) -> bool:
     g, w = map(rewriting.tensor, node.inputs)
-    attrs, layout = node.attrs, node.attrs["layout"]
+    attrs, layout, groups = node.attrs, node.attrs["layout"], node.attrs["groups"]
+    if groups != 1 and w.shape[:2] != (groups, 1):
+        return False  # several results of each group would have to be added up
     places, extents = extents_of(g.value.type, layout), attrs["extents"]
     spread: list[int] = []  # the sizes of g with stride - 1 zeros between its numbers
     widths = []
@@ -228,8 +230,10 @@ def _conv_input_gradient(rewriting: Rewriting, node: Node) -> bool:
         whole: Shape = tuple(n if axis in "NC" else next(sizes) for axis, n in zip(layout, g.shape))
         step = tuple(1 if axis in "NC" else next(steps) for axis in layout)
         g = shape.unslice(g, shape=whole, start=(0,) * g.rank, step=step)
-    turned = shape.transpose(OPS["slice"](w, **_backwards(w)), (1, 0, *range(2, w.rank)))
-    plain = {"stride": 1, "padding": 0, "dilation": attrs["dilation"], "groups": 1, "layout": layout}
+    turned = OPS["slice"](w, **_backwards(w))
+    if groups == 1:
+        turned = shape.transpose(turned, (1, 0, *range(2, w.rank)))  # its results are the channels of x
+    plain = {"stride": 1, "padding": 0, "dilation": attrs["dilation"], "groups": groups, "layout": layout}
     rewriting.now[node.outputs[0]] = conv(halo(g, widths, layout), turned, **plain).value
     return True
 

@@ -37,7 +37,7 @@ def serves(node: Node) -> bool:
     """Whether the convolutions here compute it, once its padding is a node."""
     layout = node.attrs["layout"]
     floats = all(value.type.dtype == "float32" for value in (*node.inputs, *node.outputs))
-    return floats and layout[-1] == "C" and len(layout) <= 4 and node.attrs["groups"] == 1
+    return floats and layout[-1] == "C" and len(layout) <= 4 and (node.attrs["groups"] == 1 or is_depthwise(node))
 
 
 def laid_out(graph: Graph) -> Graph:
@@ -150,8 +150,10 @@ def _window_strides(w: Operand, rank: int) -> dict[str, Size]:
 def conv(graph: Graph, node: Node) -> Call | None:
     x, w = node.inputs
     shape = _geometry(x, node.outputs[0], w.type.shape[2:], node.attrs)
-    if shape is None or node.attrs["groups"] != 1 or 0 in w.type.shape:
+    if shape is None or 0 in w.type.shape:
         return None
+    if node.attrs["groups"] != 1:
+        return _depthwise(graph, node, shape) if is_depthwise(node) else None
     weight = operand(graph, w)
     tile = winograd_tile(node, shape)
     if tile and (turned := _is_turned(weight, shape)) is not None:
@@ -169,8 +171,10 @@ def conv(graph: Graph, node: Node) -> Call | None:
 def conv_weight_gradient(graph: Graph, node: Node) -> Call | None:
     x, g = node.inputs
     shape = _geometry(x, g, node.attrs["window"], node.attrs)
-    if shape is None or node.attrs["groups"] != 1 or 0 in node.outputs[0].type.shape:
+    if shape is None or 0 in node.outputs[0].type.shape:
         return None
+    if node.attrs["groups"] != 1:
+        return _depthwise_gradient(graph, node, shape) if is_depthwise(node) else None
     if tile := winograd_tile(node, shape):
         return _winograd_gradient(graph, node, shape, tile)
     C, K, R, S = (shape[name] for name in "CKRS")
@@ -183,6 +187,50 @@ def conv_weight_gradient(graph: Graph, node: Node) -> Call | None:
 
     operands = (dense(graph, x), dense(graph, g))
     return Call(node, (*HEADERS, "conv_direct.h"), operands, phases, scratch=R * S * C * K)
+
+
+# convolutions of each channel by itself
+
+
+def is_depthwise(node: Node) -> bool:
+    """Whether each group of a convolution, or of one of its gradients, has one channel of the input."""
+    weight = node.outputs[0] if node.op is convolution.conv_weight_gradient else node.inputs[1]
+    return node.attrs["groups"] != 1 and weight.type.shape[1] == 1
+
+
+def _depthwise_fields(shape: Mapping[str, Any]) -> str:
+    names = ("batch", "C", "P", "Q", "R", "S", "stride_h", "stride_w", "dilation_h", "dilation_w")
+    names = (*names, "x_image", "x_row", "y_image", "y_row", "y_pixel")
+    found = {name: shape[name] for name in names}
+    return fields("conv_depthwise_shape", {**found, "multiplier": shape["K"] // shape["C"], "summed": 1})
+
+
+def _depthwise(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Call:
+    x, weight = dense(graph, node.inputs[0]), operand(graph, node.inputs[1])
+    K, R, S = (shape[name] for name in "KRS")
+    apart = _window_strides(weight, node.inputs[1].type.rank)
+    width = f"({K} + LANES - 1) / LANES * LANES"
+    panel = fields("pack_shape", {"K": K, "C": 1, "R": R, "S": S, **apart, "width": width})
+    packs = {"weight": Pack(1, _up(K, MOST_LANES) * R * S, "pack", panel)}
+
+    def phases(p: Pointers) -> list[str]:
+        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {_depthwise_fields(shape)}"
+        return [f"conv_depthwise(thread, threads, {arguments}{p.finish});"]
+
+    return Call(node, (*HEADERS, "conv_depthwise.h"), (x, weight), phases, packs, finishes=True)
+
+
+def _depthwise_gradient(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Call:
+    K, R, S = (shape[name] for name in "KRS")
+    turned = fields("pack_shape", {"K": K, "C": 1, "R": R, "S": S, **_apart(R * S, R * S, S, 1), "width": K})
+
+    def phases(p: Pointers) -> list[str]:
+        arguments = f"{p.operands[0]}, {p.operands[1]}, {p.scratch}, {_depthwise_fields(shape)}, 0, 0"
+        first = f"conv_depthwise_weights(thread, threads, {arguments});"
+        return [first, f"unpack(thread, threads, {p.scratch}, {p.result}, {turned});"]
+
+    operands = tuple(dense(graph, value) for value in node.inputs)
+    return Call(node, (*HEADERS, "conv_depthwise.h"), operands, phases, scratch=R * S * K)
 
 
 # Winograd's convolutions
