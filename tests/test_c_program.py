@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -244,35 +245,66 @@ def test_where_counts_say_nothing_arrays_are_copied(backend: str, monkeypatch: p
 def test_a_writer_in_the_middle_of_its_step_is_not_disturbed() -> None:
     """A signal handler may run in there."""
     state = State({"a": np.zeros(3)})
-    with state.in_place(["a"]) as own:
+
+    def write(own: State) -> tuple[np.ndarray, State]:
         held, snapshot = state["a"], state.copy()
         own["a"].flags.writeable = True
         own["a"][:] = 1
         own["a"].flags.writeable = False
-        with pytest.raises(GraphError, match="is not over"), state.in_place(["a"]):
-            pass
+        with pytest.raises(GraphError, match="is not over"):
+            state.in_place(["a"], lambda own: None)
         assert state["a"].tolist() == [1] * 3
+        return held, snapshot
+
+    held, snapshot = state.in_place(["a"], write)
     assert held.tolist() == snapshot["a"].tolist() == [0] * 3
     assert state["a"].tolist() == [1] * 3
-    with state.in_place(["a"]):
-        pass
+    with pytest.raises(ZeroDivisionError):
+        state.in_place(["a"], lambda own: 1 / 0)
+    assert state.in_place(["a"], lambda own: 5) == 5
 
 
 def test_the_version_tells_whether_arrays_are_others() -> None:
     state = State({"a": np.zeros(3), "b": np.zeros(3)})
     version = state.version
-    with state.in_place(["a"]):
-        pass
+    state.in_place(["a"], lambda own: None)
     assert state.copy().version is state.version is version
     held = state["a"]
-    with state.in_place(["a"]):
-        pass
+    state.in_place(["a"], lambda own: None)
     assert state.version is not version
     assert state["a"] is not held
     for change in (lambda: state.update(a=held), lambda: state.replace({"a": held}), lambda: state.pop("b")):
         version = state.version
         change()
         assert state.version is not version
+
+
+@everywhere
+def test_an_interrupt_comes_before_a_step_or_after(backend: str) -> None:
+    program, state = counting(2000, backend)
+    program(x=1)
+    delays = np.random.default_rng(0).uniform(2e-6, 3e-4, 300)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def until_stopped(delay: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        while True:
+            program(x=1)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for delay in delays:
+            with pytest.raises(KeyboardInterrupt):
+                until_stopped(delay)
+            assert numbers_of(state["a"]) == numbers_of(state["b"])
+            assert len(numbers_of(state["a"])) == 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    there = state["a"][0]
+    program(x=1)
+    assert numbers_of(state) == {there + 1}
 
 
 # threads

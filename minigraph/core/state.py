@@ -14,15 +14,17 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from minigraph.core.errors import GraphError, expect
+
+T = TypeVar("T")
 
 RESERVED = "__metadata__"  # what safetensors calls the texts beside the arrays
 
@@ -70,7 +72,7 @@ class State(MutableMapping[str, np.ndarray]):
                 array = self._arrays[name]
             except KeyError:
                 raise KeyError(f"no state {name!r}; there are {', '.join(self._arrays) or 'none'}") from None
-            return _frozen(name, array) if self._being_written else array
+            return _own(array) if self._being_written else array
 
     def __setitem__(self, name: str, array: Any) -> None:
         new = _array(name, array)
@@ -116,29 +118,28 @@ class State(MutableMapping[str, np.ndarray]):
         with self.lock:
             arrays, version = self._held
             if self._being_written:
-                twin._hold({name: _frozen(name, array) for name, array in arrays.items()})
+                twin._hold({name: _own(array) for name, array in arrays.items()})
             else:
                 twin._held = dict(arrays), version  # a dict of its own: it holds each array once more
         return twin
 
-    @contextmanager
-    def in_place(self, names: Sequence[str]) -> Iterator[State]:
-        """Arrays of these names that may be written over where they lie, until the context ends.
+    def in_place(self, names: Sequence[str], write: Callable[[State], T]) -> T:
+        """What `write` returns, which may write over the arrays of these names where they lie.
 
         What somebody else holds, or a view of which, is copied first: the state goes on with the copy. Other threads
         that ask for arrays wait. This thread may ask too, in a signal handler say, and is given copies. The state that
-        is yielded is for the writer alone, which must not keep its arrays. GraphError inside of another such context.
+        `write` gets is for it alone: it must keep none of its arrays. GraphError inside of another such call.
         """
         with self.lock:
             expect(not self._being_written, "a step that moves this state is not over, and another one cannot begin")
-            self._being_written = True
             try:
+                self._being_written = True
                 shared = self._shared(names)
                 if shared:
-                    self._hold({**self._arrays, **{name: _frozen(name, self._arrays[name]) for name in shared}})
-                writer = State()
-                writer._held = self._held
-                yield writer
+                    self._hold({**self._arrays, **{name: _own(self._arrays[name]) for name in shared}})
+                own = State()
+                own._held = self._held
+                return write(own)
             finally:
                 self._being_written = False
 
@@ -269,6 +270,13 @@ def _frozen(name: str, given: Any) -> np.ndarray:
     numbers = array.dtype.kind in "biuf" and array.dtype.itemsize <= 8
     expect(numbers, "state {!r} is made of numbers, not {}", name, array.dtype)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    array.flags.writeable = False
+    return array
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    """A copy of one of a state's arrays, as a state holds it."""
+    array = array.copy()
     array.flags.writeable = False
     return array
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -226,15 +225,14 @@ class Program:
                 if not self._moves:
                     return self._run_in_c(symbols, given, state)
                 del state  # so that nobody but self.state holds what is written over
-                with self.state.in_place(self._moves) as own:
-                    self._version = own.version  # what was copied lies elsewhere, and is otherwise the same
-                    return self._run_in_c(symbols, given, own)
+                return self.state.in_place(self._moves, lambda own: self._run_in_c(symbols, given, own))
 
     def _run_in_c(
         self, symbols: Mapping[str, int], given: Mapping[str, np.ndarray], state: State
     ) -> dict[str, np.ndarray]:
         assert isinstance(self._executable, Executable)
-        kept = ChainMap(self._early, self._fixed, state)
+        self._version = state.version  # what was copied for this step lies elsewhere, and is otherwise the same
+        kept = lambda: {**{v.name: state[v.name] for v in self.graph.state}, **self._fixed, **self._early}
         try:
             return self._executable.step(symbols, given, kept, (state.version, self._computed))
         except WrongInput as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,14 @@ class Executable:
         self,
         symbols: Mapping[str, int],
         inputs: Mapping[str, np.ndarray],
-        kept: Mapping[str, np.ndarray],
+        kept: Callable[[], Mapping[str, np.ndarray]],
         version: object,
     ) -> dict[str, np.ndarray]:
         """Run one step. The outputs are new arrays; the state that moves is written over where it lies.
 
-        kept: the state, contiguous, and inputs that stay. Its arrays are looked at only if `version` is not that of
-        the last step: while it is the same, all lie where they lay, and those that do not move hold the same
-        numbers. They must live until the step is over.
+        kept: gives the state, contiguous, and inputs that stay. It is called only if `version` is not that of the last
+        step: while it is the same, all lie where they lay, and those that do not move hold the same numbers. They must
+        live until the step is over.
         Raises WrongInput before anything is written to the state.
         """
         if self._last is None or self._last[0] != symbols:
@@ -93,7 +93,7 @@ class Executable:
         moved = {old.name for old in self.graph.updates}
         state = {v.name: np.array(arrays[v.name], order="C") for v in self.graph.state}
         try:
-            outputs = self.step(symbols, arrays, {**arrays, **state}, object())
+            outputs = self.step(symbols, arrays, lambda: {**arrays, **state}, object())
         except WrongInput:
             reference.Executable(self.graph).run(symbols, arrays)
             raise
@@ -175,16 +175,15 @@ class Compiled:
         self._packs = (ctypes.c_void_p * max(1, len(self._packed)))(*map(address, self._packed))
         names = dict(self._kept).values()
         self._packed_names = [p.source.name for p in prepared if p.source.name in names]
-        self._packed_from: list[np.ndarray] | None = (
-            None  # the arrays that were packed; held, so that nobody moves them
-        )
+        self._sources: list[np.ndarray] = []  # held, so that nobody writes to what was packed
+        self._packed_from: list[np.ndarray] | None = None  # the sources that are packed
         self._packs_inputs = any(p.source.place == "input" and p.source.name not in names for p in prepared)
 
     def step(
         self,
         symbols: Mapping[str, int],
         inputs: Mapping[str, np.ndarray],
-        kept: Mapping[str, np.ndarray],
+        kept: Callable[[], Mapping[str, np.ndarray]],
         version: object,
     ) -> dict[str, np.ndarray]:
         """See Executable.step."""
@@ -206,11 +205,11 @@ class Compiled:
             outputs[name] = array
             places[number] = address(array)
         if version != self._version:
-            self._find(kept)
+            self._find(kept())
             self._version = version
         if self._packed and (self._packs_inputs or self._packed_from is None):
             self._call(self._functions[1])
-            self._packed_from = [kept[name] for name in self._packed_names]
+            self._packed_from = self._sources
         self._context.fault = 0
         self._call(self._functions[0])
         if self._guards:
@@ -234,8 +233,9 @@ class Compiled:
         self._version = None
         for number, name in self._kept:
             self._places[number] = address(kept[name])
+        self._sources = [kept[name] for name in self._packed_names]
         packed = self._packed_from
-        if packed is not None and any(kept[name] is not old for name, old in zip(self._packed_names, packed)):
+        if packed is not None and any(new is not old for new, old in zip(self._sources, packed)):
             self._packed_from = None
 
 
