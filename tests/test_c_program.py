@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -19,6 +19,9 @@ from minigraph.core import state as states
 from minigraph.driver import choice
 
 
+T = TypeVar("T", bound=Callable[..., Any])
+
+
 def compiles() -> bool:
     try:
         return bool(compiler())
@@ -28,8 +31,12 @@ def compiles() -> bool:
 
 C = ["c"] if compiles() else []
 BACKENDS = ["numpy", *C]
-in_c = pytest.mark.parametrize("backend", C)  # nothing to collect where there is no compiler
 everywhere = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def in_c(test: T) -> T | None:
+    """The test on the backend c; nothing to collect where there is no compiler."""
+    return pytest.mark.parametrize("backend", C)(test) if C else None
 
 
 def classifier() -> mg.Graph:
