@@ -122,6 +122,26 @@ def with_own_ends(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(builder.nodes), outputs=ends, updates=moved)
 
 
+def fits(graph: Graph, sizes: Mapping[str, int]) -> bool:
+    """Whether what the graph says for any sizes of its symbols is so for these.
+
+    x[-3:] is taken for three rows, from N - 3 on. Where there are two they begin at 0, and all that follows is smaller.
+    """
+    for node in graph.nodes:
+        if node.op.view is not None or any(map(dim.symbolic, node.attrs.values())):
+            said = tuple(value.type.bind(sizes) for value in node.outputs)
+            places = {name: dim.places(attribute, sizes) for name, attribute in node.attrs.items()}
+            if any(places[name] != dim.bind(attribute, sizes) for name, attribute in node.attrs.items()):
+                return False
+            try:
+                _, types = node.op.infer(tuple(value.type.bind(sizes) for value in node.inputs), places)
+            except GraphError:
+                return False
+            if types != said:
+                return False
+    return True
+
+
 def plan(graph: Graph, claim: Claim, sizes: Mapping[str, int]) -> Plan:
     """Plan a lowered graph for symbols of at most these sizes. claim: which nodes are computed by tuned kernels."""
     graph = with_own_ends(graph)
