@@ -19,8 +19,10 @@ import numpy as np
 from minigraph.backends.access import place
 from minigraph.backends.calls import Call, Claim, Operand, Pack
 from minigraph.backends.regions import Partition, Region
+from minigraph.core import dim
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import Size, known, product
+from minigraph.core.errors import GraphError
 from minigraph.core.ir import Graph, Node, Type, Value
 from minigraph.core.op import OPS
 

@@ -101,7 +101,7 @@ class Executable:
 
     def program(self, symbols: Mapping[str, int]) -> Compiled:
         """The program for these sizes, compiled if there is none yet that serves them."""
-        batch = {s: n for s, n in symbols.items() if s == self.batch and n != 1}
+        batch = {s: n for s, n in symbols.items() if s == self.batch and n != 1 and fits(self.graph, symbols)}
         fixed = {s: n for s, n in symbols.items() if s not in batch}
         key = tuple(sorted(fixed.items()))
         found = self._programs.get(key)

@@ -140,7 +140,7 @@ def _not_taken(graph: Graph, sizes: Mapping[str, int], symbol: str) -> tuple[int
 def _takes(graph: Graph, sizes: Mapping[str, int]) -> bool:
     try:
         graph.bind(**sizes)
-        return True
+        return fits(graph, sizes)
     except GraphError:
         return False
 
