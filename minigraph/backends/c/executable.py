@@ -15,7 +15,7 @@ from minigraph.backends.c import guarded
 from minigraph.backends.c.compiler import compiled
 from minigraph.backends.c.threads import pool, threads
 from minigraph.backends.c.tuned import claim
-from minigraph.backends.plan import ALIGNMENT, Buffer, Plan, plan
+from minigraph.backends.plan import ALIGNMENT, Buffer, Plan, fits, plan
 from minigraph.backends.source import Source, given, print_program
 from minigraph.core import dim
 from minigraph.core.errors import GraphError

@@ -32,7 +32,7 @@ from minigraph.backends.c.compiler import Compiler, compiler
 from minigraph.backends.c.executable import Compiled, Executable, graph_literal
 from minigraph.backends.c.exported import FORMAT, HEADER, LIBRARY, MANIFEST, WEIGHTS, build, digest, machine, manifest
 from minigraph.backends.loops import STORED
-from minigraph.backends.plan import Buffer, Plan
+from minigraph.backends.plan import Buffer, Plan, fits
 from minigraph.backends.source import given
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, Type
