@@ -46,7 +46,8 @@ class Executable:
     """One lowered graph, ready to run at any sizes of its symbols.
 
     The size of the batch is known when a program runs, up to the largest that it was planned for; a batch of one has
-    a program of its own. Other sizes are numbers in the C text, and each set of them has a program.
+    a program of its own, and so has one that the graph does not fit (x[-3:] of two). Other sizes are numbers in the C
+    text, and each set of them has a program.
     """
 
     def __init__(self, graph: Graph, kept: Collection[str] = ()):
