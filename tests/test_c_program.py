@@ -18,7 +18,6 @@ from minigraph.backends.c.compiler import CompilerError, NoCompiler, compiler
 from minigraph.core import state as states
 from minigraph.driver import choice
 
-
 T = TypeVar("T", bound=Callable[..., Any])
 
 
