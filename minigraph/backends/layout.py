@@ -19,6 +19,7 @@ from minigraph.core.dim import Shape
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS
 from minigraph.ops import shape
+from minigraph.ops.constant import count
 from minigraph.ops.conv import conv, conv_input_gradient, conv_weight_gradient
 from minigraph.ops.window import extents_of
 
@@ -103,6 +104,11 @@ class _ChannelsLast(Rewriting):
             return self._turn_images(node)
         if not any(value in self.turned for value in node.inputs):
             return False
+        if node.op is count:
+            axes = tuple(to_last(node.inputs[0].type.rank).index(axis) for axis in node.attrs["axes"])
+            counted = count(self.turned[node.inputs[0]], **{**node.attrs, "axes": axes})
+            self.now[node.outputs[0]] = counted.value
+            return True
         if node.op.expression is not None and rank >= 3 and self._same_rank(node, rank):
             self.turned[node.outputs[0]] = node.op(*(self.last(v, rank) for v in node.inputs), **node.attrs)
             return True

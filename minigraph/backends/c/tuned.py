@@ -116,7 +116,7 @@ def _apart(k: Size, c: Size, r: Size, s: Size) -> dict[str, Size]:
 # convolutions
 
 
-def _two(numbers: Any, missing: int) -> tuple[Any, Any]:
+def _two(numbers: Any, missing: Any) -> tuple[Any, Any]:
     """Height and width of one or two spatial axes."""
     return tuple(numbers) if len(numbers) == 2 else (missing, numbers[0])
 
@@ -199,9 +199,7 @@ def is_depthwise(node: Node) -> bool:
 
 
 def _depthwise_fields(shape: Mapping[str, Any]) -> str:
-    names = ("batch", "C", "P", "Q", "R", "S", "stride_h", "stride_w", "dilation_h", "dilation_w")
-    names = (*names, "x_image", "x_row", "y_image", "y_row", "y_pixel")
-    found = {name: shape[name] for name in names}
+    found = {name: value for name, value in shape.items() if name not in ("K", "vectors")}
     return fields("conv_depthwise_shape", {**found, "multiplier": shape["K"] // shape["C"], "summed": 1})
 
 
