@@ -274,7 +274,7 @@ def test_a_c_program_trains_and_saves(tmp_path: Path) -> None:
         "a number of an input is out of range",
         "N is not from 0 to 11 without 1",
         "loss is a null pointer",
-        "so many threads cannot be had",
+        "the number of threads is not from 0 to 2",
         "the file of the weights cannot be written",
     ]
     program = mg.load_program(place)
@@ -400,6 +400,16 @@ def test_a_damaged_folder(copied: Path, name: str, how: str) -> None:
     said = refused(copied)
     assert name in said
     assert str(copied) in said
+
+
+def test_threads_that_it_has_no_memory_for(infer: mg.Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIGRAPH_THREADS", "1")
+    place = infer.export(tmp_path / "one", N=8)
+    expected = mg.load_program(place)(image=IMAGES[:8])["logits"]
+    monkeypatch.setenv("MINIGRAPH_THREADS", "3")
+    assert mg.load_program(place)(image=IMAGES[:8])["logits"].tobytes() == expected.tobytes()
+    assert "threads > 1)" in (place / "program.c").read_text()
+    assert "so many threads, 1 at most" in (place / "program.h").read_text()
 
 
 def test_a_manifest_that_lacks_something(copied: Path) -> None:

@@ -32,7 +32,7 @@ def load_program(folder: str | os.PathLike[str], weights: str | os.PathLike[str]
 
     Its library is used where it fits this processor and system; elsewhere the sources in the folder are compiled, which
     takes seconds. It is machine code: load only what you trust. It uses as many threads as MINIGRAPH_THREADS says, else
-    one for each core.
+    one for each core, and never more than there were where it was exported.
 
     Raises GraphError for a folder that is no export, is damaged or of a newer version, where neither the library fits
     nor a compiler is there, and for weights of another program.
@@ -115,7 +115,7 @@ class ExportedProgram:
         create, free = library[f"{face}_create"], library[f"{face}_free"]
         for function in (self._run, create, *([self._save] if self._save else [])):
             function.restype = ctypes.c_char_p
-        wrong = create(ctypes.byref(self._handle), os.fsencode(weights), threads())
+        wrong = create(ctypes.byref(self._handle), os.fsencode(weights), min(threads(), about["threads"]))
         expect(not wrong, "{}: {}", weights, _text(wrong))
         weakref.finalize(self, free, ctypes.c_void_p(self._handle.value))
 

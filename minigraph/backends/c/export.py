@@ -31,6 +31,7 @@ import numpy as np
 from minigraph.backends.c.compiler import Compiler, compiler
 from minigraph.backends.c.executable import Compiled, Executable, graph_literal
 from minigraph.backends.c.exported import FORMAT, HEADER, LIBRARY, MANIFEST, WEIGHTS, build, digest, machine, manifest
+from minigraph.backends.c.threads import threads
 from minigraph.backends.loops import STORED
 from minigraph.backends.plan import Buffer, Plan, fits
 from minigraph.backends.source import given
@@ -105,8 +106,9 @@ def export(
     """Write a program to a folder, whole or not at all; the folder.
 
     graph: before it was lowered: its ops say which sizes they take. state: all arrays that the program needs and its
-    caller does not give, by name. sizes: of all symbols; the batch may be smaller when the program runs. Raises
-    GraphError for sizes that are missing or not taken and for a folder that holds something else, and CompilerError.
+    caller does not give, by name. sizes: of all symbols; the batch may be smaller when the program runs. It has memory
+    for as many threads as there are now. Raises GraphError for sizes that are missing or not taken and for a folder
+    that holds something else, and CompilerError.
     """
     _check_sizes(graph, sizes)
     place = Path(os.path.abspath(folder))
@@ -206,6 +208,7 @@ def _write(
         "needs": by.needs,
         "compiler": str(by),
         "flags": by.flags,
+        "threads": face.threads,  # the most
         "sizes": {size.symbol: size.most for size in face.sizes},  # the largest
         "fixed": dict(face.fixed),
         "inputs": [_described(array) for array in face.inputs],
@@ -253,6 +256,7 @@ class Face:
     inputs: Sequence[Array]
     outputs: Sequence[Array]
     updates: bool  # whether a run moves the weights
+    threads: int  # the most that the program has memory for
 
     @property
     def arrays(self) -> Sequence[Array]:
@@ -275,6 +279,7 @@ def _face(name: str, graph: Graph, program: Compiled, symbols: Mapping[str, int]
         made[: len(inputs)],
         made[len(inputs) :],
         bool(plan.graph.updates),
+        threads(),
     )
 
 
@@ -339,7 +344,7 @@ def _field(array: Array, const: str) -> str:
 
 def _filled(template: str, face: Face, **lines: Sequence[str]) -> str:
     texts = {key: "\n  ".join(value) for key, value in lines.items()}
-    text = Template(template).substitute(name=face.name, **texts)
+    text = Template(template).substitute(name=face.name, threads=face.threads, **texts)
     return re.sub(r"\n +(?=\n)", "", text)  # lines of which none came
 
 
@@ -382,7 +387,8 @@ typedef struct {
   $fields
 } ${name}_arrays;
 
-// Reads the weights and makes what a program needs. It runs on so many threads; 0: one for each core of the process.
+// Reads the weights and makes what a program needs. It runs on so many threads, $threads at most;
+// 0: one for each core of the process.
 const char *${name}_create(${name}_program **made, const char *weights_file, int threads);
 
 // $does. One call at a time. After an error the weights are as they were.
@@ -468,7 +474,7 @@ static int cores(void) {
   if (!sched_getaffinity(0, sizeof allowed, &allowed)) return CPU_COUNT(&allowed);
 #endif
   const long found = sysconf(_SC_NPROCESSORS_ONLN);
-  return found < 1 ? 1 : found > POOL_MOST ? POOL_MOST : (int)found;
+  return found < 1 ? 1 : (int)found;
 }
 
 #define NO_MEMORY "there is not enough memory"
@@ -500,10 +506,10 @@ static const char *fill(${name}_program *p, const char *weights_file) {
 
 const char *${name}_create(${name}_program **made, const char *weights_file, int threads) {
   *made = 0;
-  if (threads < 0 || threads > POOL_MOST) return NO_THREADS;
+  if (threads < 0 || threads > $threads) return "the number of threads is not from 0 to $threads";
   ${name}_program *p = calloc(1, sizeof *p);
   if (!p) return NO_MEMORY;
-  p->threads = threads ? threads : cores();
+  p->threads = threads ? threads : cores() < $threads ? cores() : $threads;
   const char *wrong = fill(p, weights_file);
   if (wrong) {
     ${name}_free(p);
