@@ -36,6 +36,7 @@ PROGRAM = """\
 #include "gemm.h"
 #include "conv_direct.h"
 #include "conv_depthwise.h"
+#include "pooling.h"
 #include "pack.h"
 #include "winograd.h"
 #include "winograd_gradient.h"
