@@ -2,7 +2,7 @@
 
 A tolerance is measured: the lowered graph runs in float64 with noise on every value that rounding touches, of as many
 roundings as the algorithm may make in the dtype of the value, relative to what it adds up. What a result moves by then,
-times SAFE, and its own rounding, is what it may differ by. What only moves, chooses and compares numbers has no
+and its own rounding, times SAFE, is what it may differ by. What only moves, chooses and compares numbers has no
 rounding, and has to come out to the bit.
 """
 
@@ -72,12 +72,12 @@ class Joining:
         for i, array in enumerate(arrays):
             shape = (batch, *array.shape[1:]) if batch and array.ndim else array.shape
             inputs.append(self.net.input(f"{label}.x{i}", shape, array.dtype.name))
+            self.arrays[inputs[-1].name] = array
         try:
             made = self.net.emit(op, inputs, attrs)
         except GraphError:
             self.refused.append(label)
             return
-        self.arrays.update({tensor.name: array for tensor, array in zip(inputs, arrays)})
         self.outputs.update({f"{label}.y{i}": tensor for i, tensor in enumerate(made)})
 
     def example(self, label: str, op: Op, example: Example, dtype: str, batch: int | None = None) -> None:
@@ -191,13 +191,14 @@ class Room:
             return array
         with np.errstate(all="ignore"):
             draws = np.sin(np.abs(array) * 12.9898 + salt) * 43758.5453
-            return np.where(np.isfinite(array), array + (draws - np.floor(draws) - 0.5) * 2 * size, array)
+            touched = np.isfinite(array) & (array != 0)  # what is divided by 0 is to stay so
+            return np.where(touched, array + (draws - np.floor(draws) - 0.5) * 2 * size, array)
 
     def of(self, name: str) -> float:
         """inf where noise moves a result from one side of a jump to the other."""
         right, value = self.right[name], results(self.graph)[name]
         own = self.scale.get(value, 0.0)
-        return SAFE * max(distance(right, moved[name]) for moved in self.moved) + own
+        return SAFE * (max(distance(right, moved[name]) for moved in self.moved) + own)
 
 
 def _made(graph: Graph) -> list[Value]:

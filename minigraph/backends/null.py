@@ -13,7 +13,7 @@ import numpy as np
 
 from minigraph.backends.c.executable import batch_symbol
 from minigraph.backends.calls import Claim
-from minigraph.backends.plan import Buffer, Plan, Step, plan
+from minigraph.backends.plan import Buffer, Plan, Step, fits, plan
 from minigraph.core import dim
 from minigraph.core.errors import expect
 from minigraph.core.evaluate import apply
@@ -42,8 +42,8 @@ class Executable:
         return Run(planned, symbols, arrays).outcome()
 
     def _plan(self, symbols: Mapping[str, int]) -> Plan:
-        """As the C backend plans: any batch up to the largest so far, one for a batch of one, one for other sizes."""
-        batch = {s: n for s, n in symbols.items() if s == self.batch and n != 1}
+        """As the C backend plans: for any batch up to the largest so far, and for what is not such a batch alone."""
+        batch = {s: n for s, n in symbols.items() if s == self.batch and n != 1 and fits(self.graph, symbols)}
         fixed = {s: n for s, n in symbols.items() if s not in batch}
         key = tuple(sorted(fixed.items()))
         found = self._plans.get(key)
