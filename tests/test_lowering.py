@@ -9,7 +9,7 @@ import pytest
 
 import minigraph as mg
 from minigraph import layers
-from minigraph.backends.c.tuned import laid_out, serves
+from minigraph.backends.c.tuned import is_depthwise, laid_out, serves
 from minigraph.backends.layout import channels_last, to_first, to_last, with_halos
 from minigraph.backends.lower import lower, runs
 from minigraph.core import proof
@@ -17,6 +17,7 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.evaluate import evaluate
 from minigraph.core.ir import Graph
 from minigraph.core.op import Example, Op
+from minigraph.ops.constant import count
 from minigraph.ops.conv import conv, conv_input_gradient, conv_weight_gradient
 
 OF_IMAGES = [
@@ -60,9 +61,12 @@ CONVOLUTIONS = [
 @pytest.mark.parametrize(("op", "example"), CONVOLUTIONS)
 def test_padding_is_a_node_and_a_gradient_is_a_convolution(op: Op, example: Example) -> None:
     graph, samples = proof.graph_of(op, example, "float64")
-    after = with_halos(channels_last(graph), lambda node: node.attrs["groups"] == 1).check()
+    served = lambda node: node.attrs["groups"] == 1 or is_depthwise(node)
+    after = with_halos(channels_last(graph), served).check()
     assert off(graph, after, rng_arrays(graph, samples)) < 1e-12
-    if graph.nodes[0].attrs["groups"] == 1 and not any(0 in sample.shape for sample in example.inputs):
+    node = graph.nodes[0]
+    several = op is conv_input_gradient and node.attrs["groups"] not in (1, node.inputs[1].type.shape[0])
+    if served(node) and not several and not any(0 in sample.shape for sample in example.inputs):
         for node in after.nodes:
             assert node.op is not conv_input_gradient
             assert not any(n for pair in node.attrs.get("padding", ()) for n in pair)
@@ -85,6 +89,7 @@ def residual_net(rank: int = 2) -> Graph:
         map=mg.max(both, axes=1),
         kept=mg.sum(both, axes=1, keepdims=True),
         one=mg.sum(both, axes=2),
+        size=mg.OPS["count"](both, axes=(0, 2)),
     )
 
 
@@ -99,6 +104,7 @@ def test_what_follows_an_image_is_turned_with_it(rank: int) -> None:
     images = [node.inputs[i] for node in after.nodes for i in node.op.images if i >= 0]
     makers = [after.producer.get(value) for value in images]
     between = [node for node in makers if node is not None and node.op.name == "transpose"]
+    assert not any(after.producer[node.inputs[0]].op.name == "transpose" for node in after.nodes if node.op is count)
     assert all(node.inputs[0] in after.inputs for node in between), "an image is turned in the middle of the graph"
 
 
