@@ -163,7 +163,8 @@ class Room:
         self.graph = trial.in_float64(lowered)
         self.narrow = dict(zip(_made(self.graph), _made(lowered), strict=True))
         self.arrays = {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in arrays.items()}
-        self.scale: dict[Value, float] = {}
+        self.scale: dict[Value, float] = {}  # of the noise
+        self.rounded: set[Value] = set()  # what is computed from what is rounded
         self._seen: dict[Value, float] = {}
         self.right = self._run(self._measure)
         self.moved = [self._run(lambda value, array, salt=salt: self._noisy(value, array, salt)) for salt in (1, 2)]
@@ -181,8 +182,11 @@ class Room:
         terms = [self._seen[v] for v in node.inputs if v.type.is_float]
         if node.op.kernel is not None or node.op.reduction:
             most = max(most, float(np.prod(terms)) if terms else 0.0)
-        dtype = self.narrow[value].type.dtype
-        self.scale[value] = roundings(node) * EPS[dtype] * most + (roundings(node) > 0) * float(np.finfo(dtype).tiny)
+        dtype, own = self.narrow[value].type.dtype, roundings(node)
+        if own:
+            self.scale[value] = own * EPS[dtype] * most + float(np.finfo(dtype).tiny)
+        if own or not self.rounded.isdisjoint(node.inputs):
+            self.rounded.add(value)
         return array
 
     def _noisy(self, value: Value, array: np.ndarray, salt: int) -> np.ndarray:
@@ -198,6 +202,8 @@ class Room:
         """inf where noise moves a result from one side of a jump to the other."""
         right, value = self.right[name], results(self.graph)[name]
         own = self.scale.get(value, 0.0)
+        if value in self.rounded and value.type.is_float:
+            own = max(own, EPS[self.narrow[value].type.dtype] * largest(right))
         return SAFE * (max(distance(right, moved[name]) for moved in self.moved) + own)
 
 
