@@ -6,6 +6,7 @@ Many applications are one program, as a compiler is started for each; so neighbo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from minigraph.backends.c.executable import Executable
 from minigraph.backends.lower import lower, runs
 from minigraph.backends.plan import fits
 from minigraph.core import proof
-from minigraph.core.ir import FLOATS, Graph
+from minigraph.core.ir import FLOATS, INTEGERS, Graph
 from minigraph.core.op import OPS, Example, Op
 
 CHUNK = 170  # applications in one program
@@ -139,6 +140,96 @@ def test_an_output_of_several_that_nobody_reads():
     graph = net.build(values=values + 1.0, indices=indices)
     arrays = {"x": np.random.default_rng(0).normal(size=(3, 5))}
     hold(graph, arrays, in_c(graph, arrays))
+
+
+# random shapes, attributes and dtypes
+
+
+class Draw:
+    """Random applications of ops whose shapes and dtypes are free."""
+
+    def __init__(self, seed: int):
+        self.rng = np.random.default_rng(seed)
+        self.joining = Joining(seed)
+
+    def number(self, low: int, high: int) -> int:
+        return int(self.rng.integers(low, high + 1))
+
+    def shape(self, least: int = 0) -> tuple[int, ...]:
+        """Mostly small; sometimes long enough for several rounds of a sum, or empty."""
+        rank = self.number(least, 4)
+        sizes = [self.number(1, 5) for _ in range(rank)]
+        if sizes and self.rng.random() < 0.15:
+            sizes[self.number(0, rank - 1)] = self.number(60, 300)
+        if sizes and self.rng.random() < 0.05:
+            sizes[self.number(0, rank - 1)] = 0
+        return tuple(sizes)
+
+    def array(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        if dtype in FLOATS:
+            return self.rng.uniform(0.1, 0.9, shape).astype(dtype)
+        return (
+            self.rng.integers(0, 2, shape).astype(bool)
+            if dtype == "bool"
+            else self.rng.integers(1, 6, shape).astype(dtype)
+        )
+
+    def pointwise(self, op: Op) -> tuple[list[np.ndarray], dict[str, Any]]:
+        """Operands that broadcast: some have fewer axes, some size 1."""
+        shape, dtype = self.shape(), self.dtype()
+        arrays = []
+        for i in range(op.tensors):
+            own = [1 if self.rng.random() < 0.3 else n for n in shape] if i else list(shape)
+            kept = own[self.number(0, len(own)) if self.rng.random() < 0.3 and i else 0 :]
+            arrays.append(self.array(tuple(kept), "bool" if op.name == "where" and i == 0 else dtype))
+        return arrays, {}
+
+    def dtype(self) -> str:
+        return str(self.rng.choice([*FLOATS, *FLOATS, *INTEGERS, "bool"]))
+
+    def reduction(self, op: Op) -> tuple[list[np.ndarray], dict[str, Any]]:
+        shape = self.shape()
+        axes = tuple(i for i in range(len(shape)) if self.rng.random() < 0.5)
+        return [self.array(shape, self.dtype())], {"axes": axes, "keepdims": bool(self.rng.random() < 0.5)}
+
+    def view(self, op: Op) -> tuple[list[np.ndarray], dict[str, Any]]:
+        shape = self.shape(1)
+        attrs: dict[str, Any]
+        if op.name == "transpose":
+            attrs = {"axes": tuple(int(i) for i in self.rng.permutation(len(shape)))}
+        elif op.name == "broadcast_to":
+            attrs = {"shape": (self.number(1, 3), *shape)}
+            shape = tuple(1 if self.rng.random() < 0.3 else n for n in shape)
+        else:
+            step = [int(self.rng.choice([1, 2, 3, -1, -2])) for _ in shape]
+            attrs = {"start": tuple(None if self.rng.random() < 0.4 else self.number(-3, 3) for _ in shape)}
+            attrs |= {
+                "stop": tuple(None if self.rng.random() < 0.4 else self.number(-3, 6) for _ in shape),
+                "step": step,
+            }
+        return [self.array(shape, self.dtype())], attrs
+
+    def draw(self, label: str, op: Op) -> None:
+        kind = self.view if op.view else self.reduction if "axes" in op.defaults else self.pointwise
+        self.joining.add(label, op, *kind(op))
+
+
+FREE = [
+    op for op in OPS.values() if op.tensors > 0 and (op.expression or op.name in ("transpose", "slice", "broadcast_to"))
+]
+FREE += [OPS[name] for name in ("sum", "max", "min", "mean", "var", "logsumexp", "any", "all") if name in OPS]
+SEEDS = [pytest.param(i, marks=() if i < 2 else pytest.mark.nightly) for i in range(30)]
+
+
+@with_compiler
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_applications(seed):
+    drawn = Draw(seed)
+    for i in range(3):
+        for op in FREE:
+            drawn.draw(f"{op.name}.{i}", op)
+    assert len(drawn.joining.outputs) > len(FREE)
+    hold_all(drawn.joining.done())
 
 
 # any batch
