@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import sqrt
 from typing import Any, TypeVar
 
@@ -167,7 +168,7 @@ class Room:
         self.rounded: set[Value] = set()  # what is computed from what is rounded
         self._seen: dict[Value, float] = {}
         self.right = self._run(self._measure)
-        self.moved = [self._run(lambda value, array, salt=salt: self._noisy(value, array, salt)) for salt in (1, 2)]
+        self.moved = [self._run(partial(self._noisy, salt)) for salt in (1, 2)]
 
     def _run(self, seen: trial.Seen) -> dict[str, np.ndarray]:
         found = trial.run(self.graph, self.arrays, seen)
@@ -189,7 +190,7 @@ class Room:
             self.rounded.add(value)
         return array
 
-    def _noisy(self, value: Value, array: np.ndarray, salt: int) -> np.ndarray:
+    def _noisy(self, salt: int, value: Value, array: np.ndarray) -> np.ndarray:
         size = self.scale.get(value, 0.0)
         if not size:
             return array
