@@ -120,3 +120,8 @@ def block(head: str, lines: Sequence[str]) -> list[str]:
 
 def for_(variable: str, start: str, end: str) -> str:
     return f"for (idx {variable} = {start}; {variable} < {end}; {variable}++)"
+
+
+def shared_loop(sizes: Sequence[int]) -> int:
+    """Which of nested loops the threads share: the first that is long, else the longest."""
+    return next((i for i, n in enumerate(sizes) if n >= 32), sizes.index(max(sizes)))

@@ -27,6 +27,7 @@ from minigraph.backends.loops import (
     index_text,
     literal,
     merged,
+    shared_loop,
     size_text,
 )
 from minigraph.backends.plan import Buffer, Plan, Step, may_fail
@@ -372,9 +373,8 @@ class Printer:
         return self._nested(nest, statements, 0, split, body.heavy)
 
     def _split(self, loops: Sequence[Loop]) -> int:
-        """Which loop the threads share: the first that is long, else the longest."""
-        sizes = [self._number(loop.size) for loop in loops]
-        return next((i for i, n in enumerate(sizes) if n >= 32), sizes.index(max(sizes)))
+        """Which loop the threads share."""
+        return shared_loop([self._number(loop.size) for loop in loops])
 
     def _number(self, size: Size) -> int:
         return size if isinstance(size, int) else size.bind(self.plan.sizes)
@@ -416,8 +416,7 @@ class Printer:
         accesses = [s.access for s in (*statements, *tail) if s.access is not None]
         kept = merged(region.kept, accesses, "i")
         reduced = merged([a for a in region.axes if a[0] in (region.reduced or ())], accesses, "r")
-        split, chunked = self._split(kept) if kept else 0, self.step.scratch is not None
-        return Sums(kept, reduced, statements, tail, totals, split, chunked).lines()
+        return Sums(kept, reduced, statements, tail, totals, self._number, self.step.scratch is not None).lines()
 
     def _tail(self) -> tuple[list[Statement], list[str]]:
         """What is computed from totals, and the variables in which the totals are."""

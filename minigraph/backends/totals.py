@@ -7,14 +7,14 @@ neighbouring totals. Few totals of many numbers are made in chunks, which the th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from minigraph.backends.loops import COMPUTED, Loop, Nest, Statement, block, for_, literal, size_text
+from minigraph.backends.loops import COMPUTED, Loop, Nest, Statement, block, for_, literal, shared_loop, size_text
 from minigraph.backends.plan import CHUNKS
-from minigraph.core.dim import product
+from minigraph.core.dim import Size, product
 from minigraph.core.ir import Node
 
 LANES = 64
@@ -94,8 +94,8 @@ class Sums:
     """Prints the loops of totals.
 
     kept, reduced: loops over the axes of the totals, and over the others. statements: what stands in all of them.
-    tail: what is computed from totals. split: which of the kept loops the threads share. chunked: whether they share
-    chunks of the first reduced loop instead.
+    tail: what is computed from totals. number: a size as the plan expects it. chunked: whether the threads share chunks
+    of the first reduced loop, instead of one of the kept loops.
     """
 
     kept: Sequence[Loop]
@@ -103,7 +103,7 @@ class Sums:
     statements: Sequence[Statement]
     tail: Sequence[Statement]
     totals: Sequence[Total]
-    split: int
+    number: Callable[[Size], int]
     chunked: bool
 
     def lines(self) -> list[str]:
@@ -128,8 +128,11 @@ class Sums:
             lines = self._begin(1) + [line.replace("[lane]", "[0]") for line in inner]
         lines += [t.flush(lanes) for t in self.totals] + [t.added_up(lanes) for t in self.totals]
         lines += self._finished("[0]")
+        split = -1 if self.chunked or not self.kept else shared_loop([self.number(loop.size) for loop in self.kept])
         for level in range(within, 0, -1):
-            lines = [*nest.at(self.statements, level - 1), *self._over_kept(level - 1, lines)]
+            loop = self.kept[level - 1]
+            lines = self._kept_loop(loop.variable, loop.limit, level - 1 == split, lines)
+            lines = [*nest.at(self.statements, level - 1), *lines]
         return lines
 
     def _lanes_of_a_row(self, last: Loop, lanes: int, inner: list[str]) -> list[str]:
@@ -162,10 +165,12 @@ class Sums:
         count = f"const idx count = {rest} < {lanes} ? {rest} : {lanes};"
         lines = [f"const idx {name}_0 = part * {lanes};", count, *self._begin(lanes), *lines]
         parts = f"(({last.limit}) + {lanes - 1}) / {lanes}"
-        shared = not self.chunked and not outer
-        lines = block(for_("part", *_share(parts)) if shared else for_("part", "0", parts), lines)
+        sizes = [*(self.number(loop.size) for loop in outer), -(-self.number(last.size) // lanes)]
+        split = -1 if self.chunked else shared_loop(sizes)
+        lines = self._kept_loop("part", parts, split == len(outer), lines)
         for level in range(len(outer), 0, -1):
-            lines = self._over_kept(level - 1, [*nest.at(self.statements, level), *lines])
+            loop, inside = outer[level - 1], [*nest.at(self.statements, level), *lines]
+            lines = self._kept_loop(loop.variable, loop.limit, level - 1 == split, inside)
         return [*nest.at(self.statements, 0), *lines]
 
     def _in_rounds(self, loop: Loop, lines: list[str]) -> list[str]:
@@ -185,12 +190,8 @@ class Sums:
     def _over(self, loop: Loop, lines: list[str]) -> list[str]:
         return block(for_(loop.variable, *self._bounds(loop)), lines)
 
-    def _over_kept(self, number: int, lines: list[str]) -> list[str]:
-        loop = self.kept[number]
-        shared = number == self.split and not self.chunked
-        return block(
-            for_(loop.variable, *_share(loop.limit)) if shared else for_(loop.variable, "0", loop.limit), lines
-        )
+    def _kept_loop(self, variable: str, limit: str, shared: bool, lines: list[str]) -> list[str]:
+        return block(for_(variable, *_share(limit)) if shared else for_(variable, "0", limit), lines)
 
     def _begin(self, lanes: int) -> list[str]:
         begin = [line for t in self.totals for line in t.begin(lanes)]
@@ -230,12 +231,10 @@ class Sums:
             ends.append(f"for (idx chunk = 0; chunk < {CHUNKS}; chunk++) sum{t.number} = ({t.wide})({add});")
             ends.append(t.declared(f"sum{t.number}"))
         ends += [Nest(self.kept).line(s) for s in self.tail]
+        split = shared_loop([self.number(loop.size) for loop in self.kept]) if self.kept else -1
         for number in range(len(self.kept) - 1, -1, -1):
             loop = self.kept[number]
-            shared = number == self.split
-            ends = block(
-                for_(loop.variable, *_share(loop.limit)) if shared else for_(loop.variable, "0", loop.limit), ends
-            )
+            ends = self._kept_loop(loop.variable, loop.limit, number == split, ends)
         if not self.kept:
             ends = block("if (thread == 0)", ends)
         return [*chunks, "barrier();", *ends]
