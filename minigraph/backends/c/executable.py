@@ -129,6 +129,7 @@ class Compiled:
     """A plan, its library, and the memory that they work in."""
 
     def __init__(self, graph: Graph, sizes: Mapping[str, int], kept: Collection[str] = ()):
+        self._threads = threads()  # the plan has memory for so many
         self.plan: Plan = plan(graph, claim, sizes)
         if guarded.asked_for():
             self.plan = guarded.apart(self.plan)
@@ -220,7 +221,7 @@ class Compiled:
         return outputs
 
     def _call(self, function: int) -> None:
-        pool().run(function, ctypes.addressof(self._context), threads())
+        pool().run(function, ctypes.addressof(self._context), self._threads)
 
     def _bind(self, symbols: Mapping[str, int]) -> None:
         self._symbols = None
