@@ -1,9 +1,9 @@
 """Many small graphs as one program in C, and how far it may be from the references.
 
-A tolerance is measured: the lowered graph runs in float64 with noise on every value that rounding touches, of as many
-roundings as the algorithm may make in the dtype of the value, relative to what it adds up. What a result moves by then,
-and its own rounding, times SAFE, is what it may differ by. What only moves, chooses and compares numbers has no
-rounding, and has to come out to the bit.
+A tolerance is measured: the lowered graph runs in float64 with noise on every value that rounding touches, of SAFE
+times as many roundings as the algorithm makes in the dtype of the value, relative to what it adds up. What a result
+moves by then, and as much for its own rounding, is what it may differ by. What only moves, chooses and compares numbers
+has no rounding, and has to come out to the bit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Arrays = Mapping[str, np.ndarray]
 
 EPS = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
 FUNCTION = 8  # roundings of a function that is a series, of both sides
-SAFE = 4  # two draws of noise are not the worst ones
+SAFE = 4  # times: two draws are not the worst ones, and less than a rounding of float64 would be none
 SELECTS = {"var", "const", "neg", "abs", "sign", "max", "min", "less", "less_equal", "equal", "and", "or", "xor", "not"}
 SELECTS |= {"where", "cast", "floor", "ceil", "round", "trunc", "isnan", "isinf"}
 
@@ -191,7 +191,7 @@ class Room:
         return array
 
     def _noisy(self, salt: int, value: Value, array: np.ndarray) -> np.ndarray:
-        size = self.scale.get(value, 0.0)
+        size = SAFE * self.scale.get(value, 0.0)
         if not size:
             return array
         with np.errstate(all="ignore"):
@@ -205,7 +205,7 @@ class Room:
         own = self.scale.get(value, 0.0)
         if value in self.rounded and value.type.is_float:
             own = max(own, EPS[self.narrow[value].type.dtype] * largest(right))
-        return SAFE * (max(distance(right, moved[name]) for moved in self.moved) + own)
+        return max(distance(right, moved[name]) for moved in self.moved) + SAFE * own
 
 
 def _made(graph: Graph) -> list[Value]:
