@@ -101,7 +101,10 @@ class Body:
         return self._set(result.type.dtype, text, frozenset().union(*(axes for _, axes in operands)), None)
 
     def _loaded(self, value: Value, type_: Type, where: Access) -> tuple[str, frozenset[int]]:
-        return self._set(type_.dtype, f"{self.pointer(value)}[@]", _axes(where), where, rounded=True)
+        pointer = self.pointer(value)
+        if type_.dtype == "bool":  # gcc 12 does not vectorize a loop that chooses by a bool from memory
+            pointer = f"((const uint8_t *){pointer})"
+        return self._set(type_.dtype, f"{pointer}[@]", _axes(where), where, rounded=True)
 
     def _called(self, node: Node, index: Index) -> tuple[str, frozenset[int]]:
         kernel, result = node.op.kernel, node.outputs[0]
