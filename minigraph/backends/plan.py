@@ -303,6 +303,8 @@ def _number_by_number(region: Region, old: Value, new: Value) -> bool:
         return True
     if region.call is not None or old.type.size != new.type.size or old.type.dtype != new.type.dtype:
         return False
+    if new in region.body and region.tail and region.axes == region.kept:
+        return False  # the body is stored before the tail reads, and here both read in the same places
     index = place(old.type.shape, region.axes if new in region.body else region.kept)
     return index is not None and all(leaf.index == index for leaf in region.reads if leaf.value is old)
 
