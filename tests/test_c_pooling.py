@@ -110,6 +110,7 @@ def any_pool(rng: np.random.Generator) -> Pool:
         padding = (pair(0, 3), pair(0, 3))
         counting = tuple((int(rng.integers(0, a + 1)), int(rng.integers(0, b + 1))) for a, b in padding)
         found = Pool(shape, pair(1, 5), pair(1, 5), padding, pair(1, 3), counting, bool(rng.integers(2)))  # type: ignore[arg-type]
+        assert max_pool.canonical is not None
         try:
             max_pool.canonical(Type(shape, "float32"), **found.attrs, ceil_mode=False)
         except mg.GraphError:

@@ -14,12 +14,12 @@ from minigraph.backends.c.threads import threads
 from minigraph.backends.calls import Call, Operand, Pack, Pointers, dense, operand
 from minigraph.backends.layout import channels_last, with_halos
 from minigraph.backends.loops import size_text
-from minigraph.core.dim import Size, known
+from minigraph.core.dim import Size, known, product
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS
 from minigraph.ops import conv as convolution
 from minigraph.ops import pool as pooled
-from minigraph.ops.matmul import matmul as product
+from minigraph.ops.matmul import matmul as matrix_product
 from minigraph.ops.window import extents_of
 
 MOST_LANES = 16
@@ -351,20 +351,24 @@ def unslice(graph: Graph, node: Node) -> Call | None:
 
 
 def _halo(graph: Graph, node: Node, start: Any, step: Any) -> Call | None:
-    """Images with channels last on a larger ground: whatever is larger by its inner axes alone."""
+    """Zeros around x, along the spatial axes of images with channels last or along the last axis alone."""
     (x,), y = node.inputs, node.outputs[0]
-    rank = x.type.rank
-    outer = rank in (3, 4) and (start[0], step[0], start[-1], step[-1]) == (0, 1, 0, 1)
-    if not outer or x.type.shape[0] != y.type.shape[0] or x.type.shape[-1] != y.type.shape[-1]:
+    sizes, larger = x.type.shape, y.type.shape
+    if x.type.rank < 2 or not all(isinstance(n, int) for n in (*start, *sizes[1:], *larger[1:])):
         return None
-    if not all(isinstance(n, int) and n >= 0 for n in (*start[1:-1], *x.type.shape[1:], *y.type.shape[1:])):
+    if any(n < 0 for n in start) or any(n <= 0 for n in step):
         return None
-    if any(n <= 0 for n in step):
+    shape: dict[str, Any]
+    if sizes[:-1] == larger[:-1]:
+        shape = {"batch": product(sizes[:-1]), "C": 1, "H": 1, "W": sizes[-1], "rows": 1, "columns": larger[-1]}
+        shape.update(top=0, left=start[-1], step_h=1, step_w=step[-1])
+    elif x.type.rank in (3, 4) and (sizes[0], sizes[-1]) == (larger[0], larger[-1]):
+        (H, W), (rows, columns) = _two(sizes[1:-1], 1), _two(larger[1:-1], 1)
+        (top, left), (step_h, step_w) = _two(start[1:-1], 0), _two(step[1:-1], 1)
+        shape = {"batch": sizes[0], "C": sizes[-1], "H": H, "W": W, "rows": rows, "columns": columns}
+        shape.update(top=top, left=left, step_h=step_h, step_w=step_w)
+    else:
         return None
-    (H, W), (rows, columns) = _two(x.type.shape[1:-1], 1), _two(y.type.shape[1:-1], 1)
-    (top, left), (step_h, step_w) = _two(start[1:-1], 0), _two(step[1:-1], 1)
-    shape = {"batch": x.type.shape[0], "C": x.type.shape[-1], "H": H, "W": W, "rows": rows, "columns": columns}
-    shape.update(top=top, left=left, step_h=step_h, step_w=step_w)
 
     def phases(p: Pointers) -> list[str]:
         return [f"halo(thread, threads, {p.operands[0]}, {p.result}, {fields('halo_shape', shape)});"]
@@ -427,7 +431,7 @@ def pool_gradient(graph: Graph, node: Node) -> Call | None:
 CLAIMS = {
     OPS["pad"]: pad,
     OPS["unslice"]: unslice,
-    product: matmul,
+    matrix_product: matmul,
     convolution.conv: conv,
     convolution.conv_weight_gradient: conv_weight_gradient,
     pooled.max_pool: pool,
