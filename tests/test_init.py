@@ -169,7 +169,7 @@ def test_mistakes(make: Any, message: str) -> None:
         (init.truncated_normal, [np.float32(0.5)], TruncatedNormal(0.5)),
         (init.orthogonal, [np.int32(2)], Orthogonal(2)),
     ],
-    ids=repr,
+    ids=lambda given: getattr(given, "__name__", repr(given)),
 )
 def test_numbers_of_other_kinds_print_as_pythons(make: Any, numbers: list[Any], plain: Initializer) -> None:
     assert repr(make(*numbers)) == repr(plain)
