@@ -12,11 +12,11 @@ from minigraph.backends.lower import lower
 from minigraph.core.evaluate import evaluate
 from minigraph.core.ir import Graph
 
+THREADS = ["1", "2", "3"]
 try:
     compiler()
-    THREADS = ("1", "2", "3")
 except NoCompiler:
-    THREADS = ()
+    THREADS = []
 
 # shape, axes: rows and columns, one loop and several, split and in chunks
 CASES = [
