@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from minigraph.backends.access import Access
+from minigraph.backends.expressions import COMPUTED
 from minigraph.core.dim import Size, product
 
-STORED = {"float16": "half", "float32": "float", "float64": "double", "bool": "bool"}
-STORED.update({f"{u}int{n}": f"{u}int{n}_t" for u in ("", "u") for n in (8, 16, 32, 64)})
-COMPUTED = {**STORED, "float16": "float"}
+STORED = {**COMPUTED, "float16": "half"}  # the C type in which numbers of each dtype lie in memory
 
 
 # numbers and sizes
@@ -25,10 +24,10 @@ def size_text(size: Size) -> str:
     return "(" + "+".join("*".join([str(factor), *(f"n_{s}" for s in names)]) for names, factor in size.terms) + ")"
 
 
-def literal(value: Any) -> str:
+def number_text(value: Any) -> str:
     """A field of a kernel's shape as C."""
     if isinstance(value, (tuple, list)):
-        return "{" + ", ".join(map(literal, value)) + "}"
+        return "{" + ", ".join(map(number_text, value)) + "}"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from minigraph.backends.access import Access, Index, access, place, reshaped
 from minigraph.backends.calls import Operand, Pack, Pointers
-from minigraph.backends.expressions import print_c
+from minigraph.backends.expressions import COMPUTED, print_c
 from minigraph.backends.loops import (
-    COMPUTED,
     STORED,
     Loop,
     Nest,
@@ -25,8 +24,8 @@ from minigraph.backends.loops import (
     block,
     for_,
     index_text,
-    literal,
     merged,
+    number_text,
     shared_loop,
     size_text,
 )
@@ -36,7 +35,7 @@ from minigraph.backends.totals import Sums, Total
 from minigraph.core.dim import Size, product
 from minigraph.core.ir import Node, Type, Value
 from minigraph.core.op import Along, Op
-from minigraph.core.scalar import Scalar, var
+from minigraph.core.scalar import var
 
 # the body of a loop nest
 
@@ -96,8 +95,7 @@ class Body:
         expression = op.expression(*(var(str(i)) for i in range(len(operands))), **node.attrs)  # type: ignore[misc]
         names = {str(i): name for i, (name, _) in enumerate(operands)}
         dtypes = {str(i): v.type.dtype for i, v in enumerate(node.inputs)}
-        scalar = expression if isinstance(expression, Scalar) else Scalar("const", (expression,))
-        text = print_c(scalar, names, dtypes, result.type.dtype)
+        text = print_c(expression, names, dtypes, result.type.dtype)
         return self._set(result.type.dtype, text, frozenset().union(*(axes for _, axes in operands)), None)
 
     def _loaded(self, value: Value, type_: Type, where: Access) -> tuple[str, frozenset[int]]:
@@ -153,7 +151,7 @@ class Kernels:
         key = header_of(node.op), tuple(t.dtype for t in inputs), tuple(t.dtype for t in outputs)
         number = self.included.setdefault(key, len(self.included))
         fields = kernel.shape(inputs, outputs, **node.attrs)
-        shape = ", ".join(f".{name} = {literal(value)}" for name, value in fields.items())
+        shape = ", ".join(f".{name} = {number_text(value)}" for name, value in fields.items())
         fault = ["fault"] if kernel.checks else []
         return f"{node.op.name}_{number}({', '.join([*arguments, f'({node.op.name}_shape){{{shape}}}', *fault])})"
 

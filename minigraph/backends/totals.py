@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigraph.backends.loops import COMPUTED, Loop, Nest, Statement, block, for_, literal, shared_loop, size_text
+from minigraph.backends.expressions import COMPUTED
+from minigraph.backends.loops import Loop, Nest, Statement, block, for_, number_text, shared_loop, size_text
 from minigraph.backends.plan import CHUNKS
 from minigraph.core.dim import Size, product
 from minigraph.core.ir import Node
@@ -47,7 +48,7 @@ class Total:
         floats = {"sum": "0", "max": "-INFINITY", "min": "INFINITY", "and": "true", "or": "false"}
         if self.node.op.reduction in ("max", "min") and not self.node.outputs[0].type.is_float:
             limits = np.iinfo(self.dtype)
-            return literal(int(limits.min if self.node.op.reduction == "max" else limits.max))
+            return number_text(int(limits.min if self.node.op.reduction == "max" else limits.max))
         return floats[self.node.op.reduction]
 
     def combined(self, a: str, b: str, kind: str) -> str:
