@@ -220,6 +220,12 @@ def test_every_shape_and_dtype_survives_a_file(array, tmp_path):
     np.testing.assert_array_equal(got, array)
 
 
+@pytest.mark.parametrize("metadata", [None, {}, {"epoch": "3"}])
+def test_a_state_without_arrays_survives_a_file(metadata, tmp_path):
+    State().save(tmp_path / "s.safetensors", metadata)
+    assert len(State.read(tmp_path / "s.safetensors")) == 0
+
+
 def test_files_are_safetensors_with_metadata(state, tmp_path):
     path = tmp_path / "s.safetensors"
     state.save(path, {"epoch": "3"})

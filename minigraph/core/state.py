@@ -164,7 +164,7 @@ class State(MutableMapping[str, np.ndarray]):
         expect(RESERVED not in arrays, "a safetensors file takes no array that is called {!r}", RESERVED)
         from safetensors.numpy import save  # here: a program that never writes a file need not load it
 
-        write_whole(path, save(arrays, dict(metadata or {})))
+        write_whole(path, save(arrays, dict(metadata) if metadata else None))  # {} for none spoils an empty file
 
     def load(self, path: str | os.PathLike[str], strict: bool = True) -> Difference:
         """Take over from a file every array that this state has by the same name and shape.
