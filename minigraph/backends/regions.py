@@ -192,7 +192,7 @@ class Partition:
         value = node.outputs[0]
         if node.op.expression is None or value in self.needed:
             return False
-        cost = _operations(node) + sum(self._cost.get(v, 0) for v in node.inputs)
+        cost = _operations(node) + sum(self._cost.get(v, 0) for v in node.inputs if v in self.virtual)
         self._cost[value] = cost
         full = {leaf.value for leaf in self._reads_of(node, _own(value)) if leaf.value.type.size == value.type.size}
         return cost <= CHEAP and (len(full) <= 1 or value.type.size == 1)
