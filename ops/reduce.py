@@ -317,7 +317,7 @@ def prod_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> Any:
 
 
 def prod_expand(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
-    """A tree: along each axis the first half times the second half, until one number is left."""
+    """A tree: along each axis the first half times the second half, until one is left. Gradients go through it."""
     y = widened(x)
     if product(x.shape[axis] for axis in axes) == 0:
         return broadcast.sum(x, axes, keepdims) + 1  # no factors: 1, whose gradient is of no numbers
@@ -337,6 +337,7 @@ prod = Op(
     prod_reference,
     expand=prod_expand,
     canonical=axes_canonical,
+    reduction="prod",
     flops=per_number(1),
     examples=(
         *REDUCTIONS,

@@ -245,7 +245,7 @@ def least_batch(op: Op, example: Example) -> int | None:
     found = None
     for n in () if alone.refused else SIZES:
         try:
-            graph = lower(alone.done().graph)  # a product of N factors has no form for any N
+            graph = lower(alone.done().graph)
             graph.bind(N=n)
         except mg.GraphError:
             break

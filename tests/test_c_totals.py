@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -40,7 +42,9 @@ def graph_of(shape: tuple[int, ...], axes: tuple[int, ...]) -> Graph:
     h = mg.exp(net.input("x", ("N", *shape[1:])))
     turned = mg.sin(h)
     totals = mg.sum(turned, axes=axes, keepdims=True)
+    terms = math.prod(shape[axis] for axis in axes)
     return net.build(
+        product=mg.prod(1.0 + turned / float(terms), axes=axes),
         y=turned / (totals * totals + 1.0),
         total=totals * 0.5,
         largest=mg.max(turned, axes=axes),

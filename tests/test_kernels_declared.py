@@ -22,7 +22,8 @@ from minigraph.core.op import Along, Example, Kernel, Op
 
 OPS = Path(__file__).parent.parent / "ops"
 OURS = [op for op in mg.OPS.values() if op.types.__module__.startswith("minigraph.ops.")]
-REDUCE = {"sum": np.add, "max": np.maximum, "min": np.minimum, "and": np.logical_and, "or": np.logical_or}
+REDUCE = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
+REDUCE |= {"and": np.logical_and, "or": np.logical_or}
 
 
 def types_of(node: Node) -> tuple[list[mg.Type], list[mg.Type]]:

@@ -20,6 +20,7 @@ from minigraph.core.ir import Node
 
 LANES = 64
 ROUNDS = 64  # additions to a part in float before it goes to a double
+OPERATORS = {"sum": "+", "prod": "*", "and": "&&", "or": "||"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Total:
         return "double" if self.narrow else COMPUTED[self.dtype]
 
     def start(self) -> str:
-        floats = {"sum": "0", "max": "-INFINITY", "min": "INFINITY", "and": "true", "or": "false"}
+        floats = {"sum": "0", "prod": "1", "max": "-INFINITY", "min": "INFINITY", "and": "true", "or": "false"}
         if self.node.op.reduction in ("max", "min") and not self.node.outputs[0].type.is_float:
             limits = np.iinfo(self.dtype)
             return number_text(int(limits.min if self.node.op.reduction == "max" else limits.max))
@@ -53,8 +54,8 @@ class Total:
 
     def combined(self, a: str, b: str, kind: str) -> str:
         how = self.node.op.reduction
-        if how in ("sum", "and", "or"):
-            return f"{a} {'+' if how == 'sum' else '&&' if how == 'and' else '||'} {b}"
+        if how in OPERATORS:
+            return f"{a} {OPERATORS[how]} {b}"
         return f"{how}_{kind}({a}, {b})"
 
     def begin(self, lanes: int) -> list[str]:

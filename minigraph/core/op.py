@@ -189,7 +189,7 @@ class Op:
         where its numbers lie in the result, an Along for each axis of the result; each runs along an axis of the input.
     images: of ops with an attribute `layout`: the numbers of the inputs that lie in it; -1 stands for the result.
     in_order: whether the result holds the numbers of the input in the same order.
-    reduction: of ops that reduce `axes`: "sum", "max", "min", "and" or "or".
+    reduction: of ops that reduce `axes`: "sum", "prod", "max", "min", "and" or "or".
     outputs: the names of the outputs.
     examples: what the tests try it on, empty batches and odd sizes included.
     """
