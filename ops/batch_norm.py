@@ -8,7 +8,8 @@ from x itself and reports them; inference is given both. Averages of them over t
 
 Statistics take two passes: the mean, and then the mean of squares of what is left when it is taken off. Sums of float32
 are held in float64, and what the rounded mean is off by is taken off as well: so 1e4 +- 0.1 comes out right, an outlier
-spoils nothing, and a constant channel has variance 0. Statistics have the dtype of x, but float32 where x is float16.
+spoils nothing, and a constant channel has variance 0. Of a channel with an infinity the mean is infinite, and all else
+is NaN. Statistics have the dtype of x, but float32 where x is float16.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def centered(x: np.ndarray, average: np.ndarray | None, axes: tuple[int, ...]) -
         average = (channel_sum(x, axes) / n).astype(x.dtype)
     deviation = x - average
     rest = (channel_sum(deviation, axes) / n).astype(x.dtype)
-    return deviation - rest, average + rest
+    return deviation - rest, np.where(rest == rest, average + rest, average)  # of infinity the rest is NaN
 
 
 def batch_norm_reference(

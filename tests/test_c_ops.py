@@ -328,3 +328,26 @@ def test_special_numbers(dtype):
     right, found = by_references(joined.graph, joined.arrays), in_c(joined.graph, joined.arrays)
     wrong = [name for name in right if not same_edges(right[name], found[name])]
     assert not wrong, ", ".join(wrong)
+
+
+@with_compiler
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("shape", "axis"), [((6, 3), 1), ((4, 3, 5, 5), 1), ((4, 5, 5, 3), -1), ((8, 64, 64, 3), -1)])
+def test_one_special_number_of_a_batch(shape, axis, number):
+    """Statistics, normalized numbers and gradients of its channel are what the reference has; others are finite."""
+    net, channels = mg.Builder("norms"), shape[axis]
+    x, g = net.input("x", shape), net.input("g", shape)
+    gamma, beta, mean, var = (net.input(name, (channels,)) for name in ("gamma", "beta", "mean", "var"))
+    y, average, variance = mg.batch_norm(x, gamma, beta, axis=axis)
+    dx, dgamma, dbeta = mg.gradient(mg.sum(y * g), [x, gamma, beta])
+    inference = mg.batch_norm_inference(x, gamma, beta, mean, var, axis=axis)
+    outputs = {"y": y, "average": average, "variance": variance, "dx": dx, "dgamma": dgamma, "dbeta": dbeta}
+    graph = net.build({**outputs, "inference": inference})
+    rng = np.random.default_rng(0)
+    arrays = {v.name: rng.uniform(0.5, 2, v.type.shape).astype("float32") for v in graph.inputs}
+    arrays["x"][(1,) * len(shape)] = number
+    right, found = by_references(graph, arrays), in_c(graph, arrays)
+    assert [name for name in right if not same_edges(right[name], found[name])] == []
+    np.testing.assert_array_equal(found["average"][[0, 2]] > 0, True)
+    np.testing.assert_array_equal(found["average"][1], np.float32(number))
+    assert np.isnan(found["variance"][1])
