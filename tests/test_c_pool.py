@@ -288,6 +288,7 @@ def test_exit_in_mid_job():
 
 def test_interrupt_takes_effect_after_the_job():
     process = script("""
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background inherits that it is ignored
         context = t.Context(t.pool().barrier, 700)
         t.run("nap", 2)
         try:
