@@ -14,17 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from minigraph.backends.access import place
 from minigraph.backends.calls import Call, Claim, Operand, Pack
 from minigraph.backends.regions import Partition, Region
+from minigraph.backends.work import Work, bytes_of, computed, work_of
 from minigraph.core import dim
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import Size, known, product
 from minigraph.core.errors import GraphError
 from minigraph.core.ir import Graph, Node, Type, Value
 from minigraph.core.op import OPS
+from minigraph.core.rewrite import known_as
+from minigraph.core.table import aligned, begun, quantity, shortened
 
 CHUNKS = 16  # into which the numbers of few totals are divided, whatever the number of threads
 CHUNKED = 1 << 15  # numbers, and more, that are worth it
@@ -70,6 +71,16 @@ class Step:
     barrier: bool = False  # whether all threads wait for each other before it
 
     @property
+    def title(self) -> str:
+        """What it computes, by the names of the nodes in the graph that was lowered: "bn1: batch_norm, sub; relu"."""
+        names: dict[str, dict[str, None]] = {}
+        for node in self.nodes:
+            scope, _, name = known_as(node).rpartition(".")
+            names.setdefault(scope, {})[name] = None
+        parts = [f"{scope}: {', '.join(inside)}" if scope else ", ".join(inside) for scope, inside in names.items()]
+        return "; ".join(parts) or ", ".join(buffer.name for buffer in self.writes.values())
+
+    @property
     def touched(self) -> tuple[Buffer, ...]:
         """What it writes, and works in."""
         work = [*self.packs.values(), *([self.scratch] if self.scratch else [])]
@@ -100,7 +111,27 @@ class Plan:
     def inputs(self) -> tuple[Buffer, ...]:
         return tuple(b for b in self.buffers if b.place == "input")
 
+    def work(self, step: Step, sizes: Mapping[str, int] | None = None) -> Work:
+        """What a step computes and moves at these sizes, or at the largest."""
+        sizes = self.sizes if sizes is None else sizes
+        if step.region is None:
+            moved = sum(bytes_of(value.type, sizes) for value in step.writes)
+            return Work(0, moved, moved)
+        return work_of(self.partition, step.region, step.writes, sizes)
+
+    def kernel(self, step: Step) -> str:
+        """What computes a step: a tuned kernel, an op's own, a "loop" over numbers, one with "totals", or a "copy"."""
+        region = step.region
+        if region is None:
+            return "copy"
+        if region.call is not None:
+            call = self.partition.claims.get(region.call)
+            return call.headers[-1].removesuffix(".h") if call else region.call.op.name
+        own = [node.op for node in step.nodes if node.op.kernel is not None and not node.op.kernel.light]
+        return own[0].name if own else "totals" if region.totals else "loop"
+
     def __str__(self) -> str:
+        """A table of the steps."""
         return "\n".join(_lines(self))
 
 
@@ -169,8 +200,7 @@ class _Planner:
         return Plan(self.graph, self.partition, tuple(with_barriers(steps)), buffers, prepared, arena, self.sizes)
 
     def bytes_of(self, type_: Type) -> int:
-        size = type_.size
-        return (size if isinstance(size, int) else size.bind(self.sizes)) * np.dtype(type_.dtype).itemsize
+        return bytes_of(type_, self.sizes)
 
     # homes
 
@@ -314,21 +344,6 @@ def may_fail(region: Region, partition: Partition) -> bool:
     return any(node.op.kernel is not None and node.op.kernel.checks for node in computed(region, partition))
 
 
-def computed(region: Region, partition: Partition) -> Iterator[Node]:
-    """The nodes that a region computes, virtual ones included."""
-    graph, seen = partition.graph, set()
-    waiting = [graph.producer[v] for v in region.members]
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        yield node
-        for value in node.inputs:
-            if value in partition.virtual and value not in partition.region_of:
-                waiting.append(graph.producer[value])
-
-
 # the arena
 
 
@@ -378,22 +393,41 @@ def overlap(a: Buffer, b: Buffer) -> bool:
 
 # printing
 
+NAMES = 40  # characters of a column of names
+
 
 def _lines(plan: Plan) -> Iterator[str]:
-    sizes = ", ".join(f"{name} <= {n}" for name, n in plan.sizes.items())
-    yield f"plan of {plan.graph.name!r}: {len(plan.steps)} steps, {plan.arena:,} bytes" + (
-        f", {sizes}" if sizes else ""
+    """What is planned in all, and a table: a row for each step, and below it one for each further value it writes."""
+    sizes = "".join(f", {name} <= {n}" for name, n in plan.sizes.items())
+    total = sum(map(plan.work, plan.steps), Work())
+    yield f"plan of {plan.graph.name!r}: {len(plan.steps)} steps{sizes}"
+    yield (
+        f"{quantity(total.flops, 'FLOP')}, {quantity(total.read, 'B')} read, {quantity(total.written, 'B')} written, "
+        f"{quantity(plan.arena, 'B')} for values between the steps"
     )
-    for number, step in enumerate(plan.steps):
-        what = ", ".join(node.name for node in step.nodes) or "copy"
-        made = ", ".join(_where(value, buffer) for value, buffer in step.writes.items())
-        read = ", ".join(value.name for value in step.reads)
-        yield f"{number:4} {'|' if step.barrier else ' '} {made} = {what}({read})"
+    yield "|: all threads wait for each other before it.  in: the first byte among these values, or the memory."
+    yield "until: the last step that reads it."
+    yield ""
+    head = ["step", "", "kernel", "computes", "FLOP", "reads", "value", "type", "bytes", "in", "until"]
+    rows = [row for number, step in enumerate(plan.steps) for row in _rows(plan, number, step)]
+    yield from aligned([head, *rows], left=(1, 2, 3, 6, 7, 9))
 
 
-def _where(value: Value, buffer: Buffer) -> str:
-    if buffer.place != "arena":
-        return f"{value.name}: {value.type} in {buffer.place}" + (
-            f" {buffer.name}" if buffer.name != value.name else ""
-        )
-    return f"{value.name}: {value.type} at {buffer.offset}..{buffer.offset + buffer.nbytes}, to step {buffer.last}"
+def _rows(plan: Plan, number: int, step: Step) -> Iterator[list[str]]:
+    work = plan.work(step)
+    start = [str(number), "|" if step.barrier else "", plan.kernel(step), begun(step.title, NAMES)]
+    start += [quantity(work.flops), quantity(work.read, "B")]
+    for value, buffer in step.writes.items():
+        where = str(buffer.offset) if buffer.place == "arena" else buffer.place
+        if buffer.name != value.name:
+            where += f" {buffer.name}"
+        until = str(buffer.last) if buffer.place == "arena" else ""
+        yield [
+            *start,
+            shortened(value.name, NAMES - 10),
+            str(value.type),
+            quantity(bytes_of(value.type, plan.sizes), "B"),
+            shortened(where, NAMES),
+            until,
+        ]
+        start = [""] * len(start)

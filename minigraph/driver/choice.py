@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from dataclasses import replace
 
 from minigraph.backends.c.compiler import CompilerError, NoCompiler, compiler
 from minigraph.backends.c.tuned import laid_out
@@ -37,7 +38,7 @@ def choose(backend: str, graph: Graph) -> tuple[str, Graph, str]:
     if backend == "numpy":
         return "numpy", graph, ""
     try:
-        ready = _in_kernels(graph)
+        ready = _in_kernels(_signed(graph))
     except (NoCompiler, CompilerError) as error:
         if backend == "c":
             raise
@@ -53,6 +54,12 @@ def choose(backend: str, graph: Graph) -> tuple[str, Graph, str]:
 
 class Unfit(GraphError):
     """The compiled backend cannot run a graph."""
+
+
+def _signed(graph: Graph) -> Graph:
+    """The graph with the name of each node among its origin, where whatever it is lowered to keeps it."""
+    sign = lambda node: replace(node, origin=replace(node.origin, sources=(node.name,)))
+    return replace(graph, nodes=tuple(map(sign, graph.nodes)))
 
 
 def _in_kernels(graph: Graph) -> Graph:

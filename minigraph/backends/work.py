@@ -1,0 +1,105 @@
+"""The work of a region: floating-point operations, and bytes that it reads and writes.
+
+Bytes are those that must move: each number that is read counts once, however often it is read, and each that is
+written. What a kernel packs or works in lies in the caches for the most part, and does not count. Where a value is read
+through a view (a slice, a row of a matrix), or by its indices, only the numbers that are seen count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigraph.backends.regions import Leaf, Partition, Region
+from minigraph.core.dim import Size, product
+from minigraph.core.ir import Node, Type, Value
+
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Work:
+    """flops: floating-point operations, a multiply-add being two. read, written: bytes."""
+
+    flops: int = 0
+    read: int = 0
+    written: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return self.read + self.written
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.read + other.read, self.written + other.written)
+
+
+def work_of(partition: Partition, region: Region, written: Iterable[Value], sizes: Sizes) -> Work:
+    """What a region computes, reads and writes at these sizes. written: the values that it stores."""
+    flops = sum(flops_of(node, sizes) for node in computed(region, partition))
+    read: dict[Value, int] = {}
+    for leaf in region.reads:
+        read[leaf.value] = read.get(leaf.value, 0) + _numbers_read(partition, region, leaf, sizes)
+    reads = sum(min(count * np.dtype(v.type.dtype).itemsize, bytes_of(v.type, sizes)) for v, count in read.items())
+    return Work(flops, reads, sum(bytes_of(value.type, sizes) for value in written))
+
+
+def flops_of(node: Node, sizes: Sizes) -> int:
+    return number_of(node.op.count([v.type for v in node.inputs], [v.type for v in node.outputs], node.attrs), sizes)
+
+
+def shares(region: Region, partition: Partition, sizes: Sizes) -> dict[Node, float]:
+    """How the time of a region is divided among its nodes: they add up to 1.
+
+    By FLOPs, of which a node counts one at least for each number of its results. What is computed where it is read
+    counts with its FLOPs alone, so that a view, which is no more than other addresses, has no time.
+    """
+    members = {partition.graph.producer[value] for value in region.members}
+    weights = {}
+    for node in computed(region, partition):
+        numbers = sum(number_of(value.type.size, sizes) for value in node.outputs) if node in members else 0
+        weights[node] = max(flops_of(node, sizes), numbers)
+    total = sum(weights.values())
+    if not total:  # of empty batches
+        return {node: 1 / len(members) if node in members else 0.0 for node in weights}
+    return {node: weight / total for node, weight in weights.items()}
+
+
+def computed(region: Region, partition: Partition) -> Iterator[Node]:
+    """The nodes that a region computes, virtual ones included."""
+    graph, seen = partition.graph, set()
+    waiting = [graph.producer[v] for v in region.members]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        yield node
+        for value in node.inputs:
+            if value in partition.virtual and value not in partition.region_of:
+                waiting.append(graph.producer[value])
+
+
+def number_of(size: Size, sizes: Sizes) -> int:
+    return size if isinstance(size, int) else size.bind(sizes)
+
+
+def bytes_of(type_: Type, sizes: Sizes) -> int:
+    return number_of(type_.size, sizes) * np.dtype(type_.dtype).itemsize
+
+
+def _numbers_read(partition: Partition, region: Region, leaf: Leaf, sizes: Sizes) -> int:
+    """How many numbers of its value a leaf reads."""
+    if leaf.index is not None:
+        axes = {along.axis for along in leaf.index if along.axis is not None}
+        return number_of(product(region.domain[axis] for axis in axes), sizes)
+    call = partition.claims.get(region.call) if region.call is not None else None
+    if call is not None:
+        inputs = zip(call.node.inputs, call.operands)
+        return sum(number_of(v.type.size, sizes) for v, operand in inputs if operand.value is leaf.value)
+    readers = [n for n in computed(region, partition) if leaf.value in map(partition.base, n.inputs)]
+    kernels = [(node, node.op.kernel) for node in readers if node.op.kernel is not None]
+    if all(kernel.light for _, kernel in kernels):  # a light one reads about one number for each that it gives
+        return sum(number_of(node.outputs[0].type.size, sizes) for node, _ in kernels)
+    return number_of(leaf.value.type.size, sizes)

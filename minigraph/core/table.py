@@ -1,0 +1,56 @@
+"""Tables as text: columns of one width, and numbers that a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+PREFIXES = ("", "k", "M", "G", "T", "P")
+
+
+def aligned(table: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
+    """Rows as lines: the columns of these numbers to the left, all others to the right.
+
+    A rule stands below the first row, which is the head.
+    """
+    widths = [max(map(len, column)) for column in zip(*table)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in table
+    ]
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def quantity(number: float, unit: str = "") -> str:
+    """Three digits and a prefix: 1,605,632 bytes are "1.61 MB"."""
+    if number == 0:
+        return f"0 {unit}".rstrip()
+    prefix = 0
+    while abs(number) >= 999.5 and prefix + 1 < len(PREFIXES):
+        number, prefix = number / 1000, prefix + 1
+    return f"{number:.{_decimals(number)}f} {PREFIXES[prefix]}{unit}".rstrip()
+
+
+def milliseconds(seconds: float) -> str:
+    """Three digits and more, without a unit: "12.3", "0.0042"."""
+    return f"{1e3 * seconds:.{max(_decimals(1e3 * seconds), 0)}f}"
+
+
+def _decimals(number: float) -> int:
+    """How many decimals make three digits, or four places behind the point at most."""
+    size = abs(number)
+    return 0 if size >= 99.95 or size == int(size) else 1 if size >= 9.995 else 2 if size >= 0.0995 else 4
+
+
+def shortened(text: str, most: int) -> str:
+    """The text with its middle left out where it is longer than `most` characters."""
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+
+
+def begun(text: str, most: int) -> str:
+    """The text without its end where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
