@@ -464,6 +464,7 @@ class Source:
     text: str
     own: tuple[str, ...]  # the names of the backend's headers that it includes
     headers: frozenset[Path]  # those of ops
+    steps: tuple[str, ...]  # not in the text: functions step_0, step_1, ..., each of one step of the plan by itself
 
 
 def given(plan: Plan) -> tuple[Buffer, ...]:
@@ -475,6 +476,7 @@ def print_program(plan: Plan) -> Source:
     kernels = Kernels()
     names: dict[str, str] = {}
     calls: list[str] = []
+    steps: list[list[str]] = []
     first = first_write_to_state(plan)
     for number, step in enumerate(plan.steps):
         if step.barrier or number == first:
@@ -482,27 +484,32 @@ def print_program(plan: Plan) -> Source:
         if number == first:
             calls.append("if (c->fault) return;  // the state stays as it was")
         if step.region is None:
-            calls += _copies(plan, step)
-            continue
-        function = Printer(plan, step, kernels).function()
-        name = names.setdefault(function.text, f"f{len(names)}")
-        calls.append(f"// {number}: {function.comment}")
-        alone = is_small(plan, step)
-        who = ["0", "1"] if alone else ["thread", "threads"]
-        arguments = ["alone" if alone and a == "c->barrier" else a for a in function.arguments]
-        call = f"{name}({', '.join([*who, *arguments])});"
-        calls.append(f"if (thread == 0) {call}" if alone else call)
+            steps.append(_copies(plan, step))
+        else:
+            function = Printer(plan, step, kernels).function()
+            name = names.setdefault(function.text, f"f{len(names)}")
+            alone = is_small(plan, step)
+            who = ["0", "1"] if alone else ["thread", "threads"]
+            arguments = ["alone" if alone and a == "c->barrier" else a for a in function.arguments]
+            call = f"{name}({', '.join([*who, *arguments])});"
+            steps.append([f"// {number}: {function.comment}", f"if (thread == 0) {call}" if alone else call])
+        calls += steps[-1]
     symbols = [f"const idx n_{name} = c->sizes[{i}];" for i, name in enumerate(sorted(plan.sizes))]
     start = ["char *const arena = c->arena;", "void *const *const given = c->given;", *symbols]
     unused = ["(void)arena, (void)given, (void)thread, (void)threads;"]
     step_text = block("void step(struct context *c, int thread, int threads)", [*start, *unused, *calls])
+    each = [
+        block(f"void step_{number}(struct context *c, int thread, int threads)", [*start, *unused, *lines])
+        for number, lines in enumerate(steps)
+    ]
     functions = [text.replace("FUNCTION", name) for text, name in names.items()]
     tuned = dict.fromkeys(name for call in plan.partition.claims.values() for name in call.headers)
     includes = [f'#include "{name}"' for name in ("prelude.h", "scalar.h", *tuned)]
     prepare = _prepare(plan, kernels)
     shared = list(kernels.functions())
     parts = [*includes, "", *kernels.includes(), "", *shared, "", *functions, "", *prepare, "", *step_text, ""]
-    return Source("\n".join(parts), (*includes_of(includes),), frozenset(header for header, _, _ in kernels.included))
+    headers = frozenset(header for header, _, _ in kernels.included)
+    return Source("\n".join(parts), (*includes_of(includes),), headers, tuple("\n".join(lines) for lines in each))
 
 
 def first_write_to_state(plan: Plan) -> int | None:

@@ -135,10 +135,11 @@ class Compiled:
             self.plan = guarded.apart(self.plan)
         self.source: Source = print_program(self.plan)
         headers = [*(HERE / name for name in self.source.own), *sorted(self.source.headers)]
-        self.library = compiled(self.source.text, headers)
-        self._functions = [
-            ctypes.cast(f, ctypes.c_void_p).value or 0 for f in (self.library.step, self.library.prepare)
-        ]
+        single = self.source.steps if guarded.asked_for() else ()
+        more = (*single, guarded.GIVE_BACK) if guarded.asked_for() else ()
+        self.library = compiled("\n".join([self.source.text, *more]), headers)
+        names = ["prepare", "step", *(f"step_{number}" for number, _ in enumerate(single))]
+        self._functions = {name: ctypes.cast(self.library[name], ctypes.c_void_p).value or 0 for name in names}
         self._given = given(self.plan)
         self._places = (ctypes.c_void_p * max(1, len(self._given)))()
         self._literals = self._place_literals()
@@ -153,9 +154,9 @@ class Compiled:
         self._shapes: list[tuple[int, ...]] = []
         self._sizes = (ctypes.c_int64 * max(1, len(sizes)))()
         self._pack_memory()
-        self._arena = aligned(self.plan.arena)
-        self._guards = guarded.Guards(self.plan, self._arena) if guarded.asked_for() else None
-        self._context = Context(self._arena.ctypes.data, self._places, self._packs, self._sizes, pool().barrier, 0)
+        self._arena = self._guards.arena if self._guards else aligned(self.plan.arena)
+        places = self._guards.places if self._guards else self._places
+        self._context = Context(self._arena.ctypes.data, places, self._packs, self._sizes, pool().barrier, 0)
 
     def _place_literals(self) -> list[np.ndarray]:
         arrays = []
@@ -173,7 +174,9 @@ class Compiled:
     def _pack_memory(self) -> None:
         """Where packed operands lie. Those of inputs are packed at each step, others when they are other arrays."""
         prepared = self.plan.prepared
-        self._packed = [aligned(p.target.nbytes) for p in prepared]
+        walls = [guarded.walled(p.target.name, p.target.nbytes) for p in prepared] if guarded.asked_for() else None
+        self._guards = None if walls is None else guarded.Guards(self.plan, walls, self.library.give_back)
+        self._packed = [aligned(p.target.nbytes) for p in prepared] if walls is None else [w.inner for w in walls]
         self._packs = (ctypes.c_void_p * max(1, len(self._packed)))(*map(address, self._packed))
         names = dict(self._kept).values()
         self._packed_names = [p.source.name for p in prepared if p.source.name in names]
@@ -199,29 +202,35 @@ class Compiled:
                 array = np.require(array, requirements=["C", "ALIGNED"])
                 held.append(array)
             places[number] = address(array)
-        if self._guards:
-            self._guards.begin()
         outputs = {}
         for (number, name, _, dtype), shape in zip(self._outputs, self._shapes):
-            array = self._guards.output(name, shape, dtype) if self._guards else np.empty(shape, dtype)
-            outputs[name] = array
+            outputs[name] = array = np.empty(shape, dtype)
             places[number] = address(array)
         if version != self._version:
             self._find(kept())
             self._version = version
-        if self._packed and (self._packs_inputs or self._packed_from is None):
-            self._call(self._functions[1])
-            self._packed_from = self._sources
         self._context.fault = 0
-        self._call(self._functions[0])
         if self._guards:
-            self._guards.check()
+            self._guards.run(symbols, places, self._pack, self._one_step)
+        else:
+            self._pack()
+            self._call("step")
         if self._context.fault:
             raise WrongInput(f"{self.plan.graph.name!r}: a number of an input is out of range")
         return outputs
 
-    def _call(self, function: int) -> None:
-        pool().run(function, ctypes.addressof(self._context), self._threads)
+    def _pack(self) -> None:
+        if self._packed and (self._packs_inputs or self._packed_from is None):
+            self._call("prepare")
+            self._packed_from = self._sources
+
+    def _one_step(self, number: int) -> bool:
+        """Run one step of the plan; whether all numbers of inputs are right so far."""
+        self._call(f"step_{number}")
+        return not self._context.fault
+
+    def _call(self, name: str) -> None:
+        pool().run(self._functions[name], ctypes.addressof(self._context), self._threads)
 
     def _bind(self, symbols: Mapping[str, int]) -> None:
         self._symbols = None
