@@ -1,4 +1,4 @@
-"""How long the inference pipeline takes on ResNet-50, and how that grows with the length of a network.
+"""How long the inference pipeline takes on ResNet-50, and how that and others grow with the length of a network.
 
     python -m benchmarks.passes
 
@@ -11,7 +11,8 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import minigraph as mg
@@ -75,6 +76,15 @@ def norms_without_weights(length: int) -> mg.Graph:
     return net.build(y=h)
 
 
+def biased(length: int) -> mg.Graph:
+    """conv with a bias, batch norm and ReLU, as they are trained: each running mean averages the bias."""
+    net = mg.Builder("biased")
+    h = net.input("image", ("N", 4, 8, 8))
+    for _ in range(length):
+        h = mg.relu(layers.batch_norm(layers.conv2d(h, 4, 3, padding=1)))
+    return net.build(y=h)
+
+
 CHAINS = {
     convolutions: LENGTHS,
     norms: LENGTHS,
@@ -108,8 +118,15 @@ def main() -> None:
             graph = chain(length)
             state = graph.init()
             times.append(shortest(lambda graph=graph, state=state: mg.optimize(graph, state), rounds=2))
-        ratios = ", ".join(f"{b / a:.2f}" for a, b in pairwise(times))
-        print(f"{chain.__name__} x {lengths}: {', '.join(f'{t:.2f}' for t in times)} s; ratios {ratios}")
+        say(f"{chain.__name__} x {lengths}", times)
+    for work in (mg.without_biases, mg.inference, mg.precise_statistics):
+        graphs = [biased(length) for length in LENGTHS]
+        say(f"{work.__name__} of biased x {LENGTHS}", [shortest(partial(work, g), rounds=2) for g in graphs])
+
+
+def say(what: str, times: Sequence[float]) -> None:
+    ratios = ", ".join(f"{b / a:.2f}" for a, b in pairwise(times))
+    print(f"{what}: {', '.join(f'{t:.2f}' for t in times)} s; ratios {ratios}")
 
 
 if __name__ == "__main__":

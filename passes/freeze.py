@@ -6,7 +6,7 @@ updates needed goes with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from minigraph.core.builder import Tensor
@@ -41,7 +41,8 @@ def _state_of(graph: Graph, statistic: Value) -> Value | None:
             if before.op is not running_average:
                 break
             running = before.inputs[0]
-        if any(variable.value is running for variable in graph.state):
+        variable = graph.variables.get(running.name)
+        if variable is not None and variable.value is running:
             return running
     return None
 
@@ -63,17 +64,34 @@ def averaged_mean(graph: Graph, node: Node) -> tuple[Value, tuple[Value, ...]]:
 def _sums(graph: Graph, node: Node) -> tuple[Node, ...]:
     """The sums that are averaged in place of a batch norm's mean, as ((mean + shift) + another shift)."""
     found: list[Node] = []
-    value = node.outputs[1]
+    inputs, value = set(graph.inputs), node.outputs[1]
     while not averages_of(graph, value):
         readers = [reader for reader in graph.readers.get(value, ()) if reader.op is add]
         if len(readers) != 1:
             return ()
-        _, live = needed(graph.nodes, [v for v in readers[0].inputs if v is not value])
-        if not live.isdisjoint(graph.inputs):  # no shift, but another number for each batch
+        shifts = [v for v in readers[0].inputs if v is not value]
+        if any(v in inputs for v in made_from(graph, shifts)):  # no shift, but another number for each batch
             return ()
         found.append(readers[0])
         value = readers[0].outputs[0]
     return tuple(found)
+
+
+def made_from(graph: Graph, values: Iterable[Value]) -> Iterator[Value]:
+    """These values and all that they are computed from, each once."""
+    waiting, seen = list(values), set()
+    while waiting:
+        value = waiting.pop()
+        if value not in seen:
+            seen.add(value)
+            yield value
+            if value in graph.producer:
+                waiting += graph.producer[value].inputs
+
+
+def without_dropout(graph: Graph) -> Graph:
+    """The graph in which dropout lets everything through, with its outputs and updates."""
+    return rewrite(graph, (LEAVE_OUT_DROPOUT,))
 
 
 def freeze(graph: Graph) -> Graph:

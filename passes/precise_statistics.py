@@ -26,11 +26,10 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.errors import expect
 from minigraph.core.initial import Constant
 from minigraph.core.ir import Graph, Node, Value
-from minigraph.core.rewrite import rewrite
 from minigraph.ops.batch_norm import other_axes, running_average
 from minigraph.ops.constant import count_along
 from minigraph.ops.pointwise import cast, equal, where
-from minigraph.passes.freeze import LEAVE_OUT_DROPOUT, averaged_mean, averages_of, running_statistics
+from minigraph.passes.freeze import averaged_mean, averages_of, running_statistics, without_dropout
 
 PREFIX = "precise"
 
@@ -58,11 +57,6 @@ def precise_statistics(model: Graph) -> Graph:
             batches = [_statistics(builder, plain, node) for node in nodes]
             _pool(builder, Tensor(builder, mean), Tensor(builder, var), batches, _is_unbiased(plain, nodes[0]))
     return replace(builder.build({}).prune(), inputs=model.inputs)
-
-
-def without_dropout(graph: Graph) -> Graph:
-    """The graph in which dropout lets everything through, with its outputs and updates."""
-    return rewrite(graph, (LEAVE_OUT_DROPOUT,))
 
 
 def _is_unbiased(graph: Graph, node: Node) -> bool:

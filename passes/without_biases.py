@@ -23,7 +23,7 @@ from minigraph.core.rewrite import Rule, Walk, rewrite
 from minigraph.core.state import State
 from minigraph.ops.batch_norm import batch_norm, running_average
 from minigraph.passes import drop_beta, drop_bias
-from minigraph.passes.freeze import averaged_mean
+from minigraph.passes.freeze import averaged_mean, made_from
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def without_biases(model: Graph) -> WithoutBiases:
     graph = run((drop_bias.PASS, drop_beta.PASS), model).graph
     shifted, stays = _shifted_means(graph)
     gone = _dead(model, _without(graph, shifted))
-    useful = {mean: found for mean, found in shifted.items() if _reads(graph, found[0].shifts, gone)}
+    biases = {variable.value for variable in gone}
+    useful = {m: found for m, found in shifted.items() if not biases.isdisjoint(made_from(graph, found[0].shifts))}
     names = {variable.name for variable in gone}
     state = tuple(variable for variable in model.state if variable.name not in names)
     moves = [_moving(graph, useful, sign) for sign in (-1, 1)]
@@ -106,9 +107,9 @@ def _shifted_means(graph: Graph) -> tuple[dict[Value, list[Average]], dict[str, 
                 if reader.op is running_average and reader.inputs[1] is value:
                     averages[reader.outputs[0]] = Average(reader, node.outputs[1], shifts)
     found, stays = {}, {}
-    formulas = _formulas(graph)
+    formulas, ends = _formulas(graph), _ends(graph)
     for variable in graph.state:
-        chain, end = _chain(graph, variable.value, averages)
+        chain, end = _chain(graph, variable.value, averages, ends)
         if any(average.shifts for average in chain):
             if len({tuple(formulas[v] for v in average.shifts) for average in chain}) > 1:
                 stays[variable.name] = f"{variable.name} averages what {len(chain)} batch norms see, with other biases"
@@ -119,7 +120,20 @@ def _shifted_means(graph: Graph) -> tuple[dict[Value, list[Average]], dict[str, 
     return found, stays
 
 
-def _chain(graph: Graph, state: Value, averages: Mapping[Value, Average]) -> tuple[list[Average], str]:
+Ends = Mapping[Value, Sequence[tuple["Value | None", str]]]
+
+
+def _ends(graph: Graph) -> Ends:
+    """The outputs and updates that are a value: the state that it becomes, None of an output, and both in words."""
+    found: dict[Value, list[tuple[Value | None, str]]] = {}
+    for name, value in graph.outputs.items():
+        found.setdefault(value, []).append((None, f"output {name!r}"))
+    for state, value in graph.updates.items():
+        found.setdefault(value, []).append((state, f"the update of {state.name}"))
+    return found
+
+
+def _chain(graph: Graph, state: Value, averages: Mapping[Value, Average], ends: Ends) -> tuple[list[Average], str]:
     """The averages that take a state up, each going on from the one before; and a sentence if others do, too."""
     chain: list[Average] = []
     why, value = "", state
@@ -127,13 +141,12 @@ def _chain(graph: Graph, state: Value, averages: Mapping[Value, Average]) -> tup
         readers = graph.readers.get(value, ())
         following = [r for r in readers if r.outputs[0] in averages and r.inputs[0] is value]
         others = [r.name for r in readers if r not in following] + [r.name for r in following[1:]]
-        others += [f"output {name!r}" for name, output in graph.outputs.items() if output is value]
-        others += [f"the update of {s.name}" for s, v in graph.updates.items() if v is value and s is not state]
+        others += [said for old, said in ends.get(value, ()) if old is not state]
         why = why or (f"{value.name} is also read by {' and '.join(others)}" if others else "")
         chain += [averages[r.outputs[0]] for r in following]
         if len(following) != 1:
-            ends = graph.updates.get(state) is value
-            return chain, why or ("" if ends else f"{state.name} does not become {value.name}")
+            becomes = graph.updates.get(state) is value
+            return chain, why or ("" if becomes else f"{state.name} does not become {value.name}")
         value = following[0].outputs[0]
 
 
@@ -173,13 +186,8 @@ def _without(graph: Graph, means: Mapping[Value, Sequence[Average]]) -> Graph:
 def _dead(model: Graph, graph: Graph) -> tuple[Variable, ...]:
     """The parameters of the model that the graph has no use for."""
     before, after = (needed(g.nodes, (*g.outputs.values(), *g.updates.values()))[1] for g in (model, graph))
-    return tuple(v for v in model.state if v.kind == "parameter" and v.value in before - after)
-
-
-def _reads(graph: Graph, shifts: Sequence[Value], variables: Sequence[Variable]) -> bool:
-    """Whether the shifts are made from one of these."""
-    _, live = needed(graph.nodes, shifts)
-    return any(variable.value in live for variable in variables)
+    gone = before - after
+    return tuple(v for v in model.state if v.kind == "parameter" and v.value in gone)
 
 
 def _moving(graph: Graph, means: Mapping[Value, Sequence[Average]], sign: int) -> Graph:

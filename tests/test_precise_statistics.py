@@ -10,7 +10,7 @@ import pytest
 
 import minigraph as mg
 from minigraph import layers
-from minigraph.passes.precise_statistics import without_dropout
+from minigraph.passes.freeze import without_dropout
 
 Arrays = dict[str, np.ndarray]
 SIZES = (8, 3, 1, 12, 2)  # of batches; x has more than one number for each channel and sample

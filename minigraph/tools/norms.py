@@ -26,8 +26,7 @@ from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, other_axe
 from minigraph.ops.constant import count_along
 from minigraph.ops.pointwise import cast, relu
 from minigraph.ops.reduce import mean
-from minigraph.passes.freeze import averaged_mean, running_statistics
-from minigraph.passes.precise_statistics import without_dropout
+from minigraph.passes.freeze import averaged_mean, running_statistics, without_dropout
 
 
 @dataclass(frozen=True, eq=False)
