@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from c_compilers import why_none
 
 from minigraph.backends.c import compiler as c_compiler
 
@@ -136,11 +137,9 @@ def literal(kind: str, **fields: int | str) -> str:
 
 @functools.cache
 def builds() -> tuple[tuple[str, ...], ...]:
-    """What the compiler is told beside its flags: nothing, and to sanitize, where it can. Empty where there is none."""
-    try:
-        c_compiler.compiler()
-    except c_compiler.NoCompiler:
-        return ()
+    """What the compiler is told beside its flags: nothing, and to sanitize, where it can."""
+    if why_none():
+        return ((),)
     try:
         _program("int main(void) { return 0; }", SANITIZED)
     except subprocess.CalledProcessError:

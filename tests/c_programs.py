@@ -8,15 +8,14 @@ has no rounding, and has to come out to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import sqrt
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from minigraph.backends.c.compiler import NoCompiler, compiler
 from minigraph.backends.c.executable import Executable
 from minigraph.backends.lower import lower
 from minigraph.core import proof, trial
@@ -28,7 +27,6 @@ from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import Example, Op
 from minigraph.core.scalar import Scalar, var
 
-T = TypeVar("T", bound=Callable[..., Any])
 Arrays = Mapping[str, np.ndarray]
 
 EPS = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
@@ -36,14 +34,6 @@ FUNCTION = 8  # roundings of a function that is a series, of both sides
 SAFE = 4  # times: two draws are not the worst ones, and less than a rounding of float64 would be none
 SELECTS = {"var", "const", "neg", "abs", "sign", "max", "min", "less", "less_equal", "equal", "and", "or", "xor", "not"}
 SELECTS |= {"where", "cast", "floor", "ceil", "round", "trunc", "isnan", "isinf"}
-
-
-def with_compiler(test: T) -> T | None:
-    """The test where there is a compiler that knows half precision, and else nothing to collect."""
-    try:
-        return test if compiler().has_half else None
-    except NoCompiler:
-        return None
 
 
 # many in one

@@ -1,7 +1,12 @@
-"""What all tests share: the long ones wait for --nightly, and random ones repeat themselves unless it is given."""
+"""What all tests share.
+
+The long ones wait for --nightly, and random ones repeat themselves unless it is given. Those that compile C are left
+out where no compiler can: the first lines of the report say which there are, and what is left out for want of one.
+"""
 
 import os
 
+import c_compilers
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -34,10 +39,14 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("nightly" if config.getoption("nightly") else "ci")
 
 
+def pytest_report_header() -> list[str]:
+    return c_compilers.described()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("nightly"):
-        return
-    long = [item for item in items if item.get_closest_marker("nightly")]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+    left_out = set() if config.getoption("nightly") else {"nightly"}
+    left_out.update(c_compilers.left_out())
+    waits = lambda item: any(item.get_closest_marker(name) for name in left_out)
+    if waiting := [item for item in items if waits(item)]:
+        config.hook.pytest_deselected(items=waiting)
+        items[:] = [item for item in items if not waits(item)]

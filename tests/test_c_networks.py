@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from c_programs import Room, by_references, differences, largest, outcome, typed, with_compiler
+from c_programs import Room, by_references, differences, largest, outcome, typed
 from test_example_networks import BATCH, TINY, batch, tiny
 
 import minigraph as mg
@@ -92,7 +92,7 @@ def some(names: Collection[str]) -> list[Any]:
     return [pytest.param(name, marks=() if name in names else pytest.mark.nightly) for name in TINY]
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize("name", some(["mlp", "lenet with batch norm", "resnet20", "mobilenet_v2", "unet", "cnn1d"]))
 def test_answers_of_any_batch(name):
     graph, state = answering(name)
@@ -107,14 +107,14 @@ def test_answers_of_any_batch(name):
         np.testing.assert_allclose(answer, right, rtol=0, atol=3e-5 * max(1.0, largest(right)))
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize("name", some(["lenet with batch norm", "resnet20", "densenet_bc", "unet"]))
 def test_gradients_and_running_statistics(name):
     graph, state = training(name, "gradients")
     steps(graph, name, state, 1, clear=name in CLEAR)
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize("name", some(["vgg_small", "resnet18", "mobilenet_v2", "wide_resnet"]))
 def test_gradients_and_running_statistics_in_float64(name):
     """By plain kernels, with so little rounding that any other difference shows."""
@@ -122,7 +122,7 @@ def test_gradients_and_running_statistics_in_float64(name):
     steps(trial.in_float64(graph), name, state, 1, clear=True)
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize("optimizer", ["momentum", "Adam"])
 @pytest.mark.parametrize("name", ["mlp", "lenet with batch norm", "cnn1d"])
 def test_three_steps(name, optimizer):
@@ -130,7 +130,7 @@ def test_three_steps(name, optimizer):
     steps(graph, name, state, 3, clear=True)
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.nightly
 @pytest.mark.parametrize("optimizer", ["momentum", "Adam"])
 @pytest.mark.parametrize("name", TINY)
@@ -139,7 +139,7 @@ def test_twenty_steps(name, optimizer):
     steps(graph, name, state, 20, clear=name in CLEAR)
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize("name", some(["mlp", "lenet with batch norm", "resnet20"]))
 def test_it_repeats_itself_on_any_number_of_threads(name, monkeypatch):
     """To the bit: no sum is split by how many threads there are."""
@@ -153,7 +153,7 @@ def test_it_repeats_itself_on_any_number_of_threads(name, monkeypatch):
         assert [key for key in first if again[key].tobytes() != first[key].tobytes()] == [], threads
 
 
-@with_compiler
+@pytest.mark.compiler
 def test_dropout_drops_what_the_reference_drops():
     net = mg.Builder("net")
     x = net.input("x", ("N", 5, 7), "float64")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from c_programs import Joined, Joining, Room, by_references, differences, in_c, typed, with_compiler
+from c_programs import Joined, Joining, Room, by_references, differences, in_c, typed
 from test_onnx_ops import CASES
 
 import minigraph as mg
@@ -55,7 +55,7 @@ def test_every_op_has_a_way_to_c(op):
             assert all(runs(node.op) for node in lower(graph).nodes)
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("chunk", CHUNKS, ids=[chunk[0][0] for chunk in CHUNKS])
 def test_examples(chunk, dtype):
@@ -66,7 +66,7 @@ def test_examples(chunk, dtype):
     hold_all(joining.done())
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize("chunk", CHUNKS, ids=[chunk[0][0] for chunk in CHUNKS])
 def test_gradients_of_examples(chunk):
     net = mg.Builder("gradients")
@@ -90,7 +90,7 @@ def test_gradients_of_examples(chunk):
     hold_all(Joined(joined, typed(joined, arrays)))
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize("chunk", CHUNKS, ids=[chunk[0][0] for chunk in CHUNKS])
 def test_on_several_threads(chunk, monkeypatch):
     """Two numbers are enough for several threads; and results do not depend on how many there are."""
@@ -111,7 +111,7 @@ def test_on_several_threads(chunk, monkeypatch):
 ALONE = [pytest.param(*e, marks=() if i % 12 == 0 else pytest.mark.nightly, id=e[0]) for i, e in enumerate(EXAMPLES)]
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize(("label", "op", "example"), ALONE)
 def test_one_example_alone(label, op, example):
     joining = Joining()
@@ -120,7 +120,7 @@ def test_one_example_alone(label, op, example):
         hold_all(joining.done())
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize("start", range(0, len(CASES), CHUNK))
 def test_cases_of_other_implementations(start):
     """With NaN, infinities and signed zeros among them."""
@@ -131,7 +131,7 @@ def test_cases_of_other_implementations(start):
     hold_all(joining.done())
 
 
-@with_compiler
+@pytest.mark.compiler
 def test_an_output_of_several_that_nobody_reads():
     net = mg.Builder("net")
     x = net.input("x", (3, 5), "float64")
@@ -221,7 +221,7 @@ FREE += [OPS[name] for name in ("sum", "max", "min", "mean", "var", "logsumexp",
 SEEDS = [pytest.param(i, marks=() if i < 2 else pytest.mark.nightly) for i in range(30)]
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_applications(seed):
     drawn = Draw(seed)
@@ -265,7 +265,7 @@ def batched(dtype: str, least: int) -> Joined:
     return joining.done()
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("least", "many"), [(0, 250), (1, 1), (2, 1)])  # there is no largest of nothing
 def test_any_batch(dtype, least, many):
@@ -280,7 +280,7 @@ def test_any_batch(dtype, least, many):
             hold(joined.graph.bind(N=n), arrays, executable.run({"N": n}, arrays)[0])
 
 
-@with_compiler
+@pytest.mark.compiler
 def test_what_counts_back_from_the_end_of_a_batch():
     """x[-3:] begins at the beginning where there are fewer."""
     net = mg.Builder("net")
@@ -312,7 +312,7 @@ def same_edges(right: np.ndarray, found: np.ndarray) -> bool:
     return np.array_equal(finite, np.isfinite(found)) and np.array_equal(right[~finite], found[~finite], equal_nan=True)
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_special_numbers(dtype):
     """NaN, infinities, denormals and zeros, where all inputs of an op are full of them."""
@@ -330,7 +330,7 @@ def test_special_numbers(dtype):
     assert not wrong, ", ".join(wrong)
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(("shape", "axis"), [((6, 3), 1), ((4, 3, 5, 5), 1), ((4, 5, 5, 3), -1), ((8, 64, 64, 3), -1)])
 def test_one_special_number_of_a_batch(shape, axis, number):

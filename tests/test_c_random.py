@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from c_programs import Room, by_references, differences, outcome, typed, with_compiler
+from c_programs import Room, by_references, differences, outcome, typed
 from test_random_graphs import with_gradients
 
 from minigraph.backends.c.executable import Executable
@@ -45,14 +45,14 @@ def holds(seed: int) -> tuple[int, int]:
         raise AssertionError(f"random_graph({seed}): {error}") from error
 
 
-@with_compiler
+@pytest.mark.compiler
 def test_random_graphs():
     tried = np.array([holds(seed) for seed in (*range(CI), *ONCE_WRONG)])
     results, loose = tried.sum(0)
     assert loose <= 0.1 * results
 
 
-@with_compiler
+@pytest.mark.compiler
 @pytest.mark.nightly
 @pytest.mark.parametrize("start", range(CI, CI + MANY, CHUNK))
 def test_many_random_graphs(start):

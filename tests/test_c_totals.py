@@ -8,17 +8,14 @@ import numpy as np
 import pytest
 
 import minigraph as mg
-from minigraph.backends.c.compiler import NoCompiler, compiler
 from minigraph.backends.c.executable import Executable
 from minigraph.backends.lower import lower
 from minigraph.core.evaluate import evaluate
 from minigraph.core.ir import Graph
 
+pytestmark = pytest.mark.compiler
+
 THREADS = ["1", "2", "3"]
-try:
-    compiler()
-except NoCompiler:
-    THREADS = []
 
 # shape, axes: rows and columns, one loop and several, split and in chunks
 CASES = [
@@ -71,7 +68,7 @@ def test_totals_agree_and_repeat(monkeypatch, threads, shape, axes):
             np.testing.assert_allclose(found, array, rtol=1e-5, atol=2e-7 * many + 1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("shape_axes", CASES if THREADS else [])
+@pytest.mark.parametrize("shape_axes", CASES)
 def test_totals_do_not_depend_on_the_number_of_threads(monkeypatch, shape_axes):
     shape, axes = shape_axes
     x = np.random.default_rng(0).normal(size=shape).astype("float32")

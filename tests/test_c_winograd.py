@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from c_kernels import EPS, THREADS, UNTOUCHED, Case, builds, check, literal, results, untouched
 
-__test__ = bool(builds())
+pytestmark = pytest.mark.compiler
 
 # B^T, G and A of winograd.h, by m; and how far from the largest number of a result it says that others may be wrong.
 MATRICES: dict[int, tuple[Any, Any, Any]] = {

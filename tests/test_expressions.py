@@ -18,7 +18,7 @@ import pytest
 
 import minigraph as mg
 from minigraph.backends import c
-from minigraph.backends.c.compiler import NoCompiler, compiled, compiler
+from minigraph.backends.c.compiler import compiled
 from minigraph.backends.expressions import COMPUTED, OF_FLOATS, print_c
 from minigraph.core import scalar
 from minigraph.core.ir import DTYPES, FLOATS, INTEGERS
@@ -29,14 +29,6 @@ HEADERS = tuple(Path(c.__file__).parent / name for name in ("prelude.h", "scalar
 STORED = {**COMPUTED, "float16": "half"}
 EXACT = {"floor", "ceil", "round", "trunc", "isnan", "isinf", "sqrt"}  # of OF_FLOATS
 X86 = platform.machine() in ("x86_64", "AMD64")
-
-
-def with_compiler(test: Callable[..., None]) -> Callable[..., None] | None:
-    """The test where there is a compiler, and else nothing to collect."""
-    try:
-        return test if compiler().has_half else None
-    except NoCompiler:
-        return None
 
 
 # numbers to try
@@ -173,7 +165,7 @@ def check(trial: Trial, xs: list[np.ndarray], found: np.ndarray) -> None:
 # against the references
 
 
-@with_compiler
+@pytest.mark.compiler
 def test_every_pointwise_op_means_what_its_reference_means() -> None:
     trials = [t for op in list(OPS.values()) if op.expression and op.name != "cast" for t in trials_of(op)]
     assert {t.name for t in trials} >= {"add", "softplus", "where", "gelu", "logical_xor"}
@@ -193,7 +185,7 @@ def in_range(x: np.ndarray, dtype: str) -> np.ndarray:
     return x[(wide > float(limits.min) - 1) & (wide < float(limits.max) * (1 - 2.0**-20))]
 
 
-@with_compiler
+@pytest.mark.compiler
 def test_casts_are_those_of_astype() -> None:
     trials, arrays = [], []
     for a in sorted(DTYPES):
@@ -205,7 +197,7 @@ def test_casts_are_those_of_astype() -> None:
         check(trial, xs, found)
 
 
-@with_compiler
+@pytest.mark.compiler
 def test_a_double_is_rounded_to_half_once() -> None:
     """In the middle of two halves but for less than a float can tell."""
     x = np.array([1 + 2.0**-11 + 2.0**-40, 1 + 2.0**-11 - 2.0**-40, 65519.999999, 2.0**-25 * (1 + 2.0**-40)])
@@ -230,7 +222,7 @@ MIXED: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
 }
 
 
-@with_compiler
+@pytest.mark.compiler
 def test_dtypes_meet_as_in_numpy() -> None:
     def reference(name: str) -> Callable[..., Any]:
         return lambda *xs: MIXED[name][0](*xs)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+from c_compilers import all_of_them
 
 from minigraph.backends import c
-from minigraph.backends.c.compiler import NoCompiler, compiled, compiler
+from minigraph.backends.c.compiler import compiled
 
 FOLDER = Path(c.__file__).parent
 HEADERS = (FOLDER / "prelude.h", FOLDER / "scalar.h")
@@ -67,20 +68,6 @@ SPECIAL = np.array(
 )
 
 
-def with_compiler(test: Callable[..., None]) -> Callable[..., None] | None:
-    """The test where there is a compiler, and else nothing to collect."""
-    try:
-        return test if compiler().has_half else None
-    except NoCompiler:
-        return None
-
-
-def with_gcc(test: Callable[..., None]) -> Callable[..., None] | None:
-    """The test where the compiler is gcc, whose reports it reads."""
-    found = with_compiler(test)
-    return found if found and "clang" not in str(compiler()).lower() else None
-
-
 def run(name: str, *xs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What a float function gives in a loop, and the double one."""
     library = compiled(SOURCE, HEADERS)
@@ -114,7 +101,7 @@ def check(name: str, limit: float, *xs: np.ndarray) -> None:
     assert error <= limit, f"{name}({given}) is {y[at]} and not {exact[at]}: {error} ulp"
 
 
-@with_compiler
+@pytest.mark.compiler
 def test_functions_of_floats_are_as_near_as_they_say() -> None:
     """From all of the floats one in 16411, and the special ones."""
     some = np.arange(0, 2**32, 16411, dtype=np.int64).astype("uint32").view("float32")
@@ -123,7 +110,7 @@ def test_functions_of_floats_are_as_near_as_they_say() -> None:
         check(name, limit, xs)
 
 
-@with_compiler
+@pytest.mark.compiler
 def test_powers_of_floats_are_as_near_as_they_say() -> None:
     special = np.concatenate([SPECIAL, -SPECIAL, np.array([np.nan, 16777215.0, 8388609.0, -3.0], "float32")])
     x, y = (a.ravel() for a in np.meshgrid(special, special))
@@ -139,9 +126,10 @@ def test_powers_of_floats_are_as_near_as_they_say() -> None:
     check("pow", POW_LIMIT, rng.normal(0, 3, x.size).astype("float32"), half)
 
 
-@with_gcc
+@pytest.mark.gcc
 def test_loops_are_vectorized(tmp_path: Path) -> None:
     """One loop for each function, of which gcc says that it made vectors of it."""
+    by = all_of_them()["gcc"]
     loops = [f"  for (idx i = 0; i < n; i++) y[i] = {name}_float(x[i]);  // {name}" for name in EVERYWHERE]
     functions = [
         f"void try_{name}(const float *restrict x, float *restrict y, idx n) {{\n#pragma omp simd\n{loop}\n}}"
@@ -150,7 +138,7 @@ def test_loops_are_vectorized(tmp_path: Path) -> None:
     text = INCLUDES + "\n".join(functions)
     source = tmp_path / "loops.c"
     source.write_text(text)
-    command = [*compiler().command, *compiler().flags, f"-I{FOLDER}", "-fopt-info-vec-optimized", "-c", str(source)]
+    command = [*by.command, *by.flags, f"-I{FOLDER}", "-fopt-info-vec-optimized", "-c", str(source)]
     said = subprocess.run([*command, "-o", str(tmp_path / "loops.o")], capture_output=True, text=True, check=True)
     lines = text.splitlines()
     vectorized = {line.split(":")[1] for line in said.stderr.splitlines() if "loop vectorized" in line}
