@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,12 @@ class Evaluation:
                 drops.setdefault(node, []).append(value)
         self._steps = [(node, drops.get(node, ())) for node in graph.nodes]
 
-    def run(self, given: Mapping[Value, np.ndarray]) -> dict[Value, np.ndarray]:
+    def run(
+        self, given: Mapping[Value, np.ndarray], done: Callable[[Node], object] = lambda node: None
+    ) -> dict[Value, np.ndarray]:
         """Arrays of all inputs and state -> arrays of all outputs, updates and kept values.
 
+        done: called behind each node.
         Arithmetic is IEEE's: infinities and NaNs arise and pass on without a warning.
         """
         arrays = dict(given)
@@ -58,6 +61,7 @@ class Evaluation:
                             held[key] = users - 1, size
                         else:
                             now -= size
+                done(node)
         self.peak_bytes = peak
         return arrays
 

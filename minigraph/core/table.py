@@ -33,14 +33,13 @@ def quantity(number: float, unit: str = "") -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Three digits and more, without a unit: "12.3", "0.0042"."""
-    return f"{1e3 * seconds:.{max(_decimals(1e3 * seconds), 0)}f}"
+    """To the microsecond, without a unit: "12.345"."""
+    return f"{1e3 * seconds:.3f}"
 
 
 def _decimals(number: float) -> int:
-    """How many decimals make three digits, or four places behind the point at most."""
-    size = abs(number)
-    return 0 if size >= 99.95 or size == int(size) else 1 if size >= 9.995 else 2 if size >= 0.0995 else 4
+    """How many decimals make three digits of a number from 1 to 999."""
+    return 0 if abs(number) >= 99.95 or number == int(number) else 1 if abs(number) >= 9.995 else 2
 
 
 def shortened(text: str, most: int) -> str:

@@ -194,6 +194,11 @@ def _plain(word: str) -> str:
     return {"bmi": "bmi1", "lzcnt": "abm"}.get(word, word)
 
 
+def processor() -> str:
+    """All that is known of this machine's processor."""
+    return _processor()
+
+
 def lacking(needs: Sequence[str]) -> list[str]:
     """Which of them this machine's processor has not. Nothing where the system does not say what it has."""
     there = set(_processor().split())

@@ -232,6 +232,10 @@ class Compiled:
     def _call(self, name: str) -> None:
         pool().run(self._functions[name], ctypes.addressof(self._context), self._threads)
 
+    def call(self, function: int) -> None:
+        """Call a function of another library with the context of the last step, whose arrays must still be there."""
+        pool().run(function, ctypes.addressof(self._context), self._threads)
+
     def _bind(self, symbols: Mapping[str, int]) -> None:
         self._symbols = None
         self._shapes = [dim.bind(value.type.shape, symbols) for _, _, value, _ in self._outputs]
