@@ -169,6 +169,7 @@ batch_norm = Op(
     canonical=lambda x, gamma, beta, axis, eps: _canonical(x, axis, eps),
     flops=per_number(7),
     outputs=("y", "mean", "var"),
+    layer="layers.batch_norm",
     examples=tuple(
         Example(real(*s), statistic(c), statistic(c), **a) for s, a in SHAPES for c in [s[a.get("axis", 1)]]
     ),

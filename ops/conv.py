@@ -193,6 +193,7 @@ conv: Op = Op(
     flops=lambda inputs, outputs, attrs: _flops(outputs[0], inputs[1], attrs["layout"]),
     kernel=Kernel("conv.h", lambda xs, ys, **attrs: _fields(*xs, *ys, **attrs)),
     images=(0, -1),
+    layer="layers.conv2d",
     examples=tuple(Example(real(*x), real(*w), **attrs) for x, w, attrs in CASES),
 )
 
@@ -439,6 +440,7 @@ conv_transpose: Op = Op(
     canonical=conv_transpose_canonical,
     weights=conv_transpose_weights,
     flops=lambda inputs, outputs, attrs: _flops(inputs[0], inputs[1], attrs["layout"]),
+    layer="layers.conv_transpose2d",
     examples=(
         Example(real(2, 2, 3, 2), real(2, 3, 3, 3), padding=1),
         Example(real(1, 4, 2, 3), real(4, 3, 3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), groups=2),

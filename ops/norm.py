@@ -99,6 +99,7 @@ layer_norm = Op(
     layer_norm_expand,
     canonical=lambda x, gamma, beta, axis, eps: _last_canonical(x, axis, eps),
     flops=per_number(9),
+    layer="layers.layer_norm",
     examples=(
         Example(real(2, 3), statistic(3), statistic(3)),
         Example(real(2, 2, 3), statistic(2, 3), statistic(2, 3), axis=1, eps=1e-3),
@@ -173,6 +174,7 @@ group_norm = Op(
     group_norm_expand,
     canonical=group_norm_canonical,
     flops=per_number(9),
+    layer="layers.group_norm",
     examples=(
         Example(real(1, 4, 3), statistic(4), statistic(4), groups=2),
         Example(real(2, 3, 1, 2), statistic(3), statistic(3), groups=1, eps=1e-3),
@@ -216,6 +218,7 @@ rms_norm = Op(
     expand=rms_norm_expand,
     canonical=lambda x, gamma, axis, eps: _last_canonical(x, axis, eps),
     flops=per_number(5),
+    layer="layers.rms_norm",
     examples=(
         Example(real(2, 3), statistic(3)),
         Example(real(2, 2, 3), statistic(2, 3), axis=1, eps=1e-3),

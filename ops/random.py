@@ -105,6 +105,7 @@ dropout: Op = Op(
     canonical=dropout_canonical,
     channels=each_number("any"),
     gradient=lambda gs, xs, ys, **attrs: (dropout(gs[0], xs[1], xs[2], **attrs), None, None),
+    layer="layers.dropout",
     examples=(
         Example(real(3, 5), STEP, STEP, rate=0.5, stream=0),
         Example(real(7), STEP, STEP, rate=0.1, stream=3),

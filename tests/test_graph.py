@@ -491,8 +491,10 @@ def test_ops_say_what_they_need():
         mg.reshape(x)
     with pytest.raises(GraphError, match="needs a tensor"):
         mg.relu(3.0)
-    with pytest.raises(GraphError, match="takes 2 tensors, got 1"):
+    with pytest.raises(GraphError, match=r"takes 2 tensors \(x, y\), got 1\n"):
         mg.matmul(x)
+    with pytest.raises(GraphError, match=r"takes 3 tensors \(x, seed, step\), got 2; layers.dropout makes the others"):
+        mg.dropout(x, 0.5)
     with pytest.raises(GraphError, match="takes tensors, numbers and arrays"):
         mg.add(x, "one")
 

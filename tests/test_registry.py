@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import minigraph as mg
+from minigraph import OPS, layers
 from minigraph.core import proof
 from minigraph.core.evaluate import evaluate
 from minigraph.core.exact import Undefined
@@ -48,6 +49,12 @@ def expansion(op: Op, graph: Graph) -> Graph:
 
 def is_empty(example: Example) -> bool:
     return any(0 in sample.shape for sample in example.inputs)
+
+
+def test_layers_that_messages_name_are_there() -> None:
+    named = [op.layer.split(".") for op in OPS.values() if op.layer]
+    assert ["layers", "dropout"] in named
+    assert all(room == "layers" and callable(getattr(layers, name, None)) for room, name in named)
 
 
 def test_every_op_has_a_docstring_and_examples() -> None:

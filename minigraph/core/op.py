@@ -191,6 +191,7 @@ class Op:
     in_order: whether the result holds the numbers of the input in the same order.
     reduction: of ops that reduce `axes`: "sum", "prod", "max", "min", "and" or "or".
     outputs: the names of the outputs.
+    layer: of ops that people seldom call themselves: what makes their other tensors from the first.
     examples: what the tests try it on, empty batches and odd sizes included.
     """
 
@@ -212,6 +213,7 @@ class Op:
     in_order: bool = False
     reduction: str = ""
     outputs: tuple[str, ...] = ("",)
+    layer: str = ""
     examples: tuple[Example, ...] = ()
     tensors: int = field(init=False)  # how many inputs; -1 for any number
     defaults: Mapping[str, Any] = field(init=False)  # each attribute's default, or REQUIRED
@@ -235,7 +237,9 @@ class Op:
     def infer(self, types: tuple[Type, ...], given: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[Type, ...]]:
         """The canonical attributes, and the types of the outputs. Raises GraphError for what does not fit."""
         if self.tensors >= 0 and len(types) != self.tensors:
-            raise GraphError(f"takes {self.tensors} tensors, got {len(types)}")
+            names = [p.name for p in self.__signature__.parameters.values() if p.kind is p.POSITIONAL_ONLY]
+            hint = f"; {self.layer} makes the others" if self.layer and len(types) < self.tensors else ""
+            raise GraphError(f"takes {self.tensors} tensors ({', '.join(names)}), got {len(types)}{hint}")
         attrs = {name: given.get(name, default) for name, default in self.defaults.items()}
         for name, value in attrs.items():
             expect(value is not REQUIRED, "needs the attribute {!r}", name)
