@@ -37,6 +37,11 @@ def milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.3f}"
 
 
+def duration(seconds: float) -> str:
+    """Three digits: "12.3 ms", "4.56 µs"."""
+    return f"{1e3 * seconds:.3g} ms" if seconds >= 0.0995e-3 else f"{1e6 * seconds:.3g} µs"
+
+
 def _decimals(number: float) -> int:
     """How many decimals make three digits of a number from 1 to 999."""
     return 0 if abs(number) >= 99.95 or number == int(number) else 1 if abs(number) >= 9.995 else 2

@@ -19,6 +19,7 @@ import graphviz  # type: ignore[import-untyped]
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node
 from minigraph.core.rewrite import Refused
+from minigraph.driver.profile import Profile
 from minigraph.tools.labels import call_lines, moves_only, ops_lines, size_text, type_text, wrapped
 from minigraph.tools.outline import Layer, is_number, outline
 from minigraph.tools.repeats import Repeat, repeats
@@ -51,16 +52,17 @@ def dot(
     title: str | None = None,
     marks: Mapping[Node, str] | None = None,
     reasons: Iterable[Refused] = (),
+    profile: Profile | None = None,
 ) -> str:
-    """The picture's DOT text; collapse, expand and reasons are as for `draw`.
+    """The picture's DOT text; collapse, expand, reasons and profile are as for `draw`.
 
     title: instead of the graph's name. marks: how nodes differ from another graph's: "went", "came" or "changed".
     """
     whole = outline(graph)
     expanded = frozenset(layer for layer in whole.layers if any(fnmatchcase(layer.name, p) for p in expand))
     runs = repeats(whole, expanded, marks) if collapse else ()
-    sketch = Sketch(whole, expanded, runs, marks, reasons)
-    page = _page(f"{title or graph.name}: {size_text(graph)}, {len(graph.state)} states", marks)
+    sketch = Sketch(whole, expanded, runs, marks, reasons, profile)
+    page = _page(f"{title or graph.name}: {size_text(graph)}, {len(graph.state)} states", sketch)
     _headings(page, sketch)
     for i, value in enumerate(graph.inputs):
         page.node(f"input{i}", _label(value.name), group="forward", tooltip=_label(f"input {value}"), **INPUT)
@@ -83,14 +85,15 @@ def check_expand(expand: Sequence[str], *graphs: Graph) -> None:
         expect(fits, "no layer is called like {!r}; there are {}", pattern, known)
 
 
-def _page(title: str, marks: Mapping[Node, str] | None) -> graphviz.Digraph:
-    """A page with its title and, where graphs are compared, what the marks mean.
+def _page(title: str, sketch: Sketch) -> graphviz.Digraph:
+    """A page with its title and what marks and colours mean, where graphs are compared or times are shown.
 
     In words: the wheel's Graphviz has no labels with boxes in them.
     """
-    found = set(marks.values()) if marks else set()
+    found = set(sketch.marks.values()) if sketch.marks else set()
     legend = ",   ".join(f"{mark.sign} {mark.word}" for word, mark in MARKS.items() if word in found)
-    label = "".join(f"{_label(line)}\\l" for line in (title, legend) if line)
+    times = sketch.heat.legend if sketch.heat else ""
+    label = "".join(f"{_label(line)}\\l" for line in (title, legend, times) if line)
     return graphviz.Digraph("minigraph", graph_attr={**GRAPH, "label": label}, node_attr=NODE, edge_attr=EDGE)
 
 
@@ -209,9 +212,9 @@ def _box(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> Non
         _note(page, sketch, place)
     page.node(
         place,
-        _label(_titled(sketch, place, title, mark), *lines),
+        _label(_titled(sketch, place, title, mark), _time(sketch, place), *lines),
         tooltip=_label(*_details(nodes)),
-        **_look(sketch, role, mark),
+        **_look(sketch, role, mark, place),
         **{
             "class": "minigraph-layer minigraph-marked" if mark else "minigraph-layer",
             **({"group": role} if layer in sketch.spine else {}),
@@ -219,11 +222,20 @@ def _box(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> Non
     )
 
 
-def _look(sketch: Sketch, role: str, mark: str | None) -> dict[str, str]:
-    """The colours of a box: where graphs are compared, those of its mark, and pale where nothing changed."""
+def _look(sketch: Sketch, role: str, mark: str | None, place: str) -> dict[str, str]:
+    """The colours of a box: where graphs are compared, those of its mark, and pale where nothing changed.
+
+    Where times are shown, the fill is that of its time.
+    """
     if mark:
         return MARKS[mark].attributes
+    if sketch.heat:
+        return {**sketch.heat.look(place), "color": LOOKS[role].line}
     return {"fillcolor": LOOKS[role].fill if sketch.marks is None else "white", "color": LOOKS[role].line}
+
+
+def _time(sketch: Sketch, place: str) -> str:
+    return sketch.heat.line(place) if sketch.heat else ""
 
 
 def _titled(sketch: Sketch, place: str, title: str, mark: str | None) -> str:
@@ -253,9 +265,13 @@ def _nodes(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> N
             written = [f"→ {name}" for name in _written(sketch.graph, [node])]
             title = [] if several or layer.title.rstrip("0123456789") == node.op.name else [layer.title]
             lines, mark = [*title, *call_lines(sketch.graph, node), *written], sketch.mark([node])
-            lines[0] = _titled(sketch, sketch.place[node], lines[0], mark)
+            place = sketch.place[node]
+            lines[0] = _titled(sketch, place, lines[0], mark)
             inside.node(
-                sketch.place[node], _label(*lines), tooltip=_label(*_details([node])), **_look(sketch, role, mark)
+                place,
+                _label(lines[0], _time(sketch, place), *lines[1:]),
+                tooltip=_label(*_details([node])),
+                **_look(sketch, role, mark, place),
             )
 
 
@@ -295,7 +311,7 @@ def _cylinder(page: graphviz.Digraph, sketch: Sketch, layer: Layer, place: str) 
     if lines:
         tooltip = _label(*details, *(f"{v.kind} {v.value}" for v in variables))
         look = {**MARKS[mark].attributes, "class": "minigraph-marked"} if mark else {}
-        page.node(place, _label(*lines), tooltip=tooltip, **{**STATE, **look, "peripheries": "1"})
+        page.node(place, _label(*lines, _time(sketch, place)), tooltip=tooltip, **{**STATE, **look, "peripheries": "1"})
 
 
 def _row(page: graphviz.Digraph, sketch: Sketch, layer: Layer) -> None:

@@ -20,6 +20,7 @@ from minigraph.core.errors import expect
 from minigraph.core.ir import Graph
 from minigraph.core.rewrite import Refused
 from minigraph.core.state import write_whole
+from minigraph.driver.profile import Profile
 from minigraph.tools.changes import changes
 from minigraph.tools.dot import check_expand, dot
 from minigraph.tools.render import FORMATS, INSTALL, can_render, render
@@ -41,6 +42,7 @@ def draw(
     reasons: Iterable[Refused] = (),
     collapse: bool = True,
     expand: str | Sequence[str] = (),
+    profile: Profile | None = None,
     timeout: float = 60.0,
 ) -> Path:
     """Write a picture of the graph to `path`: .svg, .png or .pdf, or .dot for its text in the language of Graphviz.
@@ -51,6 +53,8 @@ def draw(
     collapse: draw layers that repeat once. False draws each.
     expand: patterns over names of layers ("conv1", "layer2.*", "*"): their nodes are drawn one by one. A pattern that
         names none is a GraphError.
+    profile: of a program (`program.profile(...)`), whose graph this is, or the one that it was compiled from: each box
+        has its time and speed, and is the darker the more of the time it takes. A repeat is drawn with the time of all.
     timeout: seconds after which Graphviz is stopped, with a GraphError.
 
     Returns the path written. Where the installed Graphviz cannot write that format, it is the best one that it can (the
@@ -65,8 +69,9 @@ def draw(
     expand = (expand,) if isinstance(expand, str) else expand
     check_expand(expand, graph, *([after] if after else []))
     if after is None:
-        sources = [dot(graph, collapse, expand, reasons=reasons)]
+        sources = [dot(graph, collapse, expand, reasons=reasons, profile=profile)]
     else:
+        expect(profile is None, "a profile is of one graph: draw it without `after`")
         sources = list(before_and_after(graph, after, reasons, collapse, expand))
     written = format if format == "dot" or can_render(format) else "svg" if can_render("svg") else "dot"
     target = path if written == format else path.with_suffix(f".{written}")

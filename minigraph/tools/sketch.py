@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node, Type, Value, Variable
 from minigraph.core.rewrite import Refused
+from minigraph.driver.profile import Profile
+from minigraph.tools.heat import Heat
 from minigraph.tools.labels import formula, moves_only, type_text
 from minigraph.tools.outline import Layer, Outline, is_number
 from minigraph.tools.repeats import Repeat
@@ -36,7 +38,7 @@ class Sketch:
     edges: by the places from and to. notes: for a place the names that its note holds.
     frozen: for a layer the nodes that its cylinder stands for; formulas: what these compute.
     marks: how nodes differ from another graph's ("went", "came", "changed"); None where no graphs are compared.
-    footnotes: for a place the numbers of `sentences`, from 1.
+    footnotes: for a place the numbers of `sentences`, from 1. heat: the times of places, of a profile.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Sketch:
         repeats: Sequence[Repeat] = (),
         marks: Mapping[Node, str] | None = None,
         reasons: Iterable[Refused] = (),
+        profile: Profile | None = None,
     ):
         self.graph: Graph = outline.graph
         self.outline, self.expanded, self.repeats = outline, frozenset(expanded), tuple(repeats)
@@ -82,6 +85,7 @@ class Sketch:
         self.footnotes: dict[str, list[int]] = {}
         self.sentences: list[str] = []
         self._explain(reasons)
+        self.heat = None if profile is None else self._heat(profile)
 
     def mark(self, nodes: Iterable[Node]) -> str | None:
         """How a box of these nodes differs: as all of them do, or "changed" where they are not alike."""
@@ -134,6 +138,13 @@ class Sketch:
             others = "" if len(alike) == 1 else f" (and at {len(alike) - 1} more like it)"
             self.footnotes.setdefault(place, []).append(number)
             self.sentences.append(f"{alike[0].at}, not {rule}: {alike[0].why}{others}")
+
+    def _heat(self, profile: Profile) -> Heat:
+        """The times of all nodes of a place; of those in a repeat, of all its runs."""
+        costs = profile.nodes
+        found = [(self.place[n], costs[n.name]) for n in self.graph.nodes if n in self.place and n.name in costs]
+        expect(found, "the profile is of {!r}, of whose nodes {!r} has none", profile.graph.name, self.graph.name)
+        return Heat(found, profile.total.seconds)
 
     def _spine(self) -> tuple[Layer, ...]:
         """The layers along the longest path of the forward, which a picture draws straight."""
