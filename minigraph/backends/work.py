@@ -38,11 +38,17 @@ class Work:
 def work_of(partition: Partition, region: Region, written: Iterable[Value], sizes: Sizes) -> Work:
     """What a region computes, reads and writes at these sizes. written: the values that it stores."""
     flops = sum(flops_of(node, sizes) for node in computed(region, partition))
-    read: dict[Value, int] = {}
+    read = sum(bytes_read(partition, region, sizes).values())
+    return Work(flops, read, sum(bytes_of(value.type, sizes) for value in written))
+
+
+def bytes_read(partition: Partition, region: Region, sizes: Sizes) -> dict[Value, int]:
+    """How much a region reads of each value."""
+    found: dict[Value, int] = {}
     for leaf in region.reads:
-        read[leaf.value] = read.get(leaf.value, 0) + _numbers_read(partition, region, leaf, sizes)
-    reads = sum(min(count * np.dtype(v.type.dtype).itemsize, bytes_of(v.type, sizes)) for v, count in read.items())
-    return Work(flops, reads, sum(bytes_of(value.type, sizes) for value in written))
+        numbers = _numbers_read(partition, region, leaf, sizes)
+        found[leaf.value] = found.get(leaf.value, 0) + numbers * np.dtype(leaf.value.type.dtype).itemsize
+    return {value: min(count, bytes_of(value.type, sizes)) for value, count in found.items()}
 
 
 def flops_of(node: Node, sizes: Sizes) -> int:

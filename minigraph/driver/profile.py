@@ -12,7 +12,7 @@ are still in a cache move faster than memory does: shares of memory's peak may b
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from minigraph.backends.c.clocks import Times as ClockedSteps
@@ -198,13 +198,14 @@ def _bytes_of_node(node: Node) -> int:
 def _layers(graph: Graph, nodes: Mapping[str, Cost]) -> Iterable[Row]:
     """The costs of nodes added up by their origin; without those that cost nothing."""
     by_name = {node.name: node for node in graph.nodes}
+    owning = {variable.name.rpartition(".")[0] for variable in graph.state}
     found: dict[tuple[str, str], Cost] = {}
     lines: dict[tuple[str, str], dict[str, None]] = {}
     for name, cost in nodes.items():
         if cost == Cost():
             continue
         node = by_name.get(name)
-        key = (node.origin.role, _layer(node, by_name)) if node is not None else ("", name)
+        key = ("", name) if node is None else (node.origin.role, _layer(node, by_name, owning))
         found[key] = found.get(key, Cost()) + cost
         if node is not None and node.origin.file:
             where = f"{os.path.basename(node.origin.file)}:{node.origin.line}"
@@ -213,12 +214,11 @@ def _layers(graph: Graph, nodes: Mapping[str, Cost]) -> Iterable[Row]:
         yield Row(role, layer, ", ".join(lines.get((role, layer), ())), cost)
 
 
-def _layer(node: Node, by_name: Mapping[str, Node]) -> str:
-    """The scope that owns a node, or the node itself: "conv1", "relu"; of an update, what is updated."""
+def _layer(node: Node, by_name: Mapping[str, Node], owning: Set[str]) -> str:
+    """The scope around a node, if that owns state, or the node itself: "conv1", "relu"; of an update, what it moves."""
     origin = node.origin
     if origin.role == "update":
         return node.name.rpartition(".")[0].removeprefix(f"{origin.scope}.") or node.name
     if origin.role == "backward" and origin.forward in by_name:
-        return _layer(by_name[origin.forward], by_name)
-    scope = origin.scope
-    return scope if scope and node.name.startswith(f"{scope}.") else origin.forward or node.name
+        return _layer(by_name[origin.forward], by_name, owning)
+    return origin.scope if origin.scope in owning else origin.forward or node.name

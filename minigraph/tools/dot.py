@@ -65,7 +65,7 @@ def dot(
     page = _page(f"{title or graph.name}: {size_text(graph)}, {len(graph.state)} states", sketch)
     _headings(page, sketch)
     for i, value in enumerate(graph.inputs):
-        page.node(f"input{i}", _label(value.name), group="forward", tooltip=_label(f"input {value}"), **INPUT)
+        page.node(f"input{i}", label(value.name), group="forward", tooltip=label(f"input {value}"), **INPUT)
     for _, group in groupby(sketch.layers, key=lambda layer: sketch.run_of.get(layer, (layer.block, 0))[0]):
         _boxes(page, sketch, list(group))
     _outputs(page, sketch, None)
@@ -93,8 +93,8 @@ def _page(title: str, sketch: Sketch) -> graphviz.Digraph:
     found = set(sketch.marks.values()) if sketch.marks else set()
     legend = ",   ".join(f"{mark.sign} {mark.word}" for word, mark in MARKS.items() if word in found)
     times = sketch.heat.legend if sketch.heat else ""
-    label = "".join(f"{_label(line)}\\l" for line in (title, legend, times) if line)
-    return graphviz.Digraph("minigraph", graph_attr={**GRAPH, "label": label}, node_attr=NODE, edge_attr=EDGE)
+    caption = "".join(f"{label(line)}\\l" for line in (title, legend, times) if line)
+    return graphviz.Digraph("minigraph", graph_attr={**GRAPH, "label": caption}, node_attr=NODE, edge_attr=EDGE)
 
 
 def _footnotes(page: graphviz.Digraph, sketch: Sketch) -> None:
@@ -102,7 +102,7 @@ def _footnotes(page: graphviz.Digraph, sketch: Sketch) -> None:
     lines = [f"{number} {line}" for number, line in enumerate(sketch.sentences, 1)]
     if lines:
         lines = [part for line in lines for part in wrapped(line.split(" "), " ", 4, 100)]
-        page.node("footnotes", "".join(f"{_label(line)}\\l" for line in lines), **FOOTNOTES)
+        page.node("footnotes", "".join(f"{label(line)}\\l" for line in lines), **FOOTNOTES)
         for i in range(len(sketch.outputs)):
             page.edge(f"output{i}", "footnotes", weight="0", **INVISIBLE)
 
@@ -146,7 +146,7 @@ def _boxes(page: graphviz.Digraph, sketch: Sketch, layers: Sequence[Layer]) -> N
         title = _repeat_title(sketch, sketch.repeats[run[0]]) if run else first.block
         with page.subgraph(
             name=f"cluster_{side}_{sketch.number[first]}",
-            graph_attr={**(REPEAT if run else FRAME), "label": _label(title)},
+            graph_attr={**(REPEAT if run else FRAME), "label": label(title)},
         ) as frame:
             for layer in layers:
                 _side(frame, sketch, layer, roles)
@@ -190,7 +190,7 @@ def _outputs(page: graphviz.Digraph, sketch: Sketch, beside: str | None) -> None
                 lines.append(f"= {maker.attrs['value']:g}")
             elif value.name in sketch.graph.variables and value not in sketch.outline.owner:
                 lines.append(f"= {value.name}")
-            page.node(f"output{i}", _label(*lines), tooltip=_label(f"output {name} = {value}"), **OUTPUT)
+            page.node(f"output{i}", label(*lines), tooltip=label(f"output {name} = {value}"), **OUTPUT)
 
 
 def _box(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> None:
@@ -212,8 +212,8 @@ def _box(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> Non
         _note(page, sketch, place)
     page.node(
         place,
-        _label(_titled(sketch, place, title, mark), _time(sketch, place), *lines),
-        tooltip=_label(*_details(nodes)),
+        label(_titled(sketch, place, title, mark), _time(sketch, place), *lines),
+        tooltip=label(*_details(nodes)),
         **_look(sketch, role, mark, place),
         **{
             "class": "minigraph-layer minigraph-marked" if mark else "minigraph-layer",
@@ -248,7 +248,7 @@ def _nodes(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> N
     """An expanded layer: each of its nodes, with a frame around them where there are several."""
     look, nodes = LOOKS[role], [*(layer.frozen if role == "forward" else ()), *layer.nodes[role]]
     frame = {
-        "label": _label(f"{layer.title} {look.word}"),
+        "label": label(f"{layer.title} {look.word}"),
         "color": look.line,
         "fontcolor": look.line,
         "style": "rounded",
@@ -269,8 +269,8 @@ def _nodes(page: graphviz.Digraph, sketch: Sketch, layer: Layer, role: str) -> N
             lines[0] = _titled(sketch, place, lines[0], mark)
             inside.node(
                 place,
-                _label(lines[0], _time(sketch, place), *lines[1:]),
-                tooltip=_label(*_details([node])),
+                label(lines[0], _time(sketch, place), *lines[1:]),
+                tooltip=label(*_details([node])),
                 **_look(sketch, role, mark, place),
             )
 
@@ -289,7 +289,7 @@ def _note(page: graphviz.Digraph, sketch: Sketch, place: str) -> None:
     if place in sketch.notes:
         names = list(sketch.notes[place])
         lines = [*names[:4], f"and {len(names) - 4} more"] if len(names) > 5 else names
-        page.node(f"note_{place}", _label(*lines), tooltip=_label("reads", *names), **NOTE)
+        page.node(f"note_{place}", label(*lines), tooltip=label("reads", *names), **NOTE)
         page.edge(f"note_{place}", place, style="dotted", arrowsize="0.4", color="#8A7A30", weight="20")
 
 
@@ -309,9 +309,9 @@ def _cylinder(page: graphviz.Digraph, sketch: Sketch, layer: Layer, place: str) 
         unread = [line for v, line in zip(variables, typed) if all(v.value not in n.inputs for n in nodes)]
         lines = [*formulas, count, *unread]
     if lines:
-        tooltip = _label(*details, *(f"{v.kind} {v.value}" for v in variables))
+        tooltip = label(*details, *(f"{v.kind} {v.value}" for v in variables))
         look = {**MARKS[mark].attributes, "class": "minigraph-marked"} if mark else {}
-        page.node(place, _label(*lines, _time(sketch, place)), tooltip=tooltip, **{**STATE, **look, "peripheries": "1"})
+        page.node(place, label(*lines, _time(sketch, place)), tooltip=tooltip, **{**STATE, **look, "peripheries": "1"})
 
 
 def _row(page: graphviz.Digraph, sketch: Sketch, layer: Layer) -> None:
@@ -354,17 +354,17 @@ def _edges(page: graphviz.Digraph, sketch: Sketch) -> None:
         for node in nodes
     }
     for (start, end), edge in sketch.edges.items():
-        label = "".join(f"\u00a0{_label(line)}\\l" for line in edge.labels)
+        types = "".join(f"\u00a0{label(line)}\\l" for line in edge.labels)
         weight = "8" if start in step and end in step and abs(step[start] - step[end]) == 1 else "2"
         if edge.kind == "backward":  # up the page: Graphviz ranks the edge the other way round
-            page.edge(end, start, label, dir="back", color=LOOKS["backward"].line, weight=weight)
+            page.edge(end, start, types, dir="back", color=LOOKS["backward"].line, weight=weight)
         elif start.startswith(("running", "slots")):  # these stand to the right of what reads them
             page.edge(end, start, dir="back", arrowsize="0.4")
         elif edge.kind == "row":
             line = "update" if end.startswith("update") else "forward" if end.startswith("output") else None
             page.edge(start, end, arrowsize="0.4", **({"color": LOOKS[line].line} if line else {}))
         else:
-            page.edge(start, end, label, color=LOOKS[edge.kind].line, weight=weight)
+            page.edge(start, end, types, color=LOOKS[edge.kind].line, weight=weight)
 
 
 def _details(nodes: Iterable[Node]) -> list[str]:
@@ -376,7 +376,7 @@ def _details(nodes: Iterable[Node]) -> list[str]:
     ]
 
 
-def _label(*lines: str) -> str:
+def label(*lines: str) -> str:
     """Lines as a label in which nothing has a meaning of its own: no escapes, no entities, no HTML."""
     return graphviz.nohtml("\\n".join(_plain(line) for line in lines if line) or " ")
 

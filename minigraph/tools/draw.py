@@ -6,6 +6,8 @@ often. Repeated are runs of layers that follow each other and are equal in all b
 connections. What is computed from parameters alone is a formula in a small box.
 
 With two graphs, before a pass and after it, the picture shows both side by side, and what went and what came.
+
+A plan is drawn as its steps, and beside them the memory that its values share.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from minigraph.backends.plan import Plan
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph
 from minigraph.core.rewrite import Refused
 from minigraph.core.state import write_whole
 from minigraph.driver.profile import Profile
+from minigraph.tools.blueprint import arena_svg, steps_dot
 from minigraph.tools.changes import changes
 from minigraph.tools.dot import check_expand, dot
 from minigraph.tools.render import FORMATS, INSTALL, can_render, render
@@ -35,7 +39,7 @@ _STYLE = (
 
 
 def draw(
-    graph: Graph,
+    graph: Graph | Plan,
     path: str | os.PathLike[str],
     *,
     after: Graph | None = None,
@@ -47,6 +51,7 @@ def draw(
 ) -> Path:
     """Write a picture of the graph to `path`: .svg, .png or .pdf, or .dot for its text in the language of Graphviz.
 
+    graph: or a plan (`program.plan`): its steps and, in SVG, its memory; it takes a profile, and nothing to leave out.
     after: what `graph` became: both are drawn, side by side. Marked are the nodes that went, those that came, and those
         that have other inputs or attributes; nodes are the same by name and op.
     reasons: why rules were refused (of a `Step`): a number at the node, in the graph after, and the sentence below.
@@ -61,21 +66,28 @@ def draw(
     wheel of the extra `viz` writes SVG only), else .dot, beside `path`; a warning says so, and what to install.
     """
     for given in (graph, *([] if after is None else [after])):
-        expect(isinstance(given, Graph), "draw needs a Graph, such as program.graph, not a {}", type(given).__name__)
+        known = isinstance(given, Graph) or (isinstance(given, Plan) and after is None)
+        expect(known, "draw needs a Graph, such as program.graph, not a {}", type(given).__name__)
     path = Path(path)
     format = path.suffix.removeprefix(".").lower()
     expect(format in (*FORMATS, "dot"), "{}: a picture is .svg, .png, .pdf or .dot, not {!r}", path, path.suffix)
     expect(after is None or format in ("svg", "dot"), "{}: two graphs are drawn as .svg or .dot, not .{}", path, format)
-    expand = (expand,) if isinstance(expand, str) else expand
-    check_expand(expand, graph, *([after] if after else []))
-    if after is None:
-        sources = [dot(graph, collapse, expand, reasons=reasons, profile=profile)]
+    more: list[bytes] = []
+    if isinstance(graph, Plan):
+        expect(not expand and not reasons, "a plan has steps, and no layers or rules to draw")
+        sources = [steps_dot(graph, profile)]
+        more = [arena_svg(graph).encode("utf-8")]
     else:
-        expect(profile is None, "a profile is of one graph: draw it without `after`")
-        sources = list(before_and_after(graph, after, reasons, collapse, expand))
+        expand = (expand,) if isinstance(expand, str) else expand
+        check_expand(expand, graph, *([after] if after else []))
+        if after is None:
+            sources = [dot(graph, collapse, expand, reasons=reasons, profile=profile)]
+        else:
+            expect(profile is None, "a profile is of one graph: draw it without `after`")
+            sources = list(before_and_after(graph, after, reasons, collapse, expand))
     written = format if format == "dot" or can_render(format) else "svg" if can_render("svg") else "dot"
     target = path if written == format else path.with_suffix(f".{written}")
-    pictures = [_data(source, written, timeout) for source in sources]
+    pictures = [_data(source, written, timeout) for source in sources] + (more if written == "svg" else [])
     write_whole(target, _beside(pictures) if written == "svg" and len(pictures) > 1 else b"\n".join(pictures))
     if written != format:
         warnings.warn(f"wrote {target} instead of .{format}; to have that, {INSTALL}", stacklevel=2)
