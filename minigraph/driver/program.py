@@ -17,17 +17,22 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends import numpy as references
+from minigraph.backends.c.clocks import measure as measure_steps
 from minigraph.backends.c.executable import Executable, WrongInput
 from minigraph.backends.c.export import export
+from minigraph.backends.c.peak import peak
+from minigraph.backends.numpy.clocks import measure as measure_nodes
 from minigraph.backends.plan import Plan
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.frozen import split
 from minigraph.core.ir import Graph
+from minigraph.core.op import whole
 from minigraph.core.pipeline import Hook, Optimized, Pass, Pipeline, Step, debugging, report, run
 from minigraph.core.state import State
 from minigraph.driver.choice import asked_for, choose
 from minigraph.driver.finite import first_not_finite
 from minigraph.driver.given import arrays_of, complete, solve, type_of
+from minigraph.driver.profile import Profile, profile_of_nodes, profile_of_steps
 from minigraph.passes.pipelines import INFERENCE, TRAINING, TURNS
 
 SIZES = 1000  # sets of input shapes that a program remembers
@@ -265,6 +270,28 @@ class Program:
             prologue, rest = split(ready)
             early = prologue.run(state)
             return export(folder, self.graph, Executable(rest, early), sizes, {**self._arrays(state), **early})
+
+    def profile(self, /, repeats: int = 10, **inputs: Any) -> Profile:
+        """Where the time goes, for these inputs: of each step of the plan, and of each layer. Its `str` is a table.
+
+        Each time is the least of so many runs. The state does not move: the runs are on a copy of it. On the backend
+        numpy a row is a node.
+        Raises GraphError as a call does, and for less than one run.
+        """
+        repeats = whole(repeats, "the number of runs", 1)
+        with self._lock:
+            given = arrays_of(self.source.inputs, inputs, self.source.name)
+            symbols = self._sizes(given)
+            state = self._followed()
+            arrays = {**given, **self._arrays(state), **self._early}
+            if isinstance(self._executable, references.Executable):
+                times = measure_nodes(self._executable.graph, symbols, arrays, repeats)
+                return profile_of_nodes(self.graph, symbols, times, repeats)
+            self._executable.run(symbols, arrays)  # on copies too; raises what says where an input is wrong
+            arrays.update((name, np.array(arrays[name], order="C")) for name in self._moves)
+            peak_of_all = peak()
+            steps = measure_steps(self._executable, symbols, given, arrays, repeats)
+            return profile_of_steps(self.graph, symbols, steps, repeats, peak_of_all)
 
     def values(self, names: Sequence[str], /, **inputs: Any) -> dict[str, np.ndarray]:
         """Values between inputs and outputs for these inputs, by their names in the graph as it was given.

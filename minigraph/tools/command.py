@@ -21,11 +21,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from minigraph.backends.c.executable import batch_symbol
+from minigraph.backends.plan import Plan
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, needed
 from minigraph.core.pipeline import Optimized, Pass, Pipeline
 from minigraph.core.state import State
-from minigraph.driver.program import compile
+from minigraph.driver.program import Program, compile
 from minigraph.driver.program import optimize as run_passes
 from minigraph.driver.step import inference
 from minigraph.passes.pipelines import BEFORE_AUTODIFF, TRAINING
@@ -39,11 +41,13 @@ FILE is a saved graph: mg.save("net.safetensors", graph, state) writes one, and 
   minigraph draw     {DEMO} -o digits.svg
   minigraph run      {DEMO} --random
   minigraph explain  {DEMO} bn1
+  minigraph profile  {DEMO} --batch 64
   minigraph optimize {DEMO} -o fast.safetensors --verify
 
 `minigraph COMMAND --help` says what a command takes, with an example.
 """
 SHOWN = 5  # numbers of an output
+BATCH = 32  # the batch that a plan or a profile is made for, where nothing says another
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,13 +152,25 @@ def run(options: argparse.Namespace) -> None:
         print(f"wrote {options.output}: {', '.join(outputs)}")
 
 
-def export(options: argparse.Namespace) -> None:
-    graph, state = _with_state(options.file)
-    if options.training:
-        expect(graph.updates, "{!r} has no updates, it is no training step: leave out --training", graph.name)
-        graph = graph.prune(options.outputs)
+def plan(options: argparse.Namespace) -> None:
+    program, inputs = _program(options, "c")
+    program(**inputs)
+    if options.output:
+        _draw(program.plan, options.output, timeout=options.timeout)
     else:
-        graph = inference(graph, options.outputs)
+        print(program.plan)
+
+
+def profile(options: argparse.Namespace) -> None:
+    program, inputs = _program(options, options.backend)
+    found = program.profile(options.repeats, **inputs)
+    print(found.table(options.rows))
+    if options.output:
+        _draw(program.graph, options.output, profile=found, collapse=False, timeout=options.timeout)
+
+
+def export(options: argparse.Namespace) -> None:
+    graph, state = _answering_or_training(options)
     place = compile(graph, state, "c").export(options.out, **dict(options.sizes))
     print(f"wrote {place}: {', '.join(v.name for v in graph.inputs)} -> {', '.join(graph.outputs)}")
 
@@ -209,7 +225,31 @@ def cache(options: argparse.Namespace) -> None:
     print(f"{len(found)} libraries, {sum(entry.bytes for entry in found) / 1e6:.2f} MB, {done} {cache.where()}")
 
 
-def _draw(graph: Graph, output: str, **options: Any) -> None:
+def _answering_or_training(options: argparse.Namespace) -> tuple[Graph, State]:
+    """The graph of the file, as far as --outputs need it: the one that answers or, with --training, as it is."""
+    graph, state = _with_state(options.file)
+    if options.training:
+        expect(graph.updates, "{!r} has no updates, it is no training step: leave out --training", graph.name)
+        return graph.prune(options.outputs), state
+    return inference(graph, options.outputs), state
+
+
+def _program(options: argparse.Namespace, backend: str) -> tuple[Program, dict[str, np.ndarray]]:
+    """What the file holds, compiled, and inputs for it: those of --input, and random numbers for the others."""
+    from minigraph.tools.given import random_inputs, read_inputs
+
+    graph, state = _answering_or_training(options)
+    given, sizes, batch = read_inputs(graph, options.input), dict(options.sizes), batch_symbol(graph)
+    if options.batch is not None:
+        expect(batch, "{!r} has no size that is that of a batch: leave out --batch", graph.name)
+        expect(batch not in sizes, "the batch has two sizes, {} and {}={}", options.batch, batch, sizes.get(batch))
+        sizes[batch] = options.batch
+    elif batch and not given:
+        sizes.setdefault(batch, BATCH)
+    return compile(graph, state, backend), random_inputs(graph, given, sizes)
+
+
+def _draw(graph: Graph | Plan, output: str, **options: Any) -> None:
     from minigraph.tools.draw import draw
 
     with warnings.catch_warnings(record=True) as said:
@@ -427,6 +467,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--training", action="store_true", help="keep the updates: a step that moves the weights")
 
+    about = "compile the graph that answers, and show its steps, what they compute and move, and where values lie"
+    one = command(plan, about, "--batch 64 -o plan.svg", "FILE [N=SIZE ...] [options]")
+    _add_trial(one)
+    one.add_argument("-o", "--output", metavar="PICTURE", help="draw it to this .svg file (.png and .pdf: steps alone)")
+
+    about = "run the graph that answers, and show where the time goes: by step, and by layer"
+    one = command(profile, about, "--batch 64 -o time.svg", "FILE [N=SIZE ...] [options]")
+    _add_trial(one)
+    one.add_argument("--backend", default="auto", help="what computes: c, numpy, or auto, the fastest that answers")
+    one.add_argument("--repeats", metavar="RUNS", type=_count, default=10, help="the least of so many runs (10)")
+    one.add_argument("--rows", metavar="ROWS", type=_count, default=25, help="of each table, the dearest first (25)")
+    one.add_argument("-o", "--output", metavar="PICTURE", help="draw the graph with the times: .svg, .png, .pdf, .dot")
+
     command(check, "check the graph, its state and whether its numbers are finite", "")
 
     one = command(doctor, "examine every batch norm on one batch of data", "--input image=image.npy")
@@ -460,6 +513,20 @@ def _add_pipeline(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_trial(parser: argparse.ArgumentParser) -> None:
+    """What is compiled for a look at it, and with which inputs."""
+    parser.add_argument("sizes", metavar="N=SIZE", type=_size, nargs="*", default=[], help="sizes of inputs")
+    parser.add_argument("--batch", metavar="SIZE", type=_count, help=f"the size of the batch ({BATCH})")
+    parser.add_argument(
+        "--outputs", metavar="NAME", nargs="+", action="extend", help="these alone, and only what they need"
+    )
+    parser.add_argument("--training", action="store_true", help="keep the updates: a step that moves the weights")
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=_seconds, default=60.0, help="after which Graphviz is stopped (60)"
+    )
+    _add_input(parser)
+
+
 def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input",
@@ -485,6 +552,12 @@ def _seconds(word: str) -> float:
     if not seconds > 0:
         raise argparse.ArgumentTypeError(f"a time is a number of seconds above 0, not {word!r}")
     return seconds
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"it is a number from 1 on, not {word!r}")
+    return int(word)
 
 
 def _size(word: str) -> tuple[str, int]:
