@@ -15,6 +15,7 @@ import numpy as np
 from minigraph.backends.regions import Leaf, Partition, Region
 from minigraph.core.dim import Size, product
 from minigraph.core.ir import Node, Type, Value
+from minigraph.core.op import Op, no_flops
 
 Sizes = Mapping[str, int]
 
@@ -105,7 +106,12 @@ def _numbers_read(partition: Partition, region: Region, leaf: Leaf, sizes: Sizes
         inputs = zip(call.node.inputs, call.operands)
         return sum(number_of(v.type.size, sizes) for v, operand in inputs if operand.value is leaf.value)
     readers = [n for n in computed(region, partition) if leaf.value in map(partition.base, n.inputs)]
-    kernels = [(node, node.op.kernel) for node in readers if node.op.kernel is not None]
-    if all(kernel.light for _, kernel in kernels):  # a light one reads about one number for each that it gives
-        return sum(number_of(node.outputs[0].type.size, sizes) for node, _ in kernels)
+    readers = [node for node in readers if node.op.kernel is not None]
+    if all(_reads_one_for_one(node.op) for node in readers):
+        return sum(number_of(node.outputs[0].type.size, sizes) for node in readers)
     return number_of(leaf.value.type.size, sizes)
+
+
+def _reads_one_for_one(op: Op) -> bool:
+    """Whether a kernel reads no more numbers than it gives: one that only moves them, or asks for a size."""
+    return op.flops is no_flops or (op.kernel is not None and op.kernel.light)

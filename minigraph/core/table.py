@@ -24,12 +24,11 @@ def aligned(table: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> lis
 
 def quantity(number: float, unit: str = "") -> str:
     """Three digits and a prefix: 1,605,632 bytes are "1.61 MB"."""
-    if number == 0:
-        return f"0 {unit}".rstrip()
     prefix = 0
     while abs(number) >= 999.5 and prefix + 1 < len(PREFIXES):
         number, prefix = number / 1000, prefix + 1
-    return f"{number:.{_decimals(number)}f} {PREFIXES[prefix]}{unit}".rstrip()
+    decimals = 0 if not prefix and number == int(number) else 0 if number >= 99.95 else 1 if number >= 9.995 else 2
+    return f"{number:.{decimals}f} {PREFIXES[prefix]}{unit}".rstrip()
 
 
 def milliseconds(seconds: float) -> str:
@@ -40,11 +39,6 @@ def milliseconds(seconds: float) -> str:
 def duration(seconds: float) -> str:
     """Three digits: "12.3 ms", "4.56 µs"."""
     return f"{1e3 * seconds:.3g} ms" if seconds >= 0.0995e-3 else f"{1e6 * seconds:.3g} µs"
-
-
-def _decimals(number: float) -> int:
-    """How many decimals make three digits of a number from 1 to 999."""
-    return 0 if abs(number) >= 99.95 or number == int(number) else 1 if abs(number) >= 9.995 else 2
 
 
 def shortened(text: str, most: int) -> str:

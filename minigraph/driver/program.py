@@ -283,15 +283,15 @@ class Program:
             given = arrays_of(self.source.inputs, inputs, self.source.name)
             symbols = self._sizes(given)
             state = self._followed()
-            arrays = {**given, **self._arrays(state), **self._early}
             if isinstance(self._executable, references.Executable):
-                times = measure_nodes(self._executable.graph, symbols, arrays, repeats)
-                return profile_of_nodes(self.graph, symbols, times, repeats)
-            self._executable.run(symbols, arrays)  # on copies too; raises what says where an input is wrong
-            arrays.update((name, np.array(arrays[name], order="C")) for name in self._moves)
-            peak_of_all = peak()
-            steps = measure_steps(self._executable, symbols, given, arrays, repeats)
-            return profile_of_steps(self.graph, symbols, steps, repeats, peak_of_all)
+                arrays = {**given, **self._arrays(state), **self._early}
+                nodes = measure_nodes(self._executable.graph, symbols, arrays, repeats)
+                return profile_of_nodes(self.graph, symbols, nodes, repeats)
+            own = State(state)  # new arrays
+            self._run_in_c(symbols, given, own)  # raises what says where an input is wrong
+            kept = {**own, **self._fixed, **self._early}
+            steps = measure_steps(self._executable, symbols, given, kept, repeats)
+            return profile_of_steps(self.graph, symbols, steps, repeats, peak())
 
     def values(self, names: Sequence[str], /, **inputs: Any) -> dict[str, np.ndarray]:
         """Values between inputs and outputs for these inputs, by their names in the graph as it was given.
