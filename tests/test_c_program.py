@@ -13,6 +13,7 @@ import pytest
 
 import minigraph as mg
 from minigraph import GraphError, State, layers
+from minigraph.backends.c import executable
 from minigraph.backends.c.compiler import CompilerError, NoCompiler
 from minigraph.core import state as states
 from minigraph.driver import choice
@@ -558,3 +559,39 @@ def test_the_plan_is_that_of_the_last_call(backend: str) -> None:
 def test_numpy_has_no_plan() -> None:
     with pytest.raises(GraphError, match="NumPy computes node by node"):
         _ = tiny("numpy").plan
+
+
+# larger and larger batches
+
+
+@in_c
+def test_a_larger_batch_takes_memory_for_it_and_the_same_library(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, texts = executable.compiled, []
+    monkeypatch.setattr(executable, "compiled", lambda text, headers: texts.append(text) or compiled(text, headers))
+    programs = {name: training(classifier().init(), name) for name in ("numpy", backend)}
+    for n in (32, 40, 64, 33, 100, 1000, 7):
+        found = {name: program(**batch(n)) for name, program in programs.items()}
+        np.testing.assert_allclose(found[backend]["loss"], found["numpy"]["loss"], rtol=1e-4)
+    assert len(texts) == 1
+    arenas = []
+    for n in (32, 64, 1000):
+        alone = training(classifier().init(), backend)
+        alone(**batch(n))
+        arenas.append(alone.peak_bytes)
+    assert arenas[0] < arenas[1] < arenas[2] == programs[backend].peak_bytes
+
+
+@in_c
+def test_one_number_of_much_work_is_written_once(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is computed from the number that it is written over, which a second thread would find changed."""
+    monkeypatch.setenv("MINIGRAPH_THREADS", "4")
+    net = mg.Builder("added up")
+    x, y = net.input("x", (1, 5000), "float64"), net.input("y", (5000, 1), "float64")
+    total = net.variable("total", (1, 1), mg.init.zeros, "float64")
+    net.update(total, total + mg.matmul(x, y))
+    graph = net.build()
+    state = graph.init()
+    program = mg.compile(graph, state, backend)
+    for _ in range(100):
+        program(x=np.ones((1, 5000)), y=np.ones((5000, 1)))
+    assert state["total"].item() == 500_000

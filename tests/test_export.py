@@ -19,7 +19,7 @@ import pytest
 import minigraph as mg
 from minigraph import layers
 from minigraph.backends.c import export as writing
-from minigraph.backends.c.compiler import compiler
+from minigraph.backends.c.compiler import Compiler, compiler
 from minigraph.backends.c.export import identifier, identifiers
 from minigraph.backends.c.exported import machine
 from minigraph.tools import command
@@ -98,6 +98,14 @@ def refused(folder: Path, *weights: Path) -> str:
     with pytest.raises(mg.GraphError) as caught:
         mg.load_program(folder, *weights)
     return str(caught.value)
+
+
+def test_the_step_is_compiled_once(infer: mg.Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path / "cache"))
+    build, built = Compiler.build, []
+    monkeypatch.setattr(Compiler, "build", lambda by, *given, **more: built.append(given) or build(by, *given, **more))
+    infer.export(tmp_path / "lenet", N=5)
+    assert len(built) == 1
 
 
 # the same numbers everywhere

@@ -1,8 +1,13 @@
 """The plan of a program: what is computed in which order, and where every value lies.
 
 Values that live across the step lie in the caller's memory (inputs, state), outputs in arrays that the caller gets. All
-others share one *arena*: each has an offset, and two values overlap only if one is dead before the other is written, or
-if the other is written number by number over the one that it is computed from.
+others share one *arena*: each has an offset, and two values overlap only if all threads wait for each other between the
+last step that needs the one and the first that writes the other, or if the other is written number by number over the
+one that it is computed from.
+
+Where threads wait follows from what is computed from what alone. So the steps are the same for every size of the batch,
+and only the offsets differ. Choices that sizes bear on, such as which loop the threads share, are made for a batch that
+is typical of its size (`typical`): they are the same from 32 to 1,023.
 
 State is written in place, once all regions that read its old value, and all that may find an input wrong, are done: a
 step that fails leaves the state as it was. Where some region needs the old value later than the new one is computed,
@@ -13,14 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from minigraph.backends.access import place
 from minigraph.backends.calls import Call, Claim, Operand, Pack
 from minigraph.backends.regions import Partition, Region
-from minigraph.backends.work import Work, bytes_of, computed, work_of
+from minigraph.backends.work import Work, bytes_of, computed, number_of, work_of
 from minigraph.core import dim
 from minigraph.core.builder import Builder, Tensor
-from minigraph.core.dim import Size, known, product
+from minigraph.core.dim import Size, product
 from minigraph.core.errors import GraphError
 from minigraph.core.ir import Graph, Node, Type, Value
 from minigraph.core.op import OPS
@@ -56,6 +62,14 @@ class Buffer:
     @property
     def type(self) -> Type:
         return self.value.type
+
+    @property
+    def root(self) -> Buffer:
+        """The buffer whose memory it lies in, itself if that is its own."""
+        buffer = self
+        while buffer.inside is not None:
+            buffer = buffer.inside
+        return buffer
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +124,17 @@ class Plan:
     @property
     def inputs(self) -> tuple[Buffer, ...]:
         return tuple(b for b in self.buffers if b.place == "input")
+
+    @property
+    def roots(self) -> tuple[Buffer, ...]:
+        """The buffers of the arena that have memory of their own, in the order in which steps come upon them."""
+        touched = (b for step in self.steps for b in (*step.reads.values(), *step.touched))
+        return tuple(dict.fromkeys(b.root for b in touched if b.place == "arena"))
+
+    @property
+    def expected(self) -> Mapping[str, int]:
+        """The sizes that choices are made for."""
+        return typical(self.sizes)
 
     def work(self, step: Step, sizes: Mapping[str, int] | None = None) -> Work:
         """What a step computes and moves at these sizes, or at the largest."""
@@ -195,9 +220,11 @@ class _Planner:
         steps = self._steps()
         self._measure(steps)
         self._share(steps)
-        arena = place_in_arena([b for b in (*self.homes.values(), *self.work) if b.place == "arena"])
+        steps = list(with_barriers(steps))
+        phases = list(accumulate(int(step.barrier) for step in steps))
+        arena = place_in_arena([b for b in (*self.homes.values(), *self.work) if b.place == "arena"], phases)
         buffers, prepared = tuple(self.homes.values()), tuple(self.prepared.values())
-        return Plan(self.graph, self.partition, tuple(with_barriers(steps)), buffers, prepared, arena, self.sizes)
+        return Plan(self.graph, self.partition, tuple(steps), buffers, prepared, arena, self.sizes)
 
     def bytes_of(self, type_: Type) -> int:
         return bytes_of(type_, self.sizes)
@@ -262,19 +289,21 @@ class _Planner:
         """Of a call: the buffers of its packed operands, and what it works in."""
         call = self.partition.claims.get(region.call) if region.call is not None else None
         if call is None:
-            floats = 2 * CHUNKS * len(region.totals) * self._few_totals(region)
-            return {}, self._work(f"{region.totals[0].name}.chunks", floats) if floats else None
+            if not self._in_chunks(region):
+                return {}, None
+            floats = product((2 * CHUNKS * len(region.totals), *(size for _, size in region.kept)))
+            return {}, self._work(f"{region.totals[0].name}.chunks", floats)
         packs = {name: self._packed(call, name, pack) for name, pack in call.packs.items()}
         return packs, self._work(f"{call.node.name}.scratch", call.scratch) if call.scratch else None
 
-    def _few_totals(self, region: Region) -> int:
-        """How many totals of each kind a region has, where they are too few for the threads to share; else 0."""
-        number = lambda sizes: product(n if isinstance(n, int) else n.bind(self.sizes) for n in sizes)
-        kept = known(number(size for _, size in region.kept), "totals")
-        work = known(number(region.domain), "work")
+    def _in_chunks(self, region: Region) -> bool:
+        """Whether the totals of a region are too few for the threads to share, and of many numbers."""
+        expected = typical(self.sizes)
+        kept = number_of(product(size for _, size in region.kept), expected)
+        work = number_of(product(region.domain), expected)
         columns = bool(region.kept) and bool(region.reduced) and region.kept[-1][0] == len(region.domain) - 1
         few = kept <= 8 * 64 if columns else kept <= 8
-        return kept if region.totals and region.reduced and few and work >= CHUNKED else 0
+        return bool(region.totals and region.reduced) and few and work >= CHUNKED
 
     def _packed(self, call: Call, name: str, pack: Pack) -> Buffer:
         operand = call.operands[pack.operand]
@@ -323,6 +352,16 @@ class _Planner:
         return None
 
 
+def typical(sizes: Mapping[str, int]) -> Mapping[str, int]:
+    """One size for all from 32 to 1,023, which is 128, for all from there to 32,767, and so on; below powers of two."""
+
+    def of(n: int) -> int:
+        power = n.bit_length() - 1  # the largest power of two that is not above n
+        return max(0, n) if n < 2 else 1 << power if n < 32 else 4 * 32 ** (power // 5)
+
+    return {name: of(n) for name, n in sizes.items()}
+
+
 def _reads(region: Region, value: Value) -> bool:
     return any(leaf.value is value for leaf in region.reads)
 
@@ -347,17 +386,17 @@ def may_fail(region: Region, partition: Partition) -> bool:
 # the arena
 
 
-def place_in_arena(buffers: list[Buffer]) -> int:
-    """Give each buffer its offset, the largest first, each at the lowest place that is free in its time."""
+def place_in_arena(buffers: list[Buffer], phases: list[int]) -> int:
+    """Give each buffer its offset, the largest first, each at the lowest place that is free in its time.
+
+    phases: for each step how many barriers are before it. Steps of one phase may run at the same time.
+    """
     roots: dict[Buffer, list[Buffer]] = {}
     for buffer in buffers:
-        root = buffer
-        while root.inside is not None:
-            root = root.inside
-        roots.setdefault(root, []).append(buffer)
-    placed: list[tuple[int, int, int, int]] = []  # offset, end, first, last
+        roots.setdefault(buffer.root, []).append(buffer)
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, first and last phase
     for root, group in sorted(roots.items(), key=lambda item: (-item[0].nbytes, item[0].first)):
-        first, last = min(b.first for b in group), max(b.last for b in group)
+        first, last = phases[min(b.first for b in group)], phases[max(b.last for b in group)]
         size = -(-root.nbytes // ALIGNMENT) * ALIGNMENT
         offset = 0
         for start, end in sorted((p[0], p[1]) for p in placed if p[2] <= last and first <= p[3]):
@@ -372,23 +411,16 @@ def place_in_arena(buffers: list[Buffer]) -> int:
 
 def with_barriers(steps: list[Step]) -> Iterator[Step]:
     """The steps, with a barrier before each that reads what was written since the last, or writes what was touched."""
-    written: list[Buffer] = []
-    read: list[Buffer] = []
+    written: set[Buffer] = set()
+    read: set[Buffer] = set()
     for step in steps:
-        reads, writes = list(step.reads.values()), list(step.touched)
-        clash = any(overlap(a, b) for a in written for b in (*reads, *writes))
-        clash = clash or any(overlap(a, b) for a in read for b in writes)
+        reads, writes = ({buffer.root for buffer in some} for some in (step.reads.values(), step.touched))
+        clash = not (written.isdisjoint(reads | writes) and read.isdisjoint(writes))
         if clash:
-            written, read = [], []
-        written += writes
-        read += reads
+            written, read = set(), set()
+        written |= writes
+        read |= reads
         yield replace(step, barrier=clash)
-
-
-def overlap(a: Buffer, b: Buffer) -> bool:
-    if a.place != "arena" or b.place != "arena":
-        return a is b
-    return a.offset < b.offset + b.nbytes and b.offset < a.offset + a.nbytes
 
 
 # printing

@@ -11,6 +11,7 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from minigraph.backends.access import Access, Index, access, place, reshaped
@@ -32,6 +33,7 @@ from minigraph.backends.loops import (
 from minigraph.backends.plan import Buffer, Plan, Step, may_fail
 from minigraph.backends.regions import Partition, Region
 from minigraph.backends.totals import Sums, Total
+from minigraph.backends.work import flops_of, number_of
 from minigraph.core.dim import Size, product
 from minigraph.core.ir import Node, Type, Value
 from minigraph.core.op import Along, Op
@@ -203,9 +205,9 @@ class Function:
 class Printer:
     """Prints the function of one region."""
 
-    def __init__(self, plan: Plan, step: Step, kernels: Kernels):
+    def __init__(self, plan: Plan, step: Step, kernels: Kernels, places: Places):
         assert step.region is not None
-        self.plan, self.step, self.region, self.kernels = plan, step, step.region, kernels
+        self.plan, self.step, self.region, self.kernels, self.places = plan, step, step.region, kernels, places
         self.pointers: dict[Value, str] = {}
 
     def function(self) -> Function:
@@ -245,12 +247,7 @@ class Printer:
         return Function("\n".join([*before, *block(head, unused + lines)]), tuple(arguments), comment)
 
     def _address(self, value: Value, buffer: Buffer) -> str:
-        kind = STORED[value.type.dtype]
-        if buffer.place == "arena":
-            return f"({kind} *)(arena + {buffer.offset})"
-        if buffer.place == "packed":
-            return f"({kind} *)c->packed[{[p.target for p in self.plan.prepared].index(buffer)}]"
-        return f"({kind} *)given[{given(self.plan).index(buffer)}]"
+        return f"({STORED[value.type.dtype]} *){self.places.of(buffer)}"
 
     def _body(self) -> Body:
         return Body(self.plan.partition, self.region, self.pointers, self.kernels)
@@ -378,7 +375,7 @@ class Printer:
         return shared_loop([self._number(loop.size) for loop in loops])
 
     def _number(self, size: Size) -> int:
-        return size if isinstance(size, int) else size.bind(self.plan.sizes)
+        return number_of(size, self.plan.expected)
 
     def _nested(self, nest: Nest, statements: list[Statement], level: int, split: int, heavy: bool) -> list[str]:
         """The statements of this level, and the loops further in."""
@@ -472,8 +469,20 @@ def given(plan: Plan) -> tuple[Buffer, ...]:
     return tuple(dict.fromkeys(b for b in plan.buffers if b.place != "arena"))
 
 
+class Places:
+    """Where buffers lie, as C: offsets in the arena are in a table, so that the text is one for every batch."""
+
+    def __init__(self, plan: Plan):
+        self._texts = {buffer: f"given[{i}]" for i, buffer in enumerate(given(plan))}
+        self._texts.update((p.target, f"c->packed[{i}]") for i, p in enumerate(plan.prepared))
+        self._texts.update((buffer, f"(arena + at[{i}])") for i, buffer in enumerate(plan.roots))
+
+    def of(self, buffer: Buffer) -> str:
+        return self._texts[buffer.root]
+
+
 def print_program(plan: Plan) -> Source:
-    kernels = Kernels()
+    kernels, places = Kernels(), Places(plan)
     names: dict[str, str] = {}
     calls: list[str] = []
     steps: list[list[str]] = []
@@ -484,9 +493,9 @@ def print_program(plan: Plan) -> Source:
         if number == first:
             calls.append("if (c->fault) return;  // the state stays as it was")
         if step.region is None:
-            steps.append(_copies(plan, step))
+            steps.append(_copies(step, places))
         else:
-            function = Printer(plan, step, kernels).function()
+            function = Printer(plan, step, kernels, places).function()
             name = names.setdefault(function.text, f"f{len(names)}")
             alone = is_small(plan, step)
             who = ["0", "1"] if alone else ["thread", "threads"]
@@ -495,8 +504,9 @@ def print_program(plan: Plan) -> Source:
             steps.append([f"// {number}: {function.comment}", f"if (thread == 0) {call}" if alone else call])
         calls += steps[-1]
     symbols = [f"const idx n_{name} = c->sizes[{i}];" for i, name in enumerate(sorted(plan.sizes))]
-    start = ["char *const arena = c->arena;", "void *const *const given = c->given;", *symbols]
-    unused = ["(void)arena, (void)given, (void)thread, (void)threads;"]
+    start = ["char *const arena = c->arena;", "const idx *const at = c->offsets;"]
+    start += ["void *const *const given = c->given;", *symbols]
+    unused = ["(void)arena, (void)at, (void)given, (void)thread, (void)threads;"]
     step_text = block("void step(struct context *c, int thread, int threads)", [*start, *unused, *calls])
     each = [
         block(f"void step_{number}(struct context *c, int thread, int threads)", [*start, *unused, *lines])
@@ -505,7 +515,7 @@ def print_program(plan: Plan) -> Source:
     functions = [text.replace("FUNCTION", name) for text, name in names.items()]
     tuned = dict.fromkeys(name for call in plan.partition.claims.values() for name in call.headers)
     includes = [f'#include "{name}"' for name in ("prelude.h", "scalar.h", *tuned)]
-    prepare = _prepare(plan, kernels)
+    prepare = _prepare(plan, kernels, places)
     shared = list(kernels.functions())
     parts = [*includes, "", *kernels.includes(), "", *shared, "", *functions, "", *prepare, "", *step_text, ""]
     headers = frozenset(header for header, _, _ in kernels.included)
@@ -523,16 +533,13 @@ SMALL = 1 << 12  # operations that are not worth waking other threads for
 
 
 def is_small(plan: Plan, step: Step) -> bool:
-    """Whether one thread does it: a few operations, or one total, whose numbers are added up in one order."""
+    """Whether one thread does it: a few operations, one number, or one total, which is added up in one order."""
     region = step.region
     assert region is not None
-    number = lambda n: n if isinstance(n, int) else n.bind(plan.sizes)
-    work = number(product(region.domain))
-    if region.totals and step.scratch is None and number(product(size for _, size in region.kept)) == 1:
-        return True
-    for node in step.nodes:
-        flops = node.op.count([v.type for v in node.inputs], [v.type for v in node.outputs], node.attrs)
-        work = max(work, number(flops))
+    number = partial(number_of, sizes=plan.expected)
+    if region.call is None and step.scratch is None and number(product(size for _, size in region.kept)) == 1:
+        return True  # no loop to share: all would do it, and one may read what another has written already
+    work = max([number(product(region.domain)), *(flops_of(node, plan.expected) for node in step.nodes)])
     return work < SMALL
 
 
@@ -545,21 +552,20 @@ def includes_of(lines: Iterable[str]) -> Iterator[str]:
     return (line.split('"')[1] for line in lines)
 
 
-def _prepare(plan: Plan, kernels: Kernels) -> list[str]:
+def _prepare(plan: Plan, kernels: Kernels, places: Places) -> list[str]:
     """The function that packs what does not move."""
     lines = ["void *const *const given = c->given;", "(void)given, (void)thread, (void)threads;"]
-    for number, prepared in enumerate(plan.prepared):
-        source = f"(const float *)given[{given(plan).index(prepared.source)}]{_offset(prepared.operand)}"
+    for prepared in plan.prepared:
+        source = f"(const float *){places.of(prepared.source)}{_offset(prepared.operand)}"
         lines.append(f"// {prepared.target.name}")
-        lines.append(kernels.packed(prepared.pack, source, f"(float *)c->packed[{number}]"))
+        lines.append(kernels.packed(prepared.pack, source, f"(float *){places.of(prepared.target)}"))
     return block("void prepare(struct context *c, int thread, int threads)", lines)
 
 
-def _copies(plan: Plan, step: Step) -> list[str]:
+def _copies(step: Step, places: Places) -> list[str]:
     lines = []
     for value, state in step.writes.items():
         (source,) = step.reads.values()
-        place_ = f"arena + {source.offset}" if source.place == "arena" else f"given[{given(plan).index(source)}]"
         lines.append(f"// {value.name} becomes {state.name}")
-        lines.append(f"if (thread == 0) memcpy(given[{given(plan).index(state)}], {place_}, {state.nbytes});")
+        lines.append(f"if (thread == 0) memcpy({places.of(state)}, {places.of(source)}, {state.nbytes});")
     return lines

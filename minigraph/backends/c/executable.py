@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Context(ctypes.Structure):
 
     _fields_ = (
         ("arena", ctypes.c_void_p),
+        ("offsets", ctypes.POINTER(ctypes.c_int64)),
         ("given", ctypes.POINTER(ctypes.c_void_p)),
         ("packed", ctypes.POINTER(ctypes.c_void_p)),
         ("sizes", ctypes.POINTER(ctypes.c_int64)),
@@ -45,9 +47,10 @@ class WrongInput(GraphError):
 class Executable:
     """One lowered graph, ready to run at any sizes of its symbols.
 
-    The size of the batch is known when a program runs, up to the largest that it was planned for; a batch of one has
-    a program of its own, and so has one that the graph does not fit (x[-3:] of two). Other sizes are numbers in the C
-    text, and each set of them has a program.
+    The size of the batch is known when a program runs. One that is larger than all before is planned anew, which takes
+    memory for it. The library stays where the text does, which it does from 32 to 1,023 (see plan.typical). A batch of
+    one has a program of its own, and so has one that the graph does not fit (x[-3:] of two). Other sizes are numbers in
+    the C text, and each set of them has a program.
     """
 
     def __init__(self, graph: Graph, kept: Collection[str] = ()):
@@ -102,18 +105,28 @@ class Executable:
 
     def program(self, symbols: Mapping[str, int]) -> Compiled:
         """The program for these sizes, compiled if there is none yet that serves them."""
-        batch = {s: n for s, n in symbols.items() if s == self.batch and n != 1 and fits(self.graph, symbols)}
-        fixed = {s: n for s, n in symbols.items() if s not in batch}
+        batch, fixed = self._split(symbols)
         key = tuple(sorted(fixed.items()))
         found = self._programs.get(key)
         if found is None or any(n > found.plan.sizes[s] for s, n in batch.items()):
-            still: dict[str, Any] = {s: dim.Dim.symbol(s) for s in batch}
-            graph = self.graph.bind(**fixed, **still) if fixed else self.graph
-            self._programs[key] = found = Compiled(graph, batch, self.kept)
+            self._programs[key] = found = Compiled(self.printed(symbols), self.kept, found)
             while len(self._programs) > PROGRAMS:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(key)
         return found
+
+    def printed(self, symbols: Mapping[str, int]) -> Printed:
+        """The plan and the text of the program for these sizes, and for smaller batches."""
+        batch, fixed = self._split(symbols)
+        still: dict[str, Any] = {s: dim.Dim.symbol(s) for s in batch}
+        graph = self.graph.bind(**fixed, **still) if fixed else self.graph
+        made = plan(graph, claim, batch)
+        return Printed(made, print_program(made))
+
+    def _split(self, symbols: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+        """The size that is known when a program runs, if it may be, and those that are numbers in its text."""
+        batch = {s: n for s, n in symbols.items() if s == self.batch and n != 1 and fits(self.graph, symbols)}
+        return batch, {s: n for s, n in symbols.items() if s not in batch}
 
 
 def batch_symbol(graph: Graph) -> str:
@@ -125,19 +138,26 @@ def batch_symbol(graph: Graph) -> str:
     return next(iter(sorted(first - others)), "")
 
 
+@dataclass(frozen=True)
+class Printed:
+    """A plan, and its text."""
+
+    plan: Plan
+    source: Source
+
+
 class Compiled:
     """A plan, its library, and the memory that they work in."""
 
-    def __init__(self, graph: Graph, sizes: Mapping[str, int], kept: Collection[str] = ()):
+    def __init__(self, printed: Printed, kept: Collection[str] = (), before: Compiled | None = None):
+        """before: a program whose library serves if its text is the same."""
         self._threads = threads()  # the plan has memory for so many
-        self.plan: Plan = plan(graph, claim, sizes)
-        if guarded.asked_for():
-            self.plan = guarded.apart(self.plan)
-        self.source: Source = print_program(self.plan)
-        headers = [*(HERE / name for name in self.source.own), *sorted(self.source.headers)]
+        self.plan = guarded.apart(printed.plan) if guarded.asked_for() else printed.plan
+        self.source = printed.source
         single = self.source.steps if guarded.asked_for() else ()
         more = (*single, guarded.GIVE_BACK) if guarded.asked_for() else ()
-        self.library = compiled("\n".join([self.source.text, *more]), headers)
+        self._text = "\n".join([self.source.text, *more])
+        self.library = before.library if before is not None and before._text == self._text else self._loaded()
         names = ["prepare", "step", *(f"step_{number}" for number, _ in enumerate(single))]
         self._functions = {name: ctypes.cast(self.library[name], ctypes.c_void_p).value or 0 for name in names}
         self._given = given(self.plan)
@@ -152,11 +172,17 @@ class Compiled:
         self._version: object = None  # of the kept arrays whose places are known
         self._symbols: Mapping[str, int] | None = None  # for which the shapes of outputs are known
         self._shapes: list[tuple[int, ...]] = []
-        self._sizes = (ctypes.c_int64 * max(1, len(sizes)))()
+        self._sizes = (ctypes.c_int64 * max(1, len(self.plan.sizes)))()
+        self._offsets = (ctypes.c_int64 * max(1, len(self.plan.roots)))(*(root.offset for root in self.plan.roots))
         self._pack_memory()
         self._arena = self._guards.arena if self._guards else aligned(self.plan.arena)
         places = self._guards.places if self._guards else self._places
-        self._context = Context(self._arena.ctypes.data, places, self._packs, self._sizes, pool().barrier, 0)
+        self._context = Context(
+            self._arena.ctypes.data, self._offsets, places, self._packs, self._sizes, pool().barrier, 0
+        )
+
+    def _loaded(self) -> ctypes.CDLL:
+        return compiled(self._text, [*(HERE / name for name in self.source.own), *sorted(self.source.headers)])
 
     def _place_literals(self) -> list[np.ndarray]:
         arrays = []

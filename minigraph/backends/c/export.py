@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends.c.compiler import Compiler, compiler
-from minigraph.backends.c.executable import Compiled, Executable, graph_literal
+from minigraph.backends.c.executable import Executable, Printed, graph_literal
 from minigraph.backends.c.exported import FORMAT, HEADER, LIBRARY, MANIFEST, WEIGHTS, build, digest, machine, manifest
 from minigraph.backends.c.threads import threads
 from minigraph.backends.loops import STORED
@@ -116,7 +116,7 @@ def export(
     place.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
     try:
-        _write(new, place, graph, executable.program(sizes), sizes, state)
+        _write(new, place, graph, executable.printed(sizes), sizes, state)
         os.chmod(new, 0o755)
         _rename(new, place)
     finally:
@@ -178,7 +178,7 @@ def _write(
     folder: Path,
     place: Path,
     graph: Graph,
-    program: Compiled,
+    program: Printed,
     symbols: Mapping[str, int],
     state: Mapping[str, np.ndarray],
 ) -> None:
@@ -233,7 +233,7 @@ def _described(array: Array) -> dict[str, Any]:
     return {"name": array.name, "dtype": array.type.dtype, "shape": shape}
 
 
-def _headers(program: Compiled) -> list[Path]:
+def _headers(program: Printed) -> list[Path]:
     """All that the sources include in quotes, also by way of one another, and program.c besides."""
     known = {path.name: path for path in (*HERE.glob("*.h"), *program.source.headers)}
     found = {path.name: path for path in OURS}
@@ -263,7 +263,7 @@ class Face:
         return (*self.inputs, *self.outputs)
 
 
-def _face(name: str, graph: Graph, program: Compiled, symbols: Mapping[str, int], kept: set[Buffer]) -> Face:
+def _face(name: str, graph: Graph, program: Printed, symbols: Mapping[str, int], kept: set[Buffer]) -> Face:
     plan, places = program.plan, {buffer.value: i for i, buffer in enumerate(given(program.plan))}
     own = {buffer.value for buffer in kept}
     sizes = sorted(plan.sizes.items())
@@ -433,6 +433,7 @@ def _program_c(face: Face, weights: Sequence[Weight], file: tuple[int, int, int]
         at_first=["struct context c = context_of(p);", prepare] if early else [],
         each_time=[] if early else [prepare],
         arena=[str(plan.arena)],
+        offsets=[", ".join(str(root.offset) for root in plan.roots) or "0"],
         places=places,
         checks=checks,
         given=given_here,
@@ -454,6 +455,7 @@ BODY = """\
 #include "weights.h"
 
 static const struct weights file = $file;  // bytes, bytes of the header, hash of the header
+static const idx offsets[] = {$offsets};  // of what lies in the arena
 
 struct ${name}_program {
   char *arena, *weights;
@@ -482,7 +484,12 @@ static int cores(void) {
 
 static struct context context_of(${name}_program *p) {
   return (struct context){
-      .arena = p->arena, .given = p->given, .packed = p->packed, .sizes = p->sizes, .barrier = pool_barrier};
+      .arena = p->arena,
+      .offsets = offsets,
+      .given = p->given,
+      .packed = p->packed,
+      .sizes = p->sizes,
+      .barrier = pool_barrier};
 }
 
 void ${name}_free(${name}_program *p) {

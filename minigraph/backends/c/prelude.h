@@ -17,6 +17,7 @@ typedef _Float16 half;
 
 struct context {
   char *arena;         // memory of values that live within a step
+  const idx *offsets;  // where in it each lies, for the batch at hand and smaller ones
   void *const *given;  // inputs, state, literals, outputs
   void *const *packed; // weights in the order in which kernels read them
   const idx *sizes;    // of symbols, in the order of their names
