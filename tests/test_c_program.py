@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 import minigraph as mg
 from minigraph import GraphError, State, layers
 from minigraph.backends.c import executable
-from minigraph.backends.c.compiler import CompilerError, NoCompiler
+from minigraph.backends.c.compiler import CompilerError, NoCompiler, compiled
 from minigraph.core import state as states
 from minigraph.driver import choice
 
@@ -566,8 +568,13 @@ def test_numpy_has_no_plan() -> None:
 
 @in_c
 def test_a_larger_batch_takes_memory_for_it_and_the_same_library(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled, texts = executable.compiled, []
-    monkeypatch.setattr(executable, "compiled", lambda text, headers: texts.append(text) or compiled(text, headers))
+    texts = []
+
+    def counting(text: str, headers: Sequence[Path]) -> ctypes.CDLL:
+        texts.append(text)
+        return compiled(text, headers)
+
+    monkeypatch.setattr(executable, "compiled", counting)
     programs = {name: training(classifier().init(), name) for name in ("numpy", backend)}
     for n in (32, 40, 64, 33, 100, 1000, 7):
         found = {name: program(**batch(n)) for name, program in programs.items()}

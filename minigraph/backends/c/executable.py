@@ -157,7 +157,8 @@ class Compiled:
         single = self.source.steps if guarded.asked_for() else ()
         more = (*single, guarded.GIVE_BACK) if guarded.asked_for() else ()
         self._text = "\n".join([self.source.text, *more])
-        self.library = before.library if before is not None and before._text == self._text else self._loaded()
+        same = before is not None and before._text == self._text
+        self.library: ctypes.CDLL = before.library if before is not None and same else self._loaded()
         names = ["prepare", "step", *(f"step_{number}" for number, _ in enumerate(single))]
         self._functions = {name: ctypes.cast(self.library[name], ctypes.c_void_p).value or 0 for name in names}
         self._given = given(self.plan)
