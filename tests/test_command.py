@@ -350,6 +350,51 @@ def test_ops_of_ones_own_are_imported_first(refuses, says):
         del mg.OPS["half_of"]
 
 
+def test_profile_prints_tables(model, image, says):
+    text = says("profile", model, "--batch", "6", "--repeats", "1", "--rows", "3")
+    assert text.startswith("profile of 'net' on numpy, N = 6: of each row one run\n")
+    assert len(re.findall(r"^ *[\d.]+ +[\d.]+% ", text, re.MULTILINE)) == 2 * (3 + 1)
+    assert ", N = 5:" in says("profile", model, "N=5", "--repeats", "1")
+    given = says("profile", model, "--input", "image=image.npy", "--repeats", "1")
+    assert ", N = 2:" in given
+    assert ", N = 32:" in says("profile", model, "--repeats", "1")
+
+
+def test_profile_of_a_training_step(folder, says, refuses):
+    step = mg.training_step(network(), "loss", mg.optim.SGD(0.1))
+    mg.save("step.safetensors", step, network().init())
+    text = says("profile", "step.safetensors", "--training", "--outputs", "loss", "--repeats", "1")
+    assert re.search(r"backward +conv1", text)
+    assert re.search(r"update +conv1.weight", text)
+    assert "update" not in says("profile", "step.safetensors", "--repeats", "1")
+
+
+def test_profile_draws_the_times(model, says):
+    assert says("profile", model, "-o", "times.dot", "--repeats", "1").endswith("wrote times.dot\n")
+    assert "a run; the darker, the more of it" in Path("times.dot").read_text()
+
+
+@pytest.mark.compiler
+def test_plan_prints_and_draws(model, says):
+    text = says("plan", model, "--batch", "6")
+    assert text.startswith("plan of 'net': ")
+    assert "N <= 6" in text
+    assert says("plan", model, "N=6", "-o", "plan.dot") == "wrote plan.dot\n"
+    assert "conv_direct" in Path("plan.dot").read_text()
+
+
+def test_profile_refuses(answering, refuses):
+    assert refuses("profile", answering, "N=4", "--batch", "3") == "the batch has two sizes, 3 and N=4\n"
+    assert refuses("profile", answering, "M=4") == "net has no size 'M'; it has N\n"
+    assert "'net' has no updates, it is no training step" in refuses("profile", answering, "--training")
+    assert "there is no backend 'cuda'" in refuses("profile", answering, "--backend", "cuda")
+    net = mg.Builder("fixed")
+    mg.save("fixed.safetensors", net.build(y=mg.exp(net.input("x", (3,)))), mg.State())
+    assert refuses("profile", "fixed.safetensors", "--batch", "3") == (
+        "'fixed' has no size that is that of a batch: leave out --batch\n"
+    )
+
+
 # improving
 
 
@@ -504,7 +549,10 @@ def test_optimize_refuses_another_ending(answering, refuses):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["draw"], ["summary"], ["text"], ["explain"], ["optimize", "-o", "x.safetensors"], ["run"], ["check"], ["doctor"]],
+    [
+        *([name] for name in ("draw", "summary", "text", "explain", "run", "plan", "profile", "check", "doctor")),
+        ["optimize", "-o", "x.safetensors"],
+    ],
     ids=lambda arguments: arguments[0],
 )
 def test_every_command_refuses_a_bad_file(arguments, refuses):
@@ -532,6 +580,8 @@ def test_every_command_refuses_a_bad_file(arguments, refuses):
         (["explain", "f", "--pass", "fold"], "it is written like my_passes:fold, not 'fold'"),
         (["explain", "f", "--pass", "a:b", "--pipeline", "c:d"], "not allowed with"),
         (["run", "f", "--inputs"], "--inputs"),
+        (["profile", "f", "--batch", "0"], "it is a number from 1 on, not '0'"),
+        (["profile", "f", "--repeats", "x"], "it is a number from 1 on, not 'x'"),
     ],
 )
 def test_a_command_line_that_cannot_be_read(arguments, why, refuses):
@@ -549,7 +599,9 @@ def test_a_file_that_may_not_be_written(answering, refuses):
     assert refuses("run", answering, "--random", "-o", "out.npz") == "out.npz is a folder\n"
 
 
-@pytest.mark.parametrize("name", ["", "draw", "summary", "text", "explain", "optimize", "run", "check", "doctor"])
+@pytest.mark.parametrize(
+    "name", ["", "draw", "summary", "text", "explain", "optimize", "run", "plan", "profile", "check", "doctor"]
+)
 def test_help_has_an_example(name, capsys):
     with pytest.raises(SystemExit) as stop:
         command.main([*filter(None, [name]), "--help"])
@@ -563,11 +615,11 @@ def test_the_examples_of_the_help_run(folder, capsys, says):
     mg.save(command.DEMO, mg.inference(network(), ["logits"]), network().init())
     np.save("image.npy", np.zeros((2, 2, 6, 6), "float32"))
     shown = []
-    for name in ("", "draw", "summary", "text", "explain", "optimize", "run", "check", "doctor"):
+    for name in ("", "draw", "summary", "text", "explain", "optimize", "run", "profile", "check", "doctor"):
         with pytest.raises(SystemExit):
             command.main([*filter(None, [name]), "--help"])
         shown += re.findall(r"^  minigraph (\w+ +out/.*)$", capsys.readouterr().out, re.MULTILINE)
-    assert len(shown) == 13
+    assert len(shown) == 15
     for line in shown:
         words = line.partition(" >")[0].replace("'", "").replace(".svg", ".dot").split()
         says(*words)

@@ -11,6 +11,7 @@ import pytest
 
 import minigraph as mg
 from minigraph import GraphError, layers
+from minigraph.backends.c.peak import Peak
 from minigraph.backends.c.tuned import claim, laid_out
 from minigraph.backends.lower import lower
 from minigraph.backends.plan import Plan, plan
@@ -202,15 +203,14 @@ def test_draw_takes_a_plan(tmp_path: Path) -> None:
     assert text.count("<svg") == 3  # the steps and the memory, in one
     assert "of memory between the steps" in text
     assert (mg.draw(found, tmp_path / "plan.dot")).read_text(encoding="utf-8").startswith("digraph")
-    for wrong in ({"after": classifier()}, {"expand": "conv1"}):
-        with pytest.raises(GraphError):
-            mg.draw(found, tmp_path / "plan.svg", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(GraphError, match=r"draw needs a Graph, such as program\.graph, not a Plan"):
+        mg.draw(found, tmp_path / "plan.svg", after=classifier())
+    with pytest.raises(GraphError, match="a plan has steps, and no layers or rules to draw"):
+        mg.draw(found, tmp_path / "plan.svg", expand="conv1")
 
 
 @pytest.mark.compiler
 def test_a_profile_colours_the_steps_of_its_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    from minigraph.backends.c.peak import Peak
-
     monkeypatch.setattr("minigraph.driver.program.peak", lambda: Peak(1e11, 1e10, 2))
     graph = perceptron()
     program = mg.compile(graph, graph.init(seed=0), "c")

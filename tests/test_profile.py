@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,10 +144,11 @@ def test_a_fixed_weight_that_moved_on_is_profiled_as_it_is(backend: str) -> None
 def test_an_input_that_is_wrong_is_an_error_as_in_a_call(backend: str) -> None:
     program = training(network().init(seed=1), backend)
     before = {name: array.tobytes() for name, array in program.state.items()}
+    wrong: dict[str, Any] = {**batch(), "label": np.full(8, 9)}
     with pytest.raises(GraphError) as called:
-        program(**{**batch(), "label": np.full(8, 9)})
+        program(**wrong)
     with pytest.raises(GraphError) as profiled:
-        program.profile(**{**batch(), "label": np.full(8, 9)})
+        program.profile(**wrong)
     assert str(profiled.value) == str(called.value)
     assert {name: array.tobytes() for name, array in program.state.items()} == before
     with pytest.raises(GraphError, match="the number of runs is 1 or more"):
