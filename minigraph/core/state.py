@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minigraph.core.errors import GraphError, expect
+from minigraph.core.turn import Turn
 
 T = TypeVar("T")
 
@@ -36,16 +37,13 @@ class State(MutableMapping[str, np.ndarray]):
     """A dict of arrays: state["conv1.weight"].
 
     A new array must have the old one's shape; it takes the old one's dtype. While one thread runs a step that writes to
-    the state in place, others that ask for its arrays wait.
+    the state in place, others that ask for its arrays wait. So does a fork, for the end of the step.
     """
 
-    lock: threading.RLock  # held by whoever reads arrays, computes others from them and puts these back
-
     def __init__(self, arrays: Mapping[str, Any] = {}):
-        self.lock = threading.RLock()
+        self._turn = Turn()  # of whoever writes; busy while it writes in place
         self._hold({name: _frozen(name, array) for name, array in arrays.items()})
         self._alone = object()  # held by this attribute only, as an array is by its dict if nobody else has it
-        self._being_written = False
 
     def _hold(self, arrays: dict[str, np.ndarray]) -> None:
         """Take a new dict for the old one, which is never changed: an interrupt comes before or after.
@@ -53,6 +51,11 @@ class State(MutableMapping[str, np.ndarray]):
         Each comes with a version of its own.
         """
         self._held = arrays, object()
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held by whoever reads arrays, computes others from them and puts these back."""
+        return self._turn.lock
 
     @property
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -72,7 +75,7 @@ class State(MutableMapping[str, np.ndarray]):
                 array = self._arrays[name]
             except KeyError:
                 raise KeyError(f"no state {name!r}; there are {', '.join(self._arrays) or 'none'}") from None
-            return _own(array) if self._being_written else array
+            return _own(array) if self._turn.busy else array
 
     def __setitem__(self, name: str, array: Any) -> None:
         new = _array(name, array)
@@ -117,7 +120,7 @@ class State(MutableMapping[str, np.ndarray]):
         twin = State()
         with self.lock:
             arrays, version = self._held
-            if self._being_written:
+            if self._turn.busy:
                 twin._hold({name: _own(array) for name, array in arrays.items()})
             else:
                 twin._held = dict(arrays), version  # a dict of its own: it holds each array once more
@@ -131,9 +134,9 @@ class State(MutableMapping[str, np.ndarray]):
         `write` gets is for it alone: it must keep none of its arrays. GraphError inside of another such call.
         """
         with self.lock:
-            expect(not self._being_written, "a step that moves this state is not over, and another one cannot begin")
+            expect(not self._turn.busy, "a step that moves this state is not over, and another one cannot begin")
             try:
-                self._being_written = True
+                self._turn.busy = True
                 shared = self._shared(names)
                 if shared:
                     self._hold({**self._arrays, **{name: _own(self._arrays[name]) for name in shared}})
@@ -141,7 +144,7 @@ class State(MutableMapping[str, np.ndarray]):
                 own._held = self._held
                 return write(own)
             finally:
-                self._being_written = False
+                self._turn.busy = False
 
     def _shared(self, names: Sequence[str]) -> list[str]:
         """Those of the names whose arrays others hold, too.

@@ -10,7 +10,6 @@ import ctypes
 import os
 import sys
 import tempfile
-import threading
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from minigraph.backends.c.threads import threads
 from minigraph.core import dim
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type, Value
+from minigraph.core.turn import Turn
 from minigraph.driver.given import arrays_of, solve
 
 
@@ -107,7 +107,7 @@ class ExportedProgram:
         self.name = about["graph"]
         self.inputs, self.outputs = (tuple(_value(v) for v in about[what]) for what in ("inputs", "outputs"))
         self.sizes, self.updates = dict(about["sizes"]), tuple(about["updates"])
-        self._lock = threading.Lock()
+        self._turn = Turn()
         face = about["name"]
         self._run = library[f"{face}_run"]
         self._save = library[f"{face}_save"] if self.updates else None
@@ -129,7 +129,7 @@ class ExportedProgram:
         outputs = {v.name: np.empty(dim.bind(v.type.shape, symbols), v.type.dtype) for v in self.outputs}
         pointers = [array.ctypes.data for array in (*ordered, *outputs.values())]
         fields = (ctypes.c_int64 * (len(self.sizes) + len(pointers)))(*(symbols[s] for s in self.sizes), *pointers)
-        with self._lock:
+        with self._turn.lock:
             wrong = self._run(self._handle, fields)
         expect(not wrong, "{!r}: {}", self.name, _text(wrong))
         return outputs
@@ -137,7 +137,7 @@ class ExportedProgram:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state as it is now, whole or not at all: for load_program(folder, path), and State.read(path)."""
         expect(self._save, "{!r} has no updates: its weights stay as they are", self.name)
-        with self._lock:
+        with self._turn.lock:
             wrong = self._save(self._handle, os.fsencode(path))  # type: ignore[misc]
         expect(not wrong, "{}: {}", os.fspath(path), _text(wrong))
 

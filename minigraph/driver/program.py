@@ -7,12 +7,11 @@ outputs = train(image=..., label=...)        moves the state by one step
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,11 +28,14 @@ from minigraph.core.ir import Graph
 from minigraph.core.op import whole
 from minigraph.core.pipeline import Hook, Optimized, Pass, Pipeline, Step, debugging, report, run
 from minigraph.core.state import State
+from minigraph.core.turn import Turn
 from minigraph.driver.choice import asked_for, choose
 from minigraph.driver.finite import first_not_finite
 from minigraph.driver.given import arrays_of, complete, solve, type_of
 from minigraph.driver.profile import Profile, profile_of_nodes, profile_of_steps
 from minigraph.passes.pipelines import INFERENCE, TRAINING, TURNS
+
+T = TypeVar("T")
 
 SIZES = 1000  # sets of input shapes that a program remembers
 
@@ -147,11 +149,12 @@ class Program:
         self.source, self.state, self.snapshot = source, state, snapshot
         self.created = complete(source, state)
         self._asked, self._optimize = backend, plan
-        self._lock = threading.Lock()
+        self._turn = Turn()  # busy while a call runs
         self._prepare(state.copy())
 
     def _prepare(self, state: State) -> None:
         """Optimize the graph for this state, and compute what is frozen."""
+        self._whole = False
         self.optimized = self._optimize(state)
         self.graph = self.optimized.graph
         self.backend, ready, self._why = choose(self._asked, self.graph)
@@ -164,23 +167,24 @@ class Program:
         self._compute(state)
 
     def _compute(self, state: State) -> None:
+        self._whole = False
         self._early = self._prologue.run(state)
         names = {*self._prologue.reads, *(name for fact in self.optimized.facts for name in fact.reads)}
         self._seen = {name: state[name] for name in names}
         fixed = [v.name for v in self.source.state if v.value not in self.source.updates] if self.snapshot else []
         self._fixed = {name: state[name] for name in fixed}
         self._computed, self._version = object(), state.version
+        self._whole = True
 
     def refresh(self) -> None:
         """Compute anew what was computed once from the state. Calls do this by themselves if the state has moved on.
 
         Where the optimized graph rests on what the numbers were and no longer are, the graph is optimized anew.
         """
-        with self._lock:
-            self._refresh(self.state.copy())
+        self._alone(lambda: self._refresh(self.state.copy()))
 
     def _refresh(self, state: State) -> None:
-        if all(fact.holds(state) for fact in self.optimized.facts):
+        if self._whole and all(fact.holds(state) for fact in self.optimized.facts):
             self._compute(state)
         else:
             self._prepare(state)
@@ -218,19 +222,32 @@ class Program:
         return self._executable.plan
 
     def __call__(self, /, **inputs: Any) -> dict[str, np.ndarray]:
-        with self._lock:
-            given = arrays_of(self.source.inputs, inputs, self.source.name)
-            symbols = self._sizes(given)
-            with self.state.lock if self._moves else nullcontext():
-                state = self._followed()
-                if isinstance(self._executable, references.Executable):
-                    outputs, new, _ = self._executable.run(symbols, {**given, **self._arrays(state), **self._early})
-                    self.state.replace(new)
-                    return outputs
-                if not self._moves:
-                    return self._run_in_c(symbols, given, state)
-                del state  # so that nobody but self.state holds what is written over
-                return self.state.in_place(self._moves, lambda own: self._run_in_c(symbols, given, own))
+        return self._alone(lambda: self._call(inputs))
+
+    def _alone(self, work: Callable[[], T]) -> T:
+        """What `work` returns, into which nothing comes of this program, not even from a signal handler."""
+        with self._turn.lock:
+            busy = self._turn.busy
+            expect(not busy, "a call of {!r} is not over, and another one cannot begin inside of it", self.source.name)
+            try:
+                self._turn.busy = True
+                return work()
+            finally:
+                self._turn.busy = False
+
+    def _call(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        given = arrays_of(self.source.inputs, inputs, self.source.name)
+        symbols = self._sizes(given)
+        with self.state.lock if self._moves else nullcontext():
+            state = self._followed()
+            if isinstance(self._executable, references.Executable):
+                outputs, new, _ = self._executable.run(symbols, {**given, **self._arrays(state), **self._early})
+                self.state.replace(new)
+                return outputs
+            if not self._moves:
+                return self._run_in_c(symbols, given, state)
+            del state  # so that nobody but self.state holds what is written over
+            return self.state.in_place(self._moves, lambda own: self._run_in_c(symbols, given, own))
 
     def _run_in_c(
         self, symbols: Mapping[str, int], given: Mapping[str, np.ndarray], state: State
@@ -249,9 +266,10 @@ class Program:
     def _followed(self) -> State:
         """The state as it is now, held against the graph. What was computed from other numbers is computed anew."""
         state = self.state.copy()
-        if state.version is not self._version:
+        if state.version is not self._version or not self._whole:
             self._arrays(state)
-            if not self.snapshot and any(state[name] is not array for name, array in self._seen.items()):
+            moved = not self.snapshot and any(state[name] is not array for name, array in self._seen.items())
+            if moved or not self._whole:  # the second where an interrupt came into a refresh
                 self._refresh(state)
             self._version = state.version
         return state
@@ -264,7 +282,7 @@ class Program:
         be smaller when the program runs. A folder is written whole or not at all; one that is there is replaced if it
         is an export, too. Raises GraphError where there is no compiler, or an op that only NumPy has.
         """
-        with self._lock:
+        with self._turn.lock:
             state = self._followed()
             _, ready, _ = choose("c", self.graph)
             prologue, rest = split(ready)
@@ -279,19 +297,21 @@ class Program:
         Raises GraphError as a call does, and for less than one run.
         """
         repeats = whole(repeats, "the number of runs", 1)
-        with self._lock:
-            given = arrays_of(self.source.inputs, inputs, self.source.name)
-            symbols = self._sizes(given)
-            state = self._followed()
-            if isinstance(self._executable, references.Executable):
-                arrays = {**given, **self._arrays(state), **self._early}
-                nodes = measure_nodes(self._executable.graph, symbols, arrays, repeats)
-                return profile_of_nodes(self.graph, symbols, nodes, repeats)
-            own = State(state)  # new arrays
-            self._run_in_c(symbols, given, own)  # raises what says where an input is wrong
-            kept = {**own, **self._fixed, **self._early}
-            steps = measure_steps(self._executable, symbols, given, kept, repeats)
-            return profile_of_steps(self.graph, symbols, steps, repeats, peak())
+        return self._alone(lambda: self._profile(repeats, inputs))
+
+    def _profile(self, repeats: int, inputs: Mapping[str, Any]) -> Profile:
+        given = arrays_of(self.source.inputs, inputs, self.source.name)
+        symbols = self._sizes(given)
+        state = self._followed()
+        if isinstance(self._executable, references.Executable):
+            arrays = {**given, **self._arrays(state), **self._early}
+            nodes = measure_nodes(self._executable.graph, symbols, arrays, repeats)
+            return profile_of_nodes(self.graph, symbols, nodes, repeats)
+        own = State(state)  # new arrays
+        self._run_in_c(symbols, given, own)  # raises what says where an input is wrong
+        kept = {**own, **self._fixed, **self._early}
+        steps = measure_steps(self._executable, symbols, given, kept, repeats)
+        return profile_of_steps(self.graph, symbols, steps, repeats, peak())
 
     def values(self, names: Sequence[str], /, **inputs: Any) -> dict[str, np.ndarray]:
         """Values between inputs and outputs for these inputs, by their names in the graph as it was given.
@@ -301,7 +321,7 @@ class Program:
         expect(not isinstance(names, str), "values takes a list of names, not {!r}", names)
         for name in names:
             self.source.value(name)
-        with self._lock:
+        with self._turn.lock:
             symbols, arrays = self._given(inputs)
             return references.Executable(self.source, names).run(symbols, arrays)[2]
 
@@ -310,7 +330,7 @@ class Program:
 
         An input, a state, or a node with its line. None if nowhere.
         """
-        with self._lock:
+        with self._turn.lock:
             symbols, arrays = self._given(inputs)
             graph = self.source.bind(**symbols)
         return first_not_finite(graph, arrays)

@@ -48,6 +48,11 @@ static APART atomic_uint arrived;  // threads that wait at `between`, or are abo
 static APART atomic_uint finished; // workers that have left the job
 static int workers;                // threads that were started, with the numbers 1 to `workers`
 
+static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER; // of what is below
+static pthread_cond_t passed;                            // a job of one thread has ended, or a fork
+static int inside;                                       // jobs of one thread that run: these do not wait for each other
+static bool forking;                                     // and none may begin
+
 static pool_job the_job;
 static void *the_with;
 static int the_threads;
@@ -219,13 +224,30 @@ static int run_on_several(pool_job job, void *with, int threads) {
   return 0;
 }
 
+static void run_alone(pool_job job, void *with) {
+  pthread_mutex_lock(&door);
+  while (forking) pthread_cond_wait(&passed, &door);
+  inside++;
+  pthread_mutex_unlock(&door);
+  team = 1;
+  job(with, 0, 1);
+  team = 0;
+  pthread_mutex_lock(&door);
+  if (!--inside && forking) pthread_cond_broadcast(&passed);
+  pthread_mutex_unlock(&door);
+}
+
+static void run_within(pool_job job, void *with) {
+  int outer = team;
+  team = 1;
+  job(with, 0, 1);
+  team = outer;
+}
+
 int pool_run(pool_job job, void *with, int threads) {
   if (threads < 1 || threads > POOL_MOST) return EINVAL;
-  if (threads == 1 || team) {
-    int outer = team;
-    team = 1;
-    job(with, 0, 1);
-    team = outer;
+  if (team || threads == 1) {
+    (team ? run_within : run_alone)(job, with);
     return 0;
   }
   pthread_mutex_lock(&one_job);
@@ -247,19 +269,30 @@ void pool_barrier(void) {
 
 int pool_threads(void) { return team; }
 
-// Fork waits for the end of a job, so that the child gets no half-written memory. The child has no workers: it starts
+// Fork waits for the end of all jobs, so that the child gets no half-written memory. The child has no workers: it starts
 // its own.
 
 static void before_fork(void) {
-  if (!team) pthread_mutex_lock(&one_job);
+  if (team) return;
+  pthread_mutex_lock(&one_job);
+  pthread_mutex_lock(&door);
+  forking = true;
+  while (inside) pthread_cond_wait(&passed, &door);
 }
 
 static void after_fork(void) {
-  if (!team) pthread_mutex_unlock(&one_job);
+  if (team) return;
+  forking = false;
+  pthread_cond_broadcast(&passed);
+  pthread_mutex_unlock(&door);
+  pthread_mutex_unlock(&one_job);
 }
 
 static void prepare(void) {
   workers = 0;
+  inside = 0;
+  forking = false;
+  pthread_cond_init(&passed, 0);
   atomic_store(&arrived, 0);
   gate_init(&between);
   gate_init(&end);
@@ -267,7 +300,9 @@ static void prepare(void) {
 
 static void in_child(void) {
   prepare();
-  after_fork();
+  if (team) return;
+  pthread_mutex_unlock(&door);
+  pthread_mutex_unlock(&one_job);
 }
 
 __attribute__((constructor)) static void load(void) {

@@ -11,6 +11,7 @@ typedef void (*pool_job)(void *with, int thread, int threads);
 //
 // All threads compute with the caller's rounding mode and treatment of denormals. While one job runs, a second caller
 // waits. One thread needs no other, and so waits for nobody; a job that is started inside a job gets one thread too.
+// A fork waits for the end of all jobs.
 // Returns 0; else an errno, and nothing has run: EINVAL for a wrong number of threads, EAGAIN where the system has no
 // more threads.
 int pool_run(pool_job job, void *with, int threads);

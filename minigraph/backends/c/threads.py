@@ -87,7 +87,7 @@ class Pool:
         """Call `void function(void *context, int thread, int threads)` on `count` threads; returns when all are done.
 
         Both are addresses. The GIL is released, and while one job runs on several threads, a call from another Python
-        thread waits. Ctrl-C takes effect after the job, fork waits for its end.
+        thread waits. Ctrl-C takes effect after the job, and fork waits for the end of all.
         """
         error = self._run(function, context, count)
         if error:

@@ -1,0 +1,465 @@
+"""Programs in C while threads, forks, exits and interrupts come between: no crash, no hang, and nothing half done.
+
+What is trained counts its steps, and a serial training has written down the state after each: a state is whole if it is
+to the bit the one of its count. What may crash or hang runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minigraph as mg
+from minigraph import layers
+
+pytestmark = [
+    pytest.mark.compiler,
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),  # an interrupt between open(...) and its `with`
+]
+
+STEPS = 60
+nightly = pytest.mark.nightly
+short_and_long = lambda short, long: pytest.mark.parametrize("times", [short, pytest.param(long, marks=nightly)])
+on_threads = pytest.mark.parametrize("threads", ["1", "2"])
+
+
+@pytest.fixture(autouse=True)
+def _one_cache(tmp_path_factory, monkeypatch):
+    """What one test compiles the next ones find, in other processes too."""
+    monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path_factory.getbasetemp() / "programs"))
+
+
+# what is trained
+
+
+@functools.cache
+def network() -> mg.Graph:
+    net = mg.Builder("small")
+    image, label = net.input("image", ("N", 2, 6, 6)), net.input("label", ("N",), "int64")
+    h = layers.conv2d(image, 4, 3, padding="same", bias=False)
+    h = mg.max_pool(mg.relu(layers.batch_norm(h)), 2)
+    logits = layers.linear(layers.dropout(mg.flatten(h), 0.3), 3)
+    count = net.variable("count", (), mg.init.zeros, "int64", "counter")
+    net.update(count, count + 1)
+    return net.build(logits=logits, loss=mg.cross_entropy(logits, label), count=count)
+
+
+def trained(state: mg.State | None = None, rate: float = 1e-2) -> mg.Program:
+    step = mg.training_step(network(), "loss", mg.optim.Adam(rate))
+    return mg.compile(step, network().init(seed=0) if state is None else state, "c")
+
+
+def answering(state: mg.State) -> mg.Program:
+    return mg.compile(mg.inference(network(), ["logits", "count"]), state, "c")
+
+
+@functools.cache
+def given(number: int) -> Mapping[str, np.ndarray]:
+    """The batch of a step; some are shorter."""
+    n = (8, 8, 5)[number % 3]
+    rng = np.random.default_rng(number)
+    return {"image": rng.normal(size=(n, 2, 6, 6)).astype("float32"), "label": rng.integers(0, 3, n)}
+
+
+def contents(state: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    return {name: state[name].tobytes() for name in state}
+
+
+@functools.cache
+def path(threads: str) -> list[mg.State]:
+    """The states after 0, 1, 2, ... steps of a training that nobody disturbs, on so many threads."""
+    program = trained()
+    states = [program.state.copy()]
+    for number in range(STEPS + 5):
+        program(**given(number))
+        states.append(program.state.copy())
+    return states
+
+
+def count_of(state: Mapping[str, np.ndarray]) -> int:
+    return int(state["count"])
+
+
+def is_whole(state: mg.State) -> bool:
+    now = state.copy()
+    return contents(now) == contents(path(os.environ["MINIGRAPH_THREADS"])[count_of(now)])
+
+
+def on(program: mg.Program, steps: int) -> None:
+    """So many steps of the path more."""
+    for number in range(count_of(program.state), count_of(program.state) + steps):
+        program(**given(number))
+
+
+# Python threads
+
+
+def together(*works: Callable[[], Any]) -> list[Any]:
+    with ThreadPoolExecutor(len(works)) as executor:
+        return [future.result() for future in [executor.submit(work) for work in works]]
+
+
+@on_threads
+@short_and_long(1, 60)
+def test_programs_of_their_own_states_do_not_disturb_each_other(times, threads, monkeypatch):
+    monkeypatch.setenv("MINIGRAPH_THREADS", threads)
+    path(threads)
+    for _ in range(times):
+        programs = [trained() for _ in range(3)]
+        together(*(functools.partial(on, program, STEPS) for program in programs))
+        assert [count_of(program.state) for program in programs] == [STEPS] * 3
+        assert all(is_whole(program.state) for program in programs)
+
+
+@on_threads
+@pytest.mark.parametrize("programs", [1, 2])
+@short_and_long(1, 60)
+def test_steps_on_one_state_come_one_after_the_other(times, programs, threads, monkeypatch):
+    """In whatever order: done again in that order, one by one, they give the same losses and the same state."""
+    monkeypatch.setenv("MINIGRAPH_THREADS", threads)
+
+    def steps(program: mg.Program, numbers: range) -> list[tuple[int, int, bytes]]:
+        done = []
+        for number in numbers:
+            found = program(**given(number))
+            done.append((int(found["count"]), number, found["loss"].tobytes()))
+        return done
+
+    def two(state: mg.State) -> list[mg.Program]:
+        first = trained(state)
+        return [first, first if programs == 1 else trained(state, rate=3e-2)]
+
+    for _ in range(times):
+        state = network().init(seed=0)
+        first, second = two(state)
+        mine, others = range(STEPS), range(STEPS, 2 * STEPS)
+        done = together(functools.partial(steps, first, mine), functools.partial(steps, second, others))
+        order = sorted([*done[0], *done[1]])
+        assert [count for count, _, _ in order] == list(range(2 * STEPS))
+        again = network().init(seed=0)
+        by = two(again)
+        for count, number, loss in order:
+            assert by[number // STEPS](**given(number))["loss"].tobytes() == loss, count
+        assert contents(state) == contents(again)
+
+
+@on_threads
+@short_and_long(1, 40)
+def test_an_answer_belongs_to_one_step(times, threads, monkeypatch):
+    monkeypatch.setenv("MINIGRAPH_THREADS", threads)
+    image = given(100)["image"]
+    right = [answering(mg.State(state))(image=image)["logits"].tobytes() for state in path(threads)]
+    for _ in range(times):
+        program = trained()
+        infer, other = answering(program.state), answering(program.state)
+
+        def asks(infer: mg.Program) -> list[int]:
+            seen = []
+            while not seen or seen[-1] < STEPS:
+                found = infer(image=image)
+                seen.append(int(found["count"]))
+                assert found["logits"].tobytes() == right[seen[-1]]
+            return seen
+
+        _, *seen = together(
+            functools.partial(on, program, STEPS), functools.partial(asks, infer), functools.partial(asks, other)
+        )
+        assert seen == [sorted(counts) for counts in seen]
+
+
+# processes
+
+
+def process(function: str, threads: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A process that runs a function of this file. One that hangs is ended, and its status is not 0."""
+    command = [sys.executable, "-c", f"import test_c_stress as t; t.{function}({', '.join(map(repr, arguments))})"]
+    settings = {**os.environ, "MINIGRAPH_THREADS": threads, "PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=600)
+
+
+def ended(child: int, seconds: float = 30) -> int:
+    """The exit status of a child, which is killed if it takes longer."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def child(work: Callable[[], bool]) -> int:
+    """Fork a child whose status is 0 if the work gives True."""
+    made = os.fork()
+    if made == 0:
+        status = 1
+        try:
+            status = 0 if work() else 2
+        finally:
+            os._exit(status)
+    return made
+
+
+def goes_on(program: mg.Program, infer: mg.Program) -> bool:
+    """Whether the state is whole, and the programs work."""
+    whole = is_whole(program.state)
+    on(program, 3)
+    again = trained()
+    on(again, 2)
+    answers = infer(image=given(0)["image"])["logits"].shape == (8, 3)
+    return whole and answers and is_whole(program.state) and is_whole(again.state)
+
+
+def forks_after_use() -> None:
+    program = trained()
+    infer = answering(program.state)
+    on(program, 5)
+    children = [child(lambda: goes_on(program, infer)) for _ in range(2)]
+    assert goes_on(program, infer)  # at the same time
+    assert [ended(each) for each in children] == [0, 0]
+
+
+def forks_in_mid_step(times: int) -> None:
+    program = trained()
+    infer = answering(program.state)
+    path(os.environ["MINIGRAPH_THREADS"])
+    goes_on(program, infer)  # now all is compiled
+    over = threading.Event()
+
+    def trains() -> None:
+        start = program.state.copy()
+        while not over.is_set():
+            on(program, 1)
+            if count_of(program.state) >= STEPS:
+                program.state.replace(dict(start))
+
+    def asks() -> None:
+        while not over.is_set():
+            infer(image=given(1)["image"])
+
+    works = [threading.Thread(target=work) for work in (trains, asks)]
+    for work in works:
+        work.start()
+    rng = random.Random(0)
+    failed = []
+    for _ in range(times):
+        time.sleep(rng.uniform(0, 0.003))
+        failed.append(ended(child(lambda: goes_on(program, infer))))
+    over.set()
+    for work in works:
+        work.join()
+    assert failed == [0] * times, failed
+    assert is_whole(program.state)
+
+
+@on_threads
+def test_a_child_that_was_forked_after_use_trains(threads):
+    done = process("forks_after_use", threads)
+    assert done.returncode == 0, done.stderr
+
+
+@on_threads
+@short_and_long(12, 600)
+def test_a_child_that_was_forked_in_mid_step_has_a_whole_state_and_trains(times, threads):
+    """Other threads are in the middle of a step of training, and of an answer: the child does not have them."""
+    done = process("forks_in_mid_step", threads, times)
+    assert done.returncode == 0, done.stderr
+
+
+def trains_and_tells(steps: int) -> dict[str, bytes]:
+    program = trained()
+    on(program, steps)
+    return contents(program.state)
+
+
+def works_in_processes(how: str) -> None:
+    mine = trains_and_tells(4)
+    with multiprocessing.get_context(how).Pool(2) as pool:
+        theirs = pool.map(trains_and_tells, [4, 4, 4], chunksize=1)
+    assert theirs == [mine] * 3
+
+
+@on_threads
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_processes_of_multiprocessing_train(how, threads):
+    done = process("works_in_processes", threads, how)
+    assert done.returncode == 0, done.stderr
+
+
+# the end of the interpreter
+
+
+def leaves(times: int, how: str) -> None:
+    """Children come to their end in the ordinary way, all at other moments, while a thread of theirs trains."""
+    program = trained()
+    on(program, 1)
+    rng = random.Random(1)
+    statuses = []
+    for _ in range(times):
+        delay = rng.uniform(0, 0.004)
+        made = os.fork()
+        if made == 0:
+            break
+        statuses.append(ended(made))
+    else:
+        assert statuses == [3] * times, statuses
+        return
+    if how == "at exit":
+        atexit.register(on, program, 2)
+    forever = how != "worker"
+    threading.Thread(target=on, args=(program, 10**9 if forever else 20), daemon=forever).start()
+    time.sleep(delay)
+    sys.exit(3)
+
+
+@on_threads
+@pytest.mark.parametrize("how", ["daemon", "worker", "at exit"])
+@short_and_long(10, 500)
+def test_the_interpreter_ends_in_mid_step(times, how, threads):
+    done = process("leaves", threads, times, how)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# Ctrl-C
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Callable[[float, Callable[[], Any]], None]]:
+    """Does some work again and again until Ctrl-C comes, after so many seconds."""
+
+    def until_stopped(delay: float, work: Callable[[], Any]) -> None:
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        while True:
+            work()
+
+    def stop(delay: float, work: Callable[[], Any]) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            until_stopped(delay, work)
+
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    yield stop
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@on_threads
+@short_and_long(40, 4000)
+def test_ctrl_c_leaves_the_state_of_a_step(times, threads, interrupt, monkeypatch):
+    monkeypatch.setenv("MINIGRAPH_THREADS", threads)
+    program = trained()
+    start = path(threads)[0]
+    infer = answering(program.state)
+    on(program, 1)
+    rng = np.random.default_rng(times)
+
+    def work() -> None:
+        if count_of(program.state) >= STEPS:
+            program.state.replace(dict(start))
+        on(program, 1)
+        infer(image=given(0)["image"])
+
+    counts = set()
+    for delay in rng.uniform(2e-6, 3e-3, times):
+        interrupt(delay, work)
+        assert is_whole(program.state)
+        counts.add(count_of(program.state))
+    assert len(counts) > 10  # they came in many steps
+    on(program, 2)
+    assert is_whole(program.state)
+
+
+@short_and_long(8, 200)
+def test_ctrl_c_while_a_program_is_compiled(times, interrupt, monkeypatch, tmp_path):
+    monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path))
+    rng = np.random.default_rng(0)
+
+    def made(number: int) -> mg.Program:
+        net = mg.Builder()
+        return mg.compile(net.build(y=net.input("x", ("N",)) * (2.5 + number)), mg.State(), "c")
+
+    for number, delay in enumerate(rng.uniform(1e-3, 0.15, times)):
+        program = made(number)
+        interrupt(delay, functools.partial(program, x=[1, 2]))
+        assert program(x=[1, 2])["y"].tolist() == [2.5 + number, 5 + 2 * number]
+        assert made(number)(x=[4])["y"].tolist() == [10 + 4 * number]
+
+
+def data() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(9)
+    return {"image": rng.normal(size=(60, 2, 6, 6)).astype("float32"), "label": rng.integers(0, 3, 60)}
+
+
+def fit(checkpoint: Path | None) -> mg.Program:
+    """Three epochs of eight steps, of the state as it is in the file."""
+    program = trained()
+    options = {} if checkpoint is None else {"checkpoint": checkpoint, "checkpoint_every": 3}
+    mg.fit(program, data(), epochs=3, batch_size=8, seed=2, **options)
+    return program
+
+
+@on_threads
+@short_and_long(2, 150)
+def test_a_run_that_was_interrupted_again_and_again_ends_with_the_same_bits(
+    times, threads, interrupt, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("MINIGRAPH_THREADS", threads)
+    begin = time.perf_counter()
+    alone = contents(fit(None).state)
+    took = time.perf_counter() - begin
+    rng = np.random.default_rng(times)
+    for number in range(times):
+        file = tmp_path / f"{number}.safetensors"
+        for delay in rng.uniform(0, took, 8):
+            interrupt(delay, functools.partial(fit, file))
+        assert contents(fit(file).state) == alone
+
+
+@on_threads
+def test_a_signal_handler_may_look_at_the_state_and_may_not_begin_another_step(threads, monkeypatch):
+    monkeypatch.setenv("MINIGRAPH_THREADS", threads)
+    program = trained()
+    infer = answering(program.state)
+    on(program, 1)
+    looked: list[bool] = []
+    refused: list[str] = []
+
+    def look(*_: object) -> None:
+        looked.append(is_whole(program.state))
+        for each in (program, infer):
+            try:
+                each(**given(0)) if each is program else each(image=given(0)["image"])
+            except mg.GraphError as error:
+                refused.append(str(error))
+
+    path(threads)
+    before = signal.signal(signal.SIGALRM, look)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0007)
+        while len(refused) < 20:
+            infer(image=given(0)["image"])
+            program.state.replace(dict(path(threads)[0]))
+            on(program, 3)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert all(looked)
+    assert {sentence.split(",")[0] for sentence in refused} <= {
+        "a call of 'small' is not over",
+        "a step that moves this state is not over",
+    }
