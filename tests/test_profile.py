@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +252,13 @@ def test_the_table() -> None:
     assert pool == ["1.000", "25.0%", "1.0", "10.0", "MB", "10.0", "50%", "memory", "1", "kernel", "max_pool"]
     assert layer[8:10] == ["forward", "conv1"]
     assert layer[10].startswith("test_profile.py:")
-    assert max(map(len, lines)) < 140
+    assert "the rows add up to 4.000 ms" in lines
+    assert max(map(len, lines)) <= 120
+
+
+def test_runs_that_others_disturbed_are_said_to_be() -> None:
+    disturbed = replace(by_hand(), plain=0.012, clocked=0.020)
+    assert "the rows add up to 4.000 ms: others use this machine" in str(disturbed)
 
 
 def test_the_rows_that_are_left_out_are_one() -> None:
@@ -292,6 +299,7 @@ def test_a_repeat_has_the_time_of_all_its_runs() -> None:
     costs = {node.name: Cost(0.001, 1e6, 0) for node in graph.nodes if node.op.name == "relu"}
     profile = Profile(graph, "numpy", {}, 1, (Row("0", "", "", Cost(0.004)),), costs, 0.004, 0.004)
     once = dot(graph, profile=profile)
+    assert "a dashed frame has the time of all its repeats" in once
     assert ("1 ms, 25%" in once, "3 ms, 75%" in once) == (True, True)  # the first stands alone: it reads the input
     assert dot(graph, collapse=False, profile=profile).count("1 ms, 25%") == 4
 

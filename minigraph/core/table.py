@@ -37,8 +37,10 @@ def milliseconds(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Three digits: "12.3 ms", "4.56 µs"."""
-    return f"{1e3 * seconds:.3g} ms" if seconds >= 0.0995e-3 else f"{1e6 * seconds:.3g} µs"
+    """Three digits: "12.3 ms", "4.56 µs", but "0.02 µs"."""
+    if seconds >= 0.0995e-3:
+        return f"{1e3 * seconds:.3g} ms"
+    return f"{1e6 * seconds:.3g} µs" if seconds >= 1e-6 else f"{1e6 * seconds:.2f} µs"
 
 
 def shortened(text: str, most: int) -> str:

@@ -26,6 +26,8 @@ from minigraph.core.table import aligned, begun, milliseconds, quantity
 
 MOST = 25  # rows of a table that is printed
 NAMES = 60  # characters of what a row is of
+UNDISTURBED = 0.75  # of a whole run, that the least times of all rows make where nobody else computes
+CALL = 5e-4  # seconds that a call takes besides
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,20 @@ class Profile:
             peak, threads = self.peak, f"{self.peak.threads} thread{'s' * (self.peak.threads > 1)}"
             lines += [
                 f"a run takes {milliseconds(self.plain)} ms on {threads}; {with_clocks} with clocks between its steps, "
-                "where all threads wait for each other",
+                "where all threads wait",
                 f"measured peak of this machine: {quantity(peak.flops, 'FLOP/s')} in float32, "
-                f"{quantity(peak.bytes, 'B/s')} of memory (from a cache more)",
-                "of peak: of the one that binds the row. A step is divided among its nodes by FLOPs, one at least for "
-                "each number of a result.",
+                f"{quantity(peak.bytes, 'B/s')} of memory",
+                "of peak: of the one that binds the row; above 100% for bytes in a cache, and for Winograd's fewer FLOPs",
+                "a step is divided among its nodes by FLOPs, at least one for each number of a result",
             ]
-        return [*lines, f"the rows add up to {milliseconds(self.total.seconds)} ms"]
+        rows = f"the rows add up to {milliseconds(self.total.seconds)} ms"
+        return [*lines, rows + (": others use this machine, each run was disturbed somewhere" if self._lost else "")]
+
+    @property
+    def _lost(self) -> bool:
+        """Whether no run was as fast as its parts can be."""
+        whole = min(self.plain, self.clocked) - CALL
+        return self.total.seconds < UNDISTURBED * whole
 
     def _rows(self, names: Sequence[str], rows: Sequence[Row], most: int) -> list[str]:
         """A table of rows, the dearest first."""

@@ -93,6 +93,7 @@ def _page(title: str, sketch: Sketch) -> graphviz.Digraph:
     found = set(sketch.marks.values()) if sketch.marks else set()
     legend = ",   ".join(f"{mark.sign} {mark.word}" for word, mark in MARKS.items() if word in found)
     times = sketch.heat.legend if sketch.heat else ""
+    times += "; a dashed frame has the time of all its repeats" if times and sketch.repeats else ""
     caption = "".join(f"{label(line)}\\l" for line in (title, legend, times) if line)
     return graphviz.Digraph("minigraph", graph_attr={**GRAPH, "label": caption}, node_attr=NODE, edge_attr=EDGE)
 

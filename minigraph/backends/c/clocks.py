@@ -8,7 +8,6 @@ the program's memory. The program as it is otherwise run has fewer waits and no 
 from __future__ import annotations
 
 import ctypes
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +22,11 @@ from minigraph.backends.loops import block
 from minigraph.backends.plan import Plan
 from minigraph.backends.source import Source, first_write_to_state
 from minigraph.core.errors import expect
+from minigraph.core.turn import Turn
 
 CLOCKS = Path(__file__).with_name("clocks.h")
 
-_one_at_a_time = threading.Lock()  # the times lie in the library, which programs of one text share
+_turn = Turn()  # the times lie in the library, which programs of one text share
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def measure(
     steps, clocked, plain = np.full(count, np.inf), np.inf, np.inf
     inputs = {name: np.require(array, requirements=["C", "ALIGNED"]) for name, array in inputs.items()}
     executable.step(symbols, inputs, lambda: kept, version)  # what is done once is done
-    with _one_at_a_time:
+    with _turn.lock:
         for _ in range(repeats):
             start = time.perf_counter()
             outputs = executable.step(symbols, inputs, lambda: kept, version)
