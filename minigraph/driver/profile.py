@@ -110,7 +110,7 @@ class Profile:
                 "where all threads wait",
                 f"measured peak of this machine: {quantity(peak.flops, 'FLOP/s')} in float32, "
                 f"{quantity(peak.bytes, 'B/s')} of memory",
-                "of peak: of the one that binds the row; above 100% for bytes in a cache, and for Winograd's fewer FLOPs",
+                "of peak: of the one that binds the row; above 100% for bytes in caches, for Winograd's fewer FLOPs",
                 "a step is divided among its nodes by FLOPs, at least one for each number of a result",
             ]
         rows = f"the rows add up to {milliseconds(self.total.seconds)} ms"
