@@ -23,7 +23,7 @@ typedef struct {
   idx stride_h, stride_w, dilation_h, dilation_w;
   idx x_image, x_row;            // from image to image, from row to row of x; from pixel to pixel C
   idx y_image, y_row, y_pixel;   // of y
-  int vectors;                   // 2, or 1 where K <= LANES; 4 is possible
+  int vectors;                   // 2, or 1 where K <= LANES
 } conv_direct_shape;
 
 // Floats of x (and of dy) that pass by one panel of weights (of sums) at a time: they stay in the L2 cache.
@@ -32,14 +32,13 @@ enum { CONV_BLOCK = 1 << 16 };
 // Threads share image rows, and output channels where there are few rows.
 INLINE void conv_direct(int thread, int threads, const float *x, const float *w, float *y, conv_direct_shape s,
                         finish_t finish, const void *with) {
-  const int rows = tile_rows_of(s.vectors, s.Q);
   const idx width = (idx)s.vectors * LANES, panels = (s.K + width - 1) / width, taps = s.R * s.S * s.C;
   const bool dense = s.dilation_w == 1;  // the taps of a window's row lie side by side
-  const tile_shape t = {.outer = s.R, .middle = dense ? 1 : s.S, .inner = dense ? s.S * s.C : s.C,
-                        .a_row = s.stride_w * s.C,
-                        .a_outer = s.dilation_h * s.x_row, .a_middle = s.dilation_w * s.C, .a_inner = 1,
-                        .b_outer = s.S * s.C * width, .b_middle = s.C * width, .b_inner = width,
-                        .y_row = s.y_pixel, .vectors = s.vectors, .b_padded = true, .last = true};
+  tile_shape t = {.outer = s.R, .middle = dense ? 1 : s.S, .inner = dense ? s.S * s.C : s.C,
+                  .a_row = s.stride_w * s.C,
+                  .a_outer = s.dilation_h * s.x_row, .a_middle = s.dilation_w * s.C, .a_inner = 1,
+                  .b_outer = s.S * s.C * width, .b_middle = s.C * width, .b_inner = width,
+                  .y_row = s.y_pixel, .vectors = s.vectors, .b_padded = true, .last = true};
   const idx block = s.stride_h * s.x_row < CONV_BLOCK ? CONV_BLOCK / (s.stride_h * s.x_row) : 1;
   const tile_share own = tile_split(thread, threads, s.batch * s.P, s.Q, panels, s.stride_h * s.x_row, taps * width);
   for (idx first = own.row; first < own.row_end; first += block) {
@@ -50,7 +49,7 @@ INLINE void conv_direct(int thread, int threads, const float *x, const float *w,
         const float *xp = x + n * s.x_image + p * s.stride_h * s.x_row;
         const idx at = n * s.y_image + p * s.y_row + panel * width;
         const float *wp = w + panel * taps * width;
-        tile_panel(rows, s.Q, xp, wp, y, at, 0, s.Q, s.K - panel * width, s.K % width, t, finish, with);
+        tile_panel(xp, wp, y, at, 0, s.Q, s.K - panel * width, &t, finish, with);
       }
     }
   }
@@ -69,7 +68,7 @@ INLINE void conv_direct_weights(int thread, int threads, const float *x, const f
   const bool dense = s.dilation_w == 1;
   const idx line = dense ? s.S * s.C : s.C;         // rows of dw that lie side by side in x, as the pixels see it
   const idx lines = dense ? s.R : s.R * s.S;
-  const int rows = tile_rows_of(s.vectors, line);
+  const idx rows = tile_rows_of(s.vectors, line);
   const idx tiles = (line + rows - 1) / rows, width = (idx)s.vectors * LANES, panels = (s.K + width - 1) / width;
   const idx image = s.x_image + s.y_image, row = s.stride_h * s.x_row + s.y_row;
   const idx images = image < CONV_BLOCK ? CONV_BLOCK / image : 1;          // of a block
@@ -77,13 +76,13 @@ INLINE void conv_direct_weights(int thread, int threads, const float *x, const f
   const tile_share own = tile_split(thread, threads, lines * tiles, rows, panels, 1, 1);
   for (idx n = 0; n < s.batch || n == 0; n += images) {
     for (idx p = 0; p < s.P || p == 0; p += height) {
-      const tile_shape t = {.outer = n + images < s.batch ? images : s.batch - n,
-                            .middle = p + height < s.P ? height : s.P - p, .inner = s.Q,
-                            .a_row = 1,
-                            .a_outer = s.x_image, .a_middle = s.stride_h * s.x_row, .a_inner = s.stride_w * s.C,
-                            .b_outer = s.y_image, .b_middle = s.y_row, .b_inner = s.y_pixel,
-                            .y_row = dw_row, .vectors = s.vectors, .add = n + p > 0,
-                            .last = n + images >= s.batch && p + height >= s.P};
+      tile_shape t = {.outer = n + images < s.batch ? images : s.batch - n,
+                      .middle = p + height < s.P ? height : s.P - p, .inner = s.Q,
+                      .a_row = 1,
+                      .a_outer = s.x_image, .a_middle = s.stride_h * s.x_row, .a_inner = s.stride_w * s.C,
+                      .b_outer = s.y_image, .b_middle = s.y_row, .b_inner = s.y_pixel,
+                      .y_row = dw_row, .vectors = s.vectors, .add = n + p > 0,
+                      .last = n + images >= s.batch && p + height >= s.P};
       for (idx panel = own.panel; panel < own.panel_end; panel++) {
         for (idx i = own.row; i < own.row_end; i++) {
           const idx r = dense ? i / tiles : i / tiles / s.S, ws = dense ? 0 : i / tiles % s.S, first = i % tiles * rows;
@@ -91,7 +90,7 @@ INLINE void conv_direct_weights(int thread, int threads, const float *x, const f
           const float *xp = x + n * s.x_image + (p * s.stride_h + r * s.dilation_h) * s.x_row + ws * s.dilation_w * s.C;
           const float *dyp = dy + n * s.y_image + p * s.y_row + panel * width;
           const idx at = panel * dw_panel + i / tiles * line * dw_row;
-          tile_panel(rows, line, xp, dyp, dw, at, first, end, s.K - panel * width, s.K % width, t, finish, with);
+          tile_panel(xp, dyp, dw, at, first, end, s.K - panel * width, &t, finish, with);
         }
       }
     }

@@ -29,7 +29,6 @@ enum { GEMM_TERMS = 512, GEMM_TERMS_APART = 128, GEMM_ROWS = 168 };
 
 INLINE void gemm(int thread, int threads, const float *a, const float *b, float *y, gemm_shape s, finish_t finish,
                  const void *with) {
-  const int rows = tile_rows(s.vectors);
   const idx terms = s.a_column == 1 ? GEMM_TERMS : GEMM_TERMS_APART;
   const idx width = (idx)s.vectors * LANES, panels = (s.N + width - 1) / width;
   const tile_share own = tile_split(thread, threads, s.M, 1, panels, s.K, s.K * width);
@@ -37,13 +36,13 @@ INLINE void gemm(int thread, int threads, const float *a, const float *b, float 
     const idx row_end = row + GEMM_ROWS < own.row_end ? row + GEMM_ROWS : own.row_end;
     for (idx k = 0; k < s.K || k == 0; k += terms) {
       const bool last = k + terms >= s.K;
-      const tile_shape t = {.outer = 1, .middle = 1, .inner = last ? s.K - k : terms, .a_row = s.a_row,
-                            .a_inner = s.a_column, .b_inner = s.b_row, .y_row = s.y_row, .vectors = s.vectors,
-                            .b_padded = s.b_padded, .add = k > 0, .last = last};
+      tile_shape t = {.outer = 1, .middle = 1, .inner = last ? s.K - k : terms, .a_row = s.a_row,
+                      .a_inner = s.a_column, .b_inner = s.b_row, .y_row = s.y_row, .vectors = s.vectors,
+                      .b_padded = s.b_padded, .add = k > 0, .last = last};
       for (idx panel = own.panel; panel < own.panel_end; panel++) {
         const float *ak = a + k * s.a_column, *bk = b + panel * s.b_panel + k * s.b_row;
         const idx at = panel * s.y_panel, left = s.N - panel * width;
-        tile_panel(rows, s.M, ak, bk, y, at, row, row_end, left, s.N % width, t, finish, with);
+        tile_panel(ak, bk, y, at, row, row_end, left, &t, finish, with);
       }
     }
   }

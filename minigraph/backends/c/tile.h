@@ -1,12 +1,15 @@
-// The register tile under matrix products and direct convolutions:
+// The register tile under matrix products and convolutions:
 //
 //     y[m][n] (+)= sum over i, j, k of  a[m * a_row + i * a_outer + j * a_middle + k * a_inner]
 //                                     * b[    n     + i * b_outer + j * b_middle + k * b_inner]
 //
-// for a few rows m and a few vectors of columns n, all of whose sums stay in registers. What the three loops of the sum
-// mean is the caller's: the window's rows, columns and channels in a convolution, images, rows and pixels in its weight
-// gradient, only k in a matrix product. Each sum is made by one thread, from the first term to the last, so a result
-// depends neither on the number of threads nor on which tile a row falls into.
+// for a few rows m and one or two vectors of columns n, all of whose sums stay in registers. What the three loops of the
+// sum mean is the caller's: the window's rows, columns and channels in a convolution, images, rows and pixels in its
+// weight gradient, only k in a matrix product. Each sum is made by one thread, from the first term to the last, so a
+// result depends neither on the number of threads nor on which tile a row falls into.
+//
+// Each size of tile is one function, not inlined, that all kernels of a program share: how far apart numbers lie, and
+// how many there are, it learns as it runs. So a kernel costs a compiler little, however many shapes it is called with.
 #ifndef MINIGRAPH_TILE_H
 #define MINIGRAPH_TILE_H
 
@@ -20,20 +23,15 @@ typedef struct {
   idx a_outer, a_middle, a_inner;  // from one term to the next in a
   idx b_outer, b_middle, b_inner;  // and in b
   idx y_row;                       // from one row of y to the next
-  int vectors;                     // width of a whole tile, in vectors
+  int vectors;                     // width of a whole tile, in vectors: 1 or 2
   bool b_padded;                   // b may be read to the whole width where y ends before
   bool add;                        // to what y holds
   bool last;                       // the sums are whole after this
+  // Set by tile_panel:
+  idx columns;                     // that are there
+  idx skip;                        // rows at the beginning that are there already, and only computed
+  int b_lanes[2];                  // of each vector of b, that may be read
 } tile_shape;
-
-// The most rows whose sums fit into the registers, beside a row of b and a number of a.
-INLINE int tile_rows(int vectors) { return (REGISTERS - 1 - vectors) / vectors; }
-
-// The same, but so that tiles of one height share `rows` rows about evenly.
-INLINE int tile_rows_of(int vectors, idx rows) {
-  const idx most = tile_rows(vectors), tiles = (rows + most - 1) / most;
-  return rows < 1 ? 1 : (int)((rows + tiles - 1) / tiles);
-}
 
 // How many of a vector's lanes are columns that exist.
 INLINE idx tile_lanes(idx columns, int vector) {
@@ -41,91 +39,136 @@ INLINE idx tile_lanes(idx columns, int vector) {
   return rest < 0 ? 0 : rest < LANES ? rest : LANES;
 }
 
-INLINE vec tile_load(const float *p, idx columns, int vector) {
-  const idx lanes = tile_lanes(columns, vector);
-  return lanes == LANES ? vec_load(p + vector * LANES) : vec_load_first(p + vector * LANES, lanes);
-}
-
-INLINE void tile_store(float *p, idx columns, int vector, vec v) {
-  const idx lanes = tile_lanes(columns, vector);
-  if (lanes == LANES) vec_store(p + vector * LANES, v); else vec_store_first(p + vector * LANES, v, lanes);
-}
-
-// `rows` x `columns` numbers of y, of which the first `skip` rows are only computed: they are there already.
-INLINE void tile(const float *a, const float *b, float *y, int rows, idx columns, idx skip, tile_shape s) {
-  const int width = s.vectors;
-  vec sum[REGISTERS], bs[REGISTERS];
-  if (rows * width > REGISTERS) __builtin_trap();  // folded away: both are literals
-  UNROLL for (int n = 0; n < rows * width; n++) sum[n] = (vec){0};
-  if (s.add) {
-    UNROLL for (int m = 0; m < rows; m++) {
-      if (m < skip) continue;
-      UNROLL for (int v = 0; v < width; v++) sum[m * width + v] = tile_load(y + m * s.y_row, columns, v);
+// The numbers of y that are there, from and to a place that has all columns of a tile.
+NOINLINE void tile_take(const float *y, float *sums, int rows, int width, const tile_shape *s) {
+  for (idx m = 0; m < rows; m++) {
+    for (int v = 0; v < width; v++) {
+      const idx lanes = m < s->skip ? 0 : tile_lanes(s->columns, v);
+      vec_store(sums + (m * width + v) * LANES, vec_load_first(y + m * s->y_row + v * LANES, lanes));
     }
   }
-  for (idx i = 0; i < s.outer; i++) {
-    for (idx j = 0; j < s.middle; j++) {
-      const float *at = a + i * s.a_outer + j * s.a_middle, *bt = b + i * s.b_outer + j * s.b_middle;
-      for (idx k = 0; k < s.inner; k++) {
-        UNROLL for (int v = 0; v < width; v++) bs[v] = tile_load(bt, s.b_padded ? width * LANES : columns, v);
+}
+
+NOINLINE void tile_give(const float *sums, float *y, int rows, int width, const tile_shape *s) {
+  for (idx m = s->skip; m < rows; m++) {
+    for (int v = 0; v < width; v++) {
+      const vec sum = vec_load(sums + (m * width + v) * LANES);
+      vec_store_first(y + m * s->y_row + v * LANES, sum, tile_lanes(s->columns, v));
+    }
+  }
+}
+
+// `rows` rows, at most 16, and `width` vectors: literals. Every fifth row of a has a pointer of its own: so the innermost
+// loop does with few general registers, and no compiler keeps what it has too many of in vector registers.
+INLINE void tile(int rows, int width, const float *a, const float *b, float *y, const tile_shape *s) {
+  vec sum[REGISTERS], bs[2];
+  float sums[REGISTERS * LANES];
+  const bool whole = s->skip == 0 && s->columns == width * LANES;
+  UNROLL for (int n = 0; n < rows * width; n++) sum[n] = (vec){0};
+  if (s->add) {
+    if (!whole) tile_take(y, sums, rows, width, s);
+    const float *from = whole ? y : sums;
+    const idx row = whole ? s->y_row : width * LANES;
+    UNROLL for (int n = 0; n < rows * width; n++) sum[n] = vec_load(from + n / width * row + n % width * LANES);
+  }
+  const int lanes[2] = {s->b_lanes[0], s->b_lanes[1]};
+  const bool masked = LANES == 16 || lanes[width - 1] < LANES;  // AVX-512 loads as fast with a mask
+  const idx a_row = s->a_row, a_inner = s->a_inner, b_inner = s->b_inner;
+  for (idx i = 0; i < s->outer; i++) {
+    for (idx j = 0; j < s->middle; j++) {
+      const float *first = a + i * s->a_outer + j * s->a_middle, *bt = b + i * s->b_outer + j * s->b_middle;
+      const float *at[4] = {first, first + 5 * a_row, first + 10 * a_row, first + 15 * a_row};
+      for (idx k = s->inner; k > 0; k--) {
+        UNROLL for (int v = 0; v < width; v++) {
+          bs[v] = masked ? vec_load_first(bt + v * LANES, lanes[v]) : vec_load(bt + v * LANES);
+        }
         UNROLL for (int m = 0; m < rows; m++) {
-          const vec am = vec_splat(at[m * s.a_row]);
+          const vec am = vec_splat(at[m / 5][m % 5 * a_row]);
           UNROLL for (int v = 0; v < width; v++) sum[m * width + v] = vec_fma(am, bs[v], sum[m * width + v]);
         }
-        at += s.a_inner;
-        bt += s.b_inner;
+        UNROLL for (int m = 0; m < rows; m += 5) at[m / 5] += a_inner;
+        bt += b_inner;
       }
     }
   }
-  UNROLL for (int m = 0; m < rows; m++) {
-    if (m < skip) continue;
-    UNROLL for (int v = 0; v < width; v++) tile_store(y + m * s.y_row, columns, v, sum[m * width + v]);
-  }
+  float *const to = whole ? y : sums;
+  const idx row = whole ? s->y_row : width * LANES;
+  UNROLL for (int n = 0; n < rows * width; n++) vec_store(to + n / width * row + n % width * LANES, sum[n]);
+  if (!whole) tile_give(sums, y, rows, width, s);
 }
 
-// Rows [begin, end) in tiles of `rows` each, and in one more if more than `small` are left over; returns the first row
-// not done. That last tile begins earlier, if no row before row 0 is needed: it computes some rows again and stores
-// what is new.
-INLINE idx tiles_of(int rows, int small, const float *a, const float *b, float *y, idx at, idx begin, idx end,
-                    idx columns, tile_shape s, finish_t finish, const void *with) {
-  const idx whole = (end - begin) / rows, width = (idx)s.vectors * LANES;
-  const bool rest = (end - begin) % rows > small && end >= rows;
-  for (idx i = 0; i < whole + rest; i++) {
-    const idx from = begin + i * rows, first = i < whole ? from : end - rows;
-    tile(a + first * s.a_row, b, y + at + first * s.y_row, rows, columns, from - first, s);
-    if (finish && s.last) {
-      for (idx m = from; m < first + rows; m++) {
-        const idx run = at + m * s.y_row;
-        if (columns == width) finish(run, run + width, with); else finish(run, run + columns, with);
-      }
+// Each height of a tile, and its width in vectors, up to the most whose sums fit into the registers beside a row of b and
+// a number of a. The largest are even.
+#define TILES_OF_ALL(T) \
+  T(1, 1) T(2, 1) T(3, 1) T(4, 1) T(5, 1) T(6, 1) T(7, 1) T(8, 1) T(9, 1) T(10, 1) T(11, 1) T(12, 1) T(14, 1) \
+  T(1, 2) T(2, 2) T(3, 2) T(4, 2) T(5, 2) T(6, 2)
+#if REGISTERS == 32
+#define TILES(T) TILES_OF_ALL(T) T(16, 1) T(7, 2) T(8, 2) T(10, 2) T(12, 2) T(14, 2)
+#else
+#define TILES(T) TILES_OF_ALL(T)
+#endif
+
+#define TILE_FUNCTION(rows, width) \
+  NOINLINE void tile_##rows##_##width(const float *a, const float *b, float *y, const tile_shape *s) { \
+    tile(rows, width, a, b, y, s); \
+  }
+TILES(TILE_FUNCTION)
+
+typedef void tile_function(const float *a, const float *b, float *y, const tile_shape *s);
+
+INLINE tile_function *tile_of(idx rows, int width) {
+#define TILE_ENTRY(rows, width) [width - 1][rows] = tile_##rows##_##width,
+  static tile_function *const functions[2][17] = {TILES(TILE_ENTRY)};
+#undef TILE_ENTRY
+  return functions[width - 1][rows];
+}
+
+INLINE idx tile_most(int width) { return REGISTERS < 32 ? width == 1 ? 14 : 6 : width == 1 ? 16 : 14; }
+
+// A height that is there for so many rows, at most tile_most: theirs, or one more.
+INLINE idx tile_even(idx rows, int width) { return rows > (width == 1 ? 12 : 8) ? rows + rows % 2 : rows; }
+
+// The height of tiles that share `rows` rows about evenly.
+INLINE idx tile_rows_of(int width, idx rows) {
+  const idx most = tile_most(width), tiles = (rows + most - 1) / most;
+  return rows < 1 ? 1 : tile_even((rows + tiles - 1) / tiles, width);
+}
+
+// Tiles of about one height. One that is higher than what is left begins earlier, if no row before row 0 is needed: it
+// computes some rows again and stores what is new.
+INLINE void tile_rows(const float *a, const float *b, float *y, idx at, idx begin, idx end, idx left, tile_shape *s,
+                      finish_t finish, const void *with) {
+  const idx wide = (idx)s->vectors * LANES;
+  s->columns = left < wide ? left : wide;
+  const int width = s->columns <= LANES ? 1 : 2;
+  const idx most = tile_most(width);
+  for (int v = 0; v < 2; v++) s->b_lanes[v] = s->b_padded ? LANES : (int)tile_lanes(s->columns, v);
+  for (idx from = begin, rows; from < end; from += rows - s->skip) {
+    const idx rest = end - from;
+    rows = tile_even(rest >= 2 * most ? most : rest <= most ? rest : (rest + 1) / 2, width);
+    if (rows > rest && rows > end) rows = (rest + 1) / 2;
+    s->skip = rows > rest ? rows - rest : 0;
+    const idx first = from - s->skip;
+    tile_of(rows, width)(a + first * s->a_row, b, y + at + first * s->y_row, s);
+    if (finish && s->last) {
+      for (idx m = from; m < first + rows; m++) finish(at + m * s->y_row, at + m * s->y_row + s->columns, with);
     }
   }
-  return rest ? end : begin + whole * rows;
 }
 
-INLINE void tile_columns(int rows, idx most, const float *a, const float *b, float *y, idx at, idx begin, idx end,
-                         idx columns, tile_shape s, finish_t finish, const void *with) {
-  const int half = rows / 2, quarter = rows / 4;
-  if (rows <= most) begin = tiles_of(rows, half, a, b, y, at, begin, end, columns, s, finish, with);
-  if (half > 1 && half <= most) begin = tiles_of(half, quarter, a, b, y, at, begin, end, columns, s, finish, with);
-  if (quarter > 1 && quarter <= most) begin = tiles_of(quarter, 1, a, b, y, at, begin, end, columns, s, finish, with);
-  tiles_of(1, 0, a, b, y, at, begin, end, columns, s, finish, with);
+NOINLINE void tile_rows_only(const float *a, const float *b, float *y, idx at, idx begin, idx end, idx left,
+                             tile_shape *s) {
+  tile_rows(a, b, y, at, begin, end, left, s, 0, 0);
 }
 
 // Rows [begin, end) of one panel of y, from y[at] on, a being that of row 0; of the panel's columns those of `left` are
-// there, and `tail` is how many the last panel has (0: all). `rows` is the tile's height, a literal; no more than
-// `most` rows lie before `end`, so where that is a literal the tiles that are never used are not compiled.
-INLINE void tile_panel(int rows, idx most, const float *a, const float *b, float *y, idx at, idx begin, idx end,
-                       idx left, idx tail, tile_shape s, finish_t finish, const void *with) {
-  const idx width = (idx)s.vectors * LANES;
-  if (tail == 0) {
-    tile_columns(rows, most, a, b, y, at, begin, end, width, s, finish, with);
-  } else if (s.b_padded) {  // only what is stored depends on the tail: one text for both
-    tile_columns(rows, most, a, b, y, at, begin, end, left < width ? left : width, s, finish, with);
-  } else if (left >= width) {
-    tile_columns(rows, most, a, b, y, at, begin, end, width, s, finish, with);
+// there.
+INLINE void tile_panel(const float *a, const float *b, float *y, idx at, idx begin, idx end, idx left, tile_shape *s,
+                       finish_t finish, const void *with) {
+  if (finish) {
+    tile_rows(a, b, y, at, begin, end, left, s, finish, with);
   } else {
-    tile_columns(rows, most, a, b, y, at, begin, end, tail, s, finish, with);
+    tile_rows_only(a, b, y, at, begin, end, left, s);
   }
 }
 
@@ -133,8 +176,8 @@ INLINE void tile_panel(int rows, idx most, const float *a, const float *b, float
 // equals, lets a thread read least. `height` is a row's number of tile rows; row_reads and panel_reads are floats.
 typedef struct { idx row, row_end, panel, panel_end; } tile_share;
 
-INLINE tile_share tile_split(int thread, int threads, idx rows, idx height, idx panels, idx row_reads,
-                             idx panel_reads) {
+NOINLINE tile_share tile_split(int thread, int threads, idx rows, idx height, idx panels, idx row_reads,
+                               idx panel_reads) {
   idx best_work = -1, best_reads = -1;
   int best = 1;
   for (int across = 1;; across = across < threads && threads % (across * 2) == 0 ? across * 2 : threads) {

@@ -14,13 +14,17 @@
 
 // LANES: floats in a vector. REGISTERS: vectors that the machine holds without memory; tile sizes follow from both.
 #if defined(__AVX512F__)
-enum { LANES = 16, REGISTERS = 32 };
+enum { LANES = 16 };
+#define REGISTERS 32
 #elif defined(__AVX2__)
-enum { LANES = 8, REGISTERS = 16 };
+enum { LANES = 8 };
+#define REGISTERS 16
 #elif defined(__ARM_NEON)
-enum { LANES = 4, REGISTERS = 32 };
+enum { LANES = 4 };
+#define REGISTERS 32
 #else
-enum { LANES = 4, REGISTERS = 16 };
+enum { LANES = 4 };
+#define REGISTERS 16
 #endif
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
