@@ -274,7 +274,7 @@ def test_a_loss_that_is_not_finite_names_the_batch_the_node_and_the_line(tmp_pat
     assert f"{__file__}:{line_of('# the line that the report names')}" in message
     assert 11 in raised.value.samples
     np.testing.assert_array_equal(raised.value.batch["x"], x[raised.value.samples])
-    assert_is(state, after[-1])  # as before that batch
+    assert_same(state, after[-1])  # as before that batch
 
 
 def test_gradients_that_spoil_the_weights_are_found_one_step_later():
@@ -323,9 +323,10 @@ def test_an_error_in_a_step_leaves_the_state_of_the_step_before():
     assert train.state["optimizer.step"] == number
 
 
-def assert_is(a: mg.State, b: mg.State) -> None:
+def assert_same(a: mg.State, b: mg.State) -> None:
     assert list(a) == list(b)
-    assert all(a[name] is b[name] for name in a)
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name, strict=True)
 
 
 # the bar

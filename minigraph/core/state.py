@@ -126,6 +126,13 @@ class State(MutableMapping[str, np.ndarray]):
                 twin._held = dict(arrays), version  # a dict of its own: it holds each array once more
         return twin
 
+    def copy_to(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Copy the numbers of these names into these arrays, which have their shapes and dtypes."""
+        with self.lock:
+            there = self._arrays
+            for name, array in arrays.items():
+                np.copyto(array, there[name], casting="no")
+
     def in_place(self, names: Sequence[str], write: Callable[[State], T]) -> T:
         """What `write` returns, which may write over the arrays of these names where they lie.
 

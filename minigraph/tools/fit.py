@@ -17,7 +17,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,38 @@ def evaluate(program: Program, data: Mapping[str, Any], batch_size: int = 256) -
     return {name: total / batches.used for name, total in sums.items()}
 
 
+class _Kept:
+    """The numbers of a state at one moment, in memory of its own, which serves again for a later moment.
+
+    A snapshot would hold the state's arrays, and the next step would have to go on with others: new memory, which is
+    slower to write to, and new places for the program to note.
+    """
+
+    def __init__(self, moving: Collection[str]):
+        """moving: the names of arrays that a step may write over. Nobody writes over the others: they are held."""
+        self.moving = moving
+        self.arrays: dict[str, np.ndarray] = {}
+        self._own: dict[str, np.ndarray] = {}  # the copies among them
+        self._version: object = None  # of the state whose arrays these fit
+
+    def take(self, state: State) -> _Kept:
+        """Keep these numbers in place of those before."""
+        with state.lock:
+            if state.version is not self._version:
+                self._version = None
+                self.arrays = {name: self._fitting(name, state[name]) for name in state}
+                self._own = {name: array for name, array in self.arrays.items() if name in self.moving}
+                self._version = state.version
+            state.copy_to(self._own)
+        return self
+
+    def _fitting(self, name: str, array: np.ndarray) -> np.ndarray:
+        if name not in self.moving:
+            return array
+        mine = self._own.get(name)
+        return mine if mine is not None and form(mine) == form(array) else np.empty_like(array)
+
+
 @dataclass(frozen=True)
 class _Step:
     """One batch on its way through the program, and the state from before it."""
@@ -159,7 +191,7 @@ class _Step:
     number: int
     samples: np.ndarray
     batch: Batch
-    before: State
+    before: _Kept
 
 
 @dataclass
@@ -167,7 +199,8 @@ class _Training:
     """One call of fit: what was asked for, and how far it has come.
 
     `safe` is the progress and the state that belongs to it. It is replaced by one assignment, so an interrupt at any
-    moment finds a pair that fits; arrays of a state never change, so holding an old one costs no copy.
+    moment finds a pair that fits. `older` is the state of one step earlier: it is needed until the metrics of the next
+    step are known to be numbers, and then its memory takes the new state.
     """
 
     program: Program
@@ -182,7 +215,8 @@ class _Training:
     def __post_init__(self) -> None:
         self.metrics = _metrics(self.program.graph)
         self.identity = self._identity()
-        self.safe: tuple[Progress, State] = (Progress(), self.program.state.copy())
+        moving = {old.name for old in self.program.source.updates}
+        self.safe, self.older = (Progress(), _Kept(moving).take(self.program.state)), _Kept(moving)
         self.recent: deque[_Step] = deque(maxlen=2)
 
     def begin(self, resume: bool) -> None:
@@ -191,7 +225,7 @@ class _Training:
             checkpoints.remove_partial(path)
         if resume and self.checkpoint is not None and self.checkpoint.exists():
             progress = checkpoints.load(self.checkpoint, self.program.state, self.identity)
-            self.safe = (progress, self.program.state.copy())
+            self.safe = (progress, self.safe[1].take(self.program.state))
 
     @property
     def progress(self) -> Progress:
@@ -223,14 +257,15 @@ class _Training:
     def step(self, epoch: int, order: np.ndarray, number: int) -> None:
         begin = time.perf_counter()
         samples, batch = self.batches.indices(order, number), self.batches.batch(order, epoch, number)
-        self.recent.append(_Step(epoch, number, samples, batch, self.safe[1]))
+        before = self.safe[1]
+        self.recent.append(_Step(epoch, number, samples, batch, before))
         outputs = self.program(**batch)
         found = {name: float(outputs[name]) for name in self.metrics}
         wrong = [f"{name} is {value}" for name, value in found.items() if not math.isfinite(value)]
         if wrong:
             raise self._not_finite(" and ".join(wrong))
         progress = self.progress.after(found, len(samples), time.perf_counter() - begin)
-        self.safe = (progress, self.program.state.copy())
+        self.safe, self.older = (progress, self.older.take(self.program.state)), before
 
     def finish_epoch(self) -> None:
         begin = time.perf_counter()
@@ -261,8 +296,8 @@ class _Training:
 
     def interrupted(self) -> str:
         """Back to the end of the last whole step, and a checkpoint of it. Returns a sentence for the user."""
-        progress, state = self.safe
-        self.program.state.replace(dict(state))
+        progress, kept = self.safe
+        self.program.state.replace(kept.arrays)
         where = f"stopped in epoch {progress.epoch + 1} after {progress.batch:,} of {len(self.batches):,} batches"
         if self.checkpoint is None:
             return f"{where}; without checkpoint=FILE only the state in memory has what was learned"
@@ -294,7 +329,7 @@ class _Training:
         That may be the step before: gradients that are not finite spoil the parameters, and the next loss shows it.
         """
         for step in self.recent:
-            self.program.state.replace(dict(step.before))
+            self.program.state.replace(step.before.arrays)
             node = self.program.first_not_finite(**step.batch)
             if node is not None:
                 break
