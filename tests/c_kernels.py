@@ -38,6 +38,7 @@ PROGRAM = """\
 #include "conv_direct.h"
 #include "conv_depthwise.h"
 #include "pooling.h"
+#include "halo.h"
 #include "pack.h"
 #include "winograd.h"
 #include "winograd_gradient.h"

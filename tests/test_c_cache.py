@@ -114,6 +114,7 @@ def test_what_is_damaged_is_not_found_and_is_replaced(tmp_path, folder, damage):
     assert library.read_text() == "library"
 
 
+@pytest.mark.compiler
 def test_a_truncated_library_is_compiled_anew(folder):
     assert result(in_another_process()) == "42"
     for library in folder.glob("*/library.so"):
@@ -121,6 +122,7 @@ def test_a_truncated_library_is_compiled_anew(folder):
     assert result(in_another_process()) == "42"
 
 
+@pytest.mark.compiler
 def test_a_library_of_another_system_is_compiled_anew(folder):
     """Sound, but not to be loaded here: as in a home folder that two systems share."""
     assert result(in_another_process()) == "42"
@@ -131,6 +133,7 @@ def test_a_library_of_another_system_is_compiled_anew(folder):
     assert (entry.folder / cache.LIBRARY).read_bytes()[:4] != b"libr"
 
 
+@pytest.mark.compiler
 def test_the_second_process_compiles_nothing(folder, tmp_path, monkeypatch):
     assert result(in_another_process()) == "42"
     monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
@@ -139,6 +142,7 @@ def test_the_second_process_compiles_nothing(folder, tmp_path, monkeypatch):
     assert times == {file: file.stat().st_mtime_ns for file in folder.glob("*/library.so")}
 
 
+@pytest.mark.compiler
 def test_processes_that_compile_at_once(folder):
     processes = [in_another_process() for _ in range(4)]
     assert [result(process) for process in processes] == ["42"] * 4
@@ -166,6 +170,7 @@ def no_space(monkeypatch, folder):
     monkeypatch.setattr(shutil, "copyfile", full)
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize(("trouble", "why"), [(no_folder, "File exists"), (no_space, "No space left on device")])
 def test_a_folder_that_cannot_be_written_is_said_once(folder, monkeypatch, trouble, why):
     trouble(monkeypatch, folder)

@@ -54,6 +54,7 @@ def calls(file):
     return Path(f"{file}.log").read_text()
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("name", [*HERE, ""])
 def test_arithmetic_is_that_of_c(monkeypatch, name):
     """Whole numbers wrap around, NaN is a number like any other, and denormals stay, also in Python."""
@@ -71,6 +72,7 @@ def test_arithmetic_is_that_of_c(monkeypatch, name):
     assert sys.float_info.min / 2 > 0
 
 
+@pytest.mark.compiler
 def test_it_is_told_what_it_needs(tmp_path, monkeypatch):
     cc = wrapper(tmp_path, "my cc")
     monkeypatch.setenv("CC", shlex.quote(str(cc)) + " -DTWO=2")
@@ -100,6 +102,7 @@ def test_a_wrong_cc_is_said(monkeypatch, cc, why):
     assert not isinstance(error.value, NoCompiler)
 
 
+@pytest.mark.compiler
 def test_a_cc_that_computes_wrongly(tmp_path, monkeypatch):
     change = 'for word; do case "$word" in */source.c) sed -i "s/sqrtf(/-(/" "$word" ;; esac; done'
     monkeypatch.setenv("CC", str(program(tmp_path, "cc", f'{change}\nexec {real()} "$@"')))
@@ -107,6 +110,7 @@ def test_a_cc_that_computes_wrongly(tmp_path, monkeypatch):
         compiler()
 
 
+@pytest.mark.compiler
 def test_a_broken_gcc_is_passed_over(tmp_path, monkeypatch):
     programs = tmp_path / "programs"
     clang = wrapper(programs, "clang")
@@ -115,6 +119,7 @@ def test_a_broken_gcc_is_passed_over(tmp_path, monkeypatch):
     assert compiler().command == (str(clang),)
 
 
+@pytest.mark.compiler
 def test_zig_of_the_wheel(tmp_path, monkeypatch):
     """It has other names for the processor, and its folder of object files goes with the build."""
     package = tmp_path / "ziglang"
@@ -167,6 +172,7 @@ def test_windows(monkeypatch):
 # Instructions
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("isa", ["plain", ""])
 def test_isa(monkeypatch, isa):
     monkeypatch.setenv("MINIGRAPH_ISA", isa)
@@ -196,6 +202,7 @@ def test_an_isa_that_the_processor_has_not(monkeypatch):
         compiler()
 
 
+@pytest.mark.compiler
 def test_another_isa_is_another_library(tmp_path, monkeypatch):
     source = "int one(void) { return 1; }"
     compiled(source)
@@ -208,11 +215,13 @@ def test_another_isa_is_another_library(tmp_path, monkeypatch):
 # Sources and headers
 
 
+@pytest.mark.compiler
 def test_the_same_source_is_the_same_library(tmp_path):
     source = "static int n; int count(void) { return ++n; }"
     assert [compiled(source).count(), compiled(source).count()] == [1, 2]
 
 
+@pytest.mark.compiler
 def test_headers_are_part_of_the_key(tmp_path):
     header = tmp_path / "number.h"
     source = '#include "number.h"\nint number(void) { return NUMBER; }'
@@ -238,6 +247,7 @@ def test_headers_with_one_name(tmp_path):
         compiled("", headers)
 
 
+@pytest.mark.compiler
 def test_a_source_that_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     source = "int f(void) {\n  int unused;\n  return missing;\n}\n"
@@ -249,11 +259,13 @@ def test_a_source_that_is_refused(tmp_path, monkeypatch):
     assert "missing" in (left / "errors.txt").read_text()
 
 
+@pytest.mark.compiler
 def test_a_symbol_that_is_nowhere():
     with pytest.raises(CompilerError, match=r"cannot be loaded: .*nowhere"):
         compiled("int nowhere(void);\nint f(void) { return nowhere(); }")
 
 
+@pytest.mark.compiler
 def test_a_compiler_that_is_killed(tmp_path, monkeypatch):
     good = real()
     stop = tmp_path / "stop"
@@ -265,6 +277,7 @@ def test_a_compiler_that_is_killed(tmp_path, monkeypatch):
         compiled("int one(void) { return 1; }")
 
 
+@pytest.mark.compiler
 def test_debuggers_find_the_source(tmp_path):
     compiled("int one(void) { return 1; }")
     libraries = [file.read_bytes() for file in (tmp_path / "cache").glob("*/library.so")]
@@ -272,6 +285,7 @@ def test_debuggers_find_the_source(tmp_path):
     assert [sum(folder in library for folder in kept) for library in libraries] == [1] * len(kept)
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("name", [*HERE, ""])
 def test_half(monkeypatch, name):
     monkeypatch.setenv("CC", name)
@@ -284,6 +298,7 @@ def test_half(monkeypatch, name):
     assert hasattr(library, "one") == compiler().has_half
 
 
+@pytest.mark.compiler
 def test_no_half(monkeypatch):
     monkeypatch.setenv("CC", f"{real()} -D_Float16=struct")
     assert not compiler().has_half

@@ -5,6 +5,7 @@ How far two results may be apart is measured, as in c_programs.py: with noise on
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
@@ -67,24 +68,28 @@ def given(graph: Graph, name: str, state: Arrays) -> dict[str, np.ndarray]:
     return typed(graph, {**batch(tiny(name)), **state})
 
 
-def hold(graph: Graph, arrays: Arrays, found: Arrays, clear: bool) -> None:
-    """clear: nothing may move much by noise. In deep narrow networks a ReLU's kink is passed somewhere, in float32."""
+def hold(graph: Graph, arrays: Arrays, found: Arrays) -> list[str]:
+    """Which results noise moves much: in deep narrow networks a ReLU's kink is passed somewhere, in float32."""
     graph = graph.bind(N=BATCH) if graph.symbols else graph
     room = Room(graph, arrays)
-    wrong, _ = differences(by_references(graph, arrays), found, room)
+    vague = [name for name, right in room.right.items() if room.of(name) > 0.01 * max(1.0, largest(right))]
+    wrong, loose = differences(by_references(graph, arrays), found, room)
     assert not wrong, "; ".join(wrong)
-    if clear:
-        vague = [name for name, right in room.right.items() if room.of(name) > 0.01 * max(1.0, largest(right))]
-        assert not vague, "; ".join(vague)
+    assert loose <= 0.1 * len(found)
+    return vague
 
 
 def steps(graph: Graph, name: str, state: Arrays, count: int, clear: bool) -> None:
-    """So many steps of training, each held against the reference from where it begins."""
-    arrays, executable = given(graph, name, state), Executable(lower(graph))
+    """So many steps of training, each held against the reference from where it begins.
+
+    clear: of five steps noise may move a result much in one at most.
+    """
+    arrays, executable, vague = given(graph, name, state), Executable(lower(graph)), Counter[str]()
     for _ in range(count):
         outputs, new = executable.run({"N": BATCH}, arrays)
-        hold(graph, arrays, outcome(outputs, new), clear)
+        vague.update(hold(graph, arrays, outcome(outputs, new)))
         arrays = {**arrays, **new}
+    assert not clear or max(vague.values(), default=0) <= count // 5, vague
 
 
 def some(names: Collection[str]) -> list[Any]:
@@ -98,7 +103,7 @@ def test_answers_of_any_batch(name):
     graph, state = answering(name)
     arrays = given(graph, name, state)
     executable, data = Executable(lower(graph)), tiny(name).inputs[0].name
-    hold(graph, arrays, outcome(*executable.run({"N": BATCH}, arrays)), clear=True)
+    assert not hold(graph, arrays, outcome(*executable.run({"N": BATCH}, arrays)))
     for n in (2, 1, 0):
         fewer = {**arrays, data: arrays[data][:n]}
         answer = executable.run({"N": n}, fewer)[0]["logits"]
@@ -177,4 +182,4 @@ def test_dropout_drops_what_the_reference_drops():
 def test_plans_keep_their_word(name):
     graph, state = training(name, "momentum")
     arrays = given(graph, name, state)
-    hold(graph, arrays, outcome(*null.Executable(lower(graph), claim).run({"N": BATCH}, arrays)), clear=False)
+    hold(graph, arrays, outcome(*null.Executable(lower(graph), claim).run({"N": BATCH}, arrays)))

@@ -17,6 +17,8 @@ from minigraph.backends.c.compiler import compiled, compiler
 from minigraph.backends.c.threads import HERE, MOST, pool, threads
 from minigraph.core.errors import GraphError
 
+pytestmark = pytest.mark.compiler
+
 JOBS = """\
 // Jobs for the tests of the pool.
 #include "thread_pool.h"
@@ -288,7 +290,7 @@ def test_exit_in_mid_job():
 
 def test_interrupt_takes_effect_after_the_job():
     process = script("""
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background inherits that it is ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
         context = t.Context(t.pool().barrier, 700)
         t.run("nap", 2)
         try:
