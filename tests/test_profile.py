@@ -13,7 +13,10 @@ import minigraph as mg
 from minigraph import GraphError, State, layers
 from minigraph.backends.c import cache
 from minigraph.backends.c import peak as peaks
+from minigraph.backends.c.clocks import measure
+from minigraph.backends.c.executable import Executable
 from minigraph.backends.c.peak import Peak
+from minigraph.backends.lower import lower
 from minigraph.core.rewrite import known_as
 from minigraph.driver.profile import Cost, Profile, Row, roof_of
 from minigraph.tools.dot import dot
@@ -175,6 +178,23 @@ def test_an_empty_batch(backend: str) -> None:
     profile = answering(backend).profile(repeats=1, image=np.zeros((0, 2, 6, 6), "float32"))
     assert profile.total.flops == 0
     assert profile.total.seconds == pytest.approx(sum(cost.seconds for cost in profile.nodes.values()))
+
+
+@pytest.mark.compiler
+def test_a_run_with_clocks_is_a_whole_run() -> None:
+    """Of the runs that are measured each moves the state as a call does: the first, and two of each kind."""
+    graph = mg.training_step(network(), "loss", mg.optim.SGD(0.1, momentum=0.9))
+    state = State(network().init(seed=1))
+    mg.compile(graph, state, "numpy")  # adds what the optimizer keeps
+    inputs, executable = batch(), Executable(lower(graph))
+    measured = {name: state[name].copy() for name in state}
+    times = measure(executable, {"N": 8}, inputs, measured, repeats=2)
+    arrays = dict(state)
+    for _ in range(5):
+        _, new = executable.run({"N": 8}, {**arrays, **inputs})
+        arrays.update(new)
+    assert all(np.array_equal(measured[name], arrays[name]) for name in arrays)
+    assert len(times.steps) == len(times.plan.steps)
 
 
 # the machine
