@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,8 +49,10 @@ def network() -> mg.Graph:
 def batches() -> list[dict[str, np.ndarray]]:
     """Of two sizes: both are served by one program."""
     rng = np.random.default_rng(0)
-    draw = lambda n: {"image": rng.normal(size=(n, 1, 12, 12)).astype("float32"), "label": rng.integers(0, 4, n)}
-    return [draw(16), draw(16), draw(9)]
+    return [
+        {"image": rng.normal(size=(n, 1, 12, 12)).astype("float32"), "label": rng.integers(0, 4, n)}
+        for n in (16, 16, 9)
+    ]
 
 
 class Counts:
@@ -102,7 +105,10 @@ def trains() -> None:
         if step in (STEPS // 10, STEPS - 1):
             memory.append((resident(), counts.library.blocks_there()))
         losses.append(float(train(**given[step % len(given)])["loss"]))
-    found = {"programs": since(programs, counts.of_programs()), "everything": since(everything, counts.of_all())}
+    found: dict[str, Any] = {
+        "programs": since(programs, counts.of_programs()),
+        "everything": since(everything, counts.of_all()),
+    }
     programs = counts.of_programs()
     pool().run(ctypes.cast(counts.library.asks, ctypes.c_void_p).value or 0, 0, 2)
     found |= {"asked": since(programs, counts.of_programs()), "memory": memory, "losses": losses}

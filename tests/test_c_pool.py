@@ -277,6 +277,67 @@ def test_fork_after_use():
     assert said(process) == ["3", "0", "3", "0", "0"]
 
 
+def test_a_fork_waits_for_a_job_of_one_thread():
+    process = script("""
+        context = t.Context(t.pool().barrier, 300)
+        waits = threading.Thread(target=t.start, args=("nap", 1, context))
+        waits.start()
+        time.sleep(0.1)  # the fork is in mid-job
+        child = os.fork()
+        print(context.calls[0], sum(t.run("rounds", 1, rounds=1).calls), flush=True)
+        if child == 0:
+            os._exit(0)
+        waits.join()
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """)
+    assert said(process) == ["1", "1", "1", "1", "0"]
+
+
+def test_a_fork_comes_to_its_turn_where_there_is_always_a_job():
+    process = script("""
+        t.run("nap", 1)
+        over = threading.Event()
+        def naps(wait):
+            time.sleep(wait)
+            while not over.is_set():
+                t.run("nap", 1, 40)
+        threads = [threading.Thread(target=naps, args=(0.02 * i,)) for i in range(2)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        begin = time.perf_counter()
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        print(time.perf_counter() - begin < 5, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        over.set()
+        for thread in threads:
+            thread.join()
+    """)
+    assert said(process) == ["True", "0"]
+
+
+def test_where_the_system_has_no_more_threads_it_is_said_and_the_pool_goes_on():
+    process = script("""
+        import resource
+        from minigraph import GraphError
+        t.run("rounds", 2, rounds=3)
+        pages = int(open("/proc/self/statm").read().split()[0])
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (10 << 20), before[1]))
+        try:
+            t.run("rounds", 40, rounds=3)
+        except GraphError as error:
+            print(error)
+        print(t.run("rounds", 2, rounds=3).wrong)
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        found = t.run("rounds", 40, rounds=3)
+        print(sum(found.calls), found.wrong)
+    """)
+    sentence = "40 threads cannot be had: Resource temporarily unavailable; MINIGRAPH_THREADS asks for fewer"
+    assert said(process) == [*sentence.split(), "0", "40", "0"]
+
+
 def test_exit_in_mid_job():
     process = script("""
         t.run("rounds", 2)

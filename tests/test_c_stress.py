@@ -26,6 +26,7 @@ import pytest
 
 import minigraph as mg
 from minigraph import layers
+from minigraph.backends.c.threads import threads as threads_now
 
 pytestmark = [
     pytest.mark.compiler,
@@ -169,17 +170,17 @@ def test_an_answer_belongs_to_one_step(times, threads, monkeypatch):
         infer, other = answering(program.state), answering(program.state)
 
         def asks(infer: mg.Program) -> list[int]:
-            seen = []
+            seen: list[int] = []
             while not seen or seen[-1] < STEPS:
                 found = infer(image=image)
                 seen.append(int(found["count"]))
                 assert found["logits"].tobytes() == right[seen[-1]]
             return seen
 
-        _, *seen = together(
+        _, *counts = together(
             functools.partial(on, program, STEPS), functools.partial(asks, infer), functools.partial(asks, other)
         )
-        assert seen == [sorted(counts) for counts in seen]
+        assert counts == [sorted(each) for each in counts]
 
 
 # processes
@@ -406,8 +407,8 @@ def data() -> dict[str, np.ndarray]:
 def fit(checkpoint: Path | None) -> mg.Program:
     """Three epochs of eight steps, of the state as it is in the file."""
     program = trained()
-    options = {} if checkpoint is None else {"checkpoint": checkpoint, "checkpoint_every": 3}
-    mg.fit(program, data(), epochs=3, batch_size=8, seed=2, **options)
+    every = None if checkpoint is None else 3
+    mg.fit(program, data(), epochs=3, batch_size=8, seed=2, checkpoint=checkpoint, checkpoint_every=every)
     return program
 
 
@@ -462,3 +463,83 @@ def test_a_signal_handler_may_look_at_the_state_and_may_not_begin_another_step(t
         "a call of 'small' is not over",
         "a step that moves this state is not over",
     }
+
+
+# numbers of threads
+
+
+@pytest.mark.parametrize("threads", ["1", "3", "7", "33"])
+def test_any_number_of_threads_also_more_than_there_are_cores(threads, monkeypatch):
+    first = network().init(seed=0)
+    monkeypatch.setenv("MINIGRAPH_THREADS", "1")
+    alone = trained(first)(**given(0))["loss"]
+    monkeypatch.setenv("MINIGRAPH_THREADS", threads)
+    runs = []
+    for _ in range(2):
+        program = trained()
+        losses = [program(**given(number))["loss"] for number in range(6)]
+        # sums of at most 8 x 36 float32 in another order, each of numbers around 1: 6e-8 * 17 for each of five layers
+        assert abs(losses[0] - alone) <= 1e-5
+        runs.append(([loss.tobytes() for loss in losses], contents(program.state)))
+    assert runs[0] == runs[1]
+
+
+def all_on_one_core() -> None:
+    program = trained()
+    on(program, 3)
+    core = min(os.sched_getaffinity(0))
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), {core})
+    on(program, 10)
+    assert is_whole(program.state)
+    del os.environ["MINIGRAPH_THREADS"]
+    assert threads_now() == 1
+    fewer = trained()
+    on(fewer, 3)
+    os.environ["MINIGRAPH_THREADS"] = "1"
+    path.cache_clear()
+    assert is_whole(fewer.state)
+
+
+def is_stopped_again_and_again() -> None:
+    program = trained()
+    on(program, 1)
+    path(os.environ["MINIGRAPH_THREADS"])
+
+    def stops() -> bool:
+        rng = random.Random(2)
+        for _ in range(15):
+            time.sleep(rng.uniform(0, 0.004))
+            os.kill(os.getppid(), signal.SIGSTOP)
+            time.sleep(rng.uniform(0, 0.002))
+            os.kill(os.getppid(), signal.SIGCONT)
+        return True
+
+    stopping = child(stops)
+    begin = program.state.copy()
+    found = 0
+    while not found:
+        program.state.replace(dict(begin))
+        on(program, STEPS - 1)
+        assert is_whole(program.state)
+        found, status = os.waitpid(stopping, os.WNOHANG)
+    assert status == 0
+
+
+def where_linux(test: Callable[..., None]) -> Callable[..., None] | None:
+    return test if sys.platform == "linux" else None
+
+
+@where_linux
+def test_all_threads_on_one_core():
+    """As `taskset` does it to a process that runs."""
+    done = process("all_on_one_core", "2")
+    assert done.returncode == 0, done.stderr
+
+
+@where_linux
+@on_threads
+def test_a_process_that_is_stopped_again_and_again_computes_the_same(threads):
+    """As a quota of a control group does it."""
+    done = process("is_stopped_again_and_again", threads)
+    assert done.returncode == 0, done.stderr
