@@ -7,6 +7,7 @@ do is held where they are compiled.
 import itertools
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 from test_registry import arrays_for, cases
 
 import minigraph as mg
+from minigraph.backends.c.tuned import CLAIMS
+from minigraph.backends.lower import lower
 from minigraph.core import dim, proof
 from minigraph.core.evaluate import evaluate
 from minigraph.core.ir import DTYPES, Node
@@ -59,6 +62,44 @@ def test_an_op_has_a_way_to_c(op: Op) -> None:
     assert found, f"{op.name} has no expression, expansion, view, parts, reduction or kernel, and is not in_order"
     lowest = [way for way in found if way != "expand"]  # what is pointwise may have an expansion for gradients as well
     assert len(lowest) <= 1, f"{op.name} says what it is in more than one way: {found}"
+
+
+FORMS = {
+    "expression": "pointwise, printed from their expressions",
+    "expand": "made of other ops",
+    "view": "views, or in order",
+    "in_order": "views, or in order",
+    "parts": "side by side",
+    "reduction": "printed sums and other totals",
+    "literal": "arrays that are made beforehand",
+    "kernel": "functions of a header",
+}
+
+
+def counts() -> Counter[str]:
+    """How many ops there are of each form in C, and of how many a tuned kernel computes those that it serves."""
+    found = Counter(FORMS[ways(op)[0]] for op in OURS)
+    return found + Counter({"have tuned kernels, too": len(CLAIMS)})
+
+
+def test_the_forms_are_all_of_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
+    found = counts()
+    with capsys.disabled():
+        print("\nops in C:", ", ".join(f"{n} {form}" for form, n in found.most_common()))
+    assert found.total() - len(CLAIMS) == len(OURS) == len(mg.OPS)
+    assert set(CLAIMS) <= set(OURS)
+
+
+def test_an_op_without_a_form_is_found() -> None:
+    mirror = Op("mirror", lambda x, /: x, lambda x: x[::-1].copy())
+    try:
+        with pytest.raises(AssertionError, match="mirror has no expression, expansion, view, parts, reduction or kern"):
+            test_an_op_has_a_way_to_c(mirror)
+        net = mg.Builder("net")
+        with pytest.raises(mg.GraphError, match="mirror 'mirror': has neither a kernel nor an expansion"):
+            lower(net.build(y=mirror(net.input("x", (3,)))))
+    finally:
+        del mg.OPS["mirror"]
 
 
 def test_only_literal_arrays_are_made_beforehand() -> None:
