@@ -54,9 +54,9 @@ class RandomGraph:
         return {**self.inputs, **self.state}
 
 
-def random_graph(seed: int) -> RandomGraph:
-    """The same graph and numbers for the same seed, on every machine."""
-    growth = Growth(seed)
+def random_graph(seed: int, dtype: str = "") -> RandomGraph:
+    """The same graph and numbers for the same seed, on every machine. dtype: of its floats, instead of a drawn one."""
+    growth = Growth(seed, dtype)
     growth.grow()
     graph = growth.net.build(growth.outputs())
     try:
@@ -73,11 +73,12 @@ def random_graph(seed: int) -> RandomGraph:
 class Growth:
     """A graph that grows."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, dtype: str = ""):
         self.rng = np.random.default_rng(seed)
         self.example_of = list(OPS.values())[seed % len(OPS)]
         self.net = Builder(f"random{seed}")
-        self.dtype = self.one_of(["float64"] * 14 + ["float32"] * 5 + ["float16"])
+        drawn = self.one_of(["float64"] * 14 + ["float32"] * 5 + ["float16"])
+        self.dtype = dtype or drawn
         self.batch = self.one_of([2, 3, 3, 4, 2, 3, 3, 4, 2, 0])
         self.channels_last = self.yes()
         self.last = self.one_of([0.5, 0.9])  # how often a step reads what came last

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -517,6 +520,39 @@ def test_without_a_compiler_auto_is_numpy_and_says_so_once(
         assert program(x=[3])["y"].tolist() == [6]
     with pytest.raises(type(error), match=str(error).replace("$", r"\$")):
         tiny("c")
+
+
+WITHOUT = """
+import numpy as np
+import minigraph as mg
+from minigraph.backends.c import compiler
+from test_c_program import batch, training, classifier
+
+compiler.find_spec = lambda name: None  # nor is there a wheel
+state = classifier().init(seed=0)
+train = training(state, "auto")
+for n in (6, 3):
+    print(train(**batch(n))["loss"].tobytes().hex())
+print(train.backend)
+print(train.report)
+"""
+
+
+def test_on_a_machine_without_a_compiler_all_runs_on_numpy(tmp_path: Path) -> None:
+    """To the same numbers, and the report says why in one sentence."""
+    unset = ("CC", "MINIGRAPH_BACKEND", "MINIGRAPH_ISA")
+    settings = {name: value for name, value in os.environ.items() if name not in unset}
+    folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    settings.update(PATH=str(tmp_path), MINIGRAPH_CACHE=str(tmp_path), PYTHONPATH=os.pathsep.join(folders))
+    done = subprocess.run([sys.executable, "-c", WITHOUT], env=settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, second, backend, *report = done.stdout.splitlines()
+    train = training(classifier().init(seed=0), "numpy")
+    assert [train(**batch(n))["loss"].tobytes().hex() for n in (6, 3)] == [first, second]
+    assert backend == "numpy"
+    why = "there is no C compiler that works; install gcc or clang, or `pip install ziglang`"
+    assert [line.startswith(f"not on c: {why}") for line in report if "not on c" in line] == [True]
+    assert done.stderr.count(why) == 1
 
 
 @in_c
