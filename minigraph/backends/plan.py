@@ -459,7 +459,7 @@ def _rows(plan: Plan, number: int, step: Step) -> Iterator[list[str]]:
             shortened(value.name, NAMES - 10),
             str(value.type),
             quantity(bytes_of(value.type, plan.sizes), "B"),
-            shortened(where, NAMES),
+            shortened(where, NAMES - 10),
             until,
         ]
         start = [""] * len(start)

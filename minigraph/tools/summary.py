@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
 from minigraph.core.dim import Dim, Size, product
 from minigraph.core.errors import expect
 from minigraph.core.ir import KINDS, ROLES, Graph, Node, Type, Variable
+from minigraph.core.table import aligned
 from minigraph.tools.labels import ops_lines, type_text
 from minigraph.tools.outline import Layer, Outline, is_number, outline
 
@@ -55,7 +56,8 @@ class Summary:
             output = type_text(row.output) if row.output else ""
             table.append([row.name, row.ops, output, f"{row.parameters:,}" if row.parameters else "", *flops])
         table.append(["total", "", "", f"{self.parameters:,}", *map(number_text, self.flops.values())])
-        return "\n".join([self.title, "", *_aligned(table), "", *self._totals()])
+        head, rule, *layers, total = aligned(table, left=(0, 1, 2))
+        return "\n".join([self.title, "", head, rule, *layers, rule, total, "", *self._totals()])
 
     def _totals(self) -> list[str]:
         """What the state holds and what a run computes, in words."""
@@ -124,18 +126,3 @@ def _with(size: Size, symbols: Mapping[str, int]) -> Size:
 def number_text(size: Size) -> str:
     """A size with its thousands apart: 1,204,224*N."""
     return re.sub(r"(?<!\w)\d+", lambda digits: f"{int(digits[0]):,}", str(size))
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Rows with columns of one width: words to the left, numbers to the right. Lines behind the first row, before the
-    last.
-    """
-    widths = [max(map(len, column)) for column in zip(*table)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < 3 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in table
-    ]
-    rule = "-" * max(map(len, lines))
-    return [lines[0], rule, *lines[1:-1], rule, lines[-1]]
