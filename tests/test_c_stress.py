@@ -259,9 +259,11 @@ def forks_in_mid_step(times: int) -> None:
         work.start()
     rng = random.Random(0)
     failed = []
-    for _ in range(times):
+    for number in range(times):
         time.sleep(rng.uniform(0, 0.003))
-        failed.append(ended(child(lambda: goes_on(program, infer))))
+        goes = functools.partial(goes_on, program, infer)
+        in_new_thread = lambda goes=goes: together(goes)[0]  # which may have the number of one that is not there
+        failed.append(ended(child(in_new_thread if number % 2 else goes)))
     over.set()
     for work in works:
         work.join()
@@ -427,6 +429,32 @@ def test_a_run_that_was_interrupted_again_and_again_ends_with_the_same_bits(
         for delay in rng.uniform(0, took, 8):
             interrupt(delay, functools.partial(fit, file))
         assert contents(fit(file).state) == alone
+
+
+def fits_until_stopped(checkpoint: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
+    begins = lambda entry: print(entry["epoch"], flush=True)
+    mg.fit(trained(), data(), epochs=10**6, batch_size=8, seed=2, checkpoint=checkpoint, on_epoch=begins)
+
+
+def test_ctrl_c_ends_the_process_and_its_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIGRAPH_THREADS", "2")
+    file = tmp_path / "checkpoint.safetensors"
+    command = [sys.executable, "-c", f"import test_c_stress as t; t.fits_until_stopped({str(file)!r})"]
+    settings = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for _ in range(3):
+        process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert f"the same call goes on from {file}" in errors
+    epochs = 1 + int(errors.partition("stopped in epoch ")[2].split()[0])
+    programs = [trained(), trained()]
+    for program, checkpoint in zip(programs, [file, None]):
+        mg.fit(program, data(), epochs=epochs, batch_size=8, seed=2, checkpoint=checkpoint)
+    assert contents(programs[0].state) == contents(programs[1].state)
 
 
 @on_threads

@@ -31,13 +31,10 @@ class Turn:
         return self._lock
 
     def _begin_in_child(self) -> None:
-        """Free it, unless it is the turn of the thread that forked, which goes on with what it does."""
+        """Take a lock of its own. The old one may seem to be a new thread's, which has the number of a lost one."""
         with _one_at_a_time:
             if self._process is not _process:
-                if self._lock.acquire(blocking=False):
-                    self._lock.release()
-                else:
-                    self._lock, self.busy = threading.RLock(), False
+                self._lock, self.busy = threading.RLock(), False
                 self._process = _process
 
 
