@@ -19,6 +19,7 @@ import numpy as np
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph
 from minigraph.core.state import State
+from minigraph.core.table import aligned
 from minigraph.tools.norms import Measured, measure
 
 # |mean| / deviation from which a channel is mostly offset. Weights and a relu in front make up to 10; from 100 on, a
@@ -310,9 +311,4 @@ def _table(rows: Sequence[Measured]) -> list[str]:
         worst, least = _extreme(m.offset, largest=True), _extreme(m.over_eps, largest=False)
         dead = f"{int(_dead(m).sum()):,}"
         table.append([m.name, m.mode, f"{m.channels:,}", f"{m.values:,}", worst, least, dead, _gap_text(m)])
-    widths = [max(map(len, column)) for column in zip(*table)]
-    lines = [
-        "  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
-        for row in table
-    ]
-    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+    return aligned(table, left=(0, 1))
