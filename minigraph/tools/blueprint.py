@@ -35,12 +35,12 @@ PLAIN = {"fillcolor": "#F3F1E7", "color": "#77735F"}
 
 def steps_dot(plan: Plan, profile: Profile | None = None) -> str:
     """The steps as DOT text. profile: of the program whose plan it is; each box then has its time and its colour."""
-    heat = None if profile is None else _heat(plan, profile)
+    rows = list(_rows(plan))
+    box_of = {number: box for row in rows for box in row for number in box}
+    heat = None if profile is None else _heat(plan, profile, box_of)
     page = graphviz.Digraph(
         "minigraph", graph_attr={**GRAPH, "label": _title(plan, heat)}, node_attr=NODE, edge_attr=EDGE
     )
-    rows = list(_rows(plan))
-    box_of = {number: box for row in rows for box in row for number in box}
     for number, row in enumerate(rows):
         with page.subgraph(graph_attr={"rank": "same"}) as line:
             for box in row:
@@ -69,11 +69,13 @@ def _title(plan: Plan, heat: Heat | None) -> str:
     return "".join(f"{label(line)}\\l" for line in lines)
 
 
-def _heat(plan: Plan, profile: Profile) -> Heat:
+def _heat(plan: Plan, profile: Profile, box_of: dict[int, list[int]]) -> Heat:
+    """The times of boxes, by the first step in each."""
     planned = [plan.kernel(step) for step in plan.steps]
     same = planned == [row.kind for row in profile.steps]
     expect(same, "the profile of {!r} is of another plan: profile with the sizes of the last call", profile.graph.name)
-    return Heat(((number, row.cost) for number, row in enumerate(profile.steps)), profile.total.seconds)
+    costs = ((box_of[number][0], row.cost) for number, row in enumerate(profile.steps))
+    return Heat(costs, profile.total.seconds)
 
 
 def _rows(plan: Plan) -> Iterable[list[list[int]]]:
@@ -122,7 +124,7 @@ def _box(page: graphviz.Digraph, plan: Plan, box: list[int], heat: Heat | None) 
         lines = [f"→ {line}" for line in wrapped([b.name for s in steps for b in s.writes.values()], ", ", LINES)]
     else:
         head, lines = f"{first} {plan.kernel(steps[0])}", _lines(plan, first, steps[0])
-    time = heat.line(first) if heat and len(box) == 1 else ""
+    time = heat.line(first) if heat else ""
     look = {**_look(plan, steps[0]), **(heat.look(first) if heat else {})}
     tooltip = [f"{value!r}: {buffer.place} {buffer.name}" for s in steps for value, buffer in s.writes.items()]
     page.node(
