@@ -23,10 +23,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_compile import norm_behind_relu
 
 import minigraph as mg
 from minigraph import layers
 from minigraph.backends.c.threads import threads as threads_now
+from minigraph.driver import program as drivers
 
 pytestmark = [
     pytest.mark.compiler,
@@ -383,6 +385,28 @@ def test_ctrl_c_leaves_the_state_of_a_step(times, threads, interrupt, monkeypatc
     assert len(counts) > 10  # they came in many steps
     on(program, 2)
     assert is_whole(program.state)
+
+
+@pytest.mark.parametrize("where", ["choose", "split"])
+@pytest.mark.parametrize("backend", ["c", "numpy"])
+def test_ctrl_c_while_a_graph_is_optimized_anew(backend, where, monkeypatch):
+    """For numbers that the old graph does not hold for: nothing is taken over half."""
+    graph = norm_behind_relu()
+    state = graph.init(seed=0)
+    infer = mg.compile(graph, state, backend)
+    image = np.random.default_rng(0).normal(size=(3, 2, 5, 5))
+    infer(image=image)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    state["bn1.gamma"] = [1.0, -1.0, 2.0]  # a negative scale does not pass through the ReLU
+    with monkeypatch.context() as stopping:
+        stopping.setattr(drivers, where, stop)
+        with pytest.raises(KeyboardInterrupt):
+            infer(image=image)
+    right = mg.compile(graph, mg.State(state), backend)(image=image)["y"]
+    assert np.array_equal(infer(image=image)["y"], right)
 
 
 @short_and_long(8, 200)
