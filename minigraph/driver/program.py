@@ -119,8 +119,9 @@ def compile(
     What depends on fixed parameters alone, such as weights with a batch norm folded into them, is computed once; when
     the state has moved on, the next call computes it anew. With snapshot=True it stays as it was at first.
     hook: called with each step of the pipeline when it is done, and once more where the graph is optimized anew.
-    backend: "c", compiled for this machine at the first call with sizes that are new; "numpy", node by node; or "auto":
-        C where there is a compiler and the graph has no op that only NumPy has. MINIGRAPH_BACKEND says what auto means.
+    backend: "c", compiled for this machine at the first call with sizes that are new, but for most sizes of the batch
+        (README); "numpy", node by node; or "auto": C where there is a compiler and the graph has no op that only NumPy
+        has. MINIGRAPH_BACKEND says what auto means.
     """
     expect(
         isinstance(graph, Graph), "compile needs a Graph, as net.build(...) makes it, not a {}", type(graph).__name__
