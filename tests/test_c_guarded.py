@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_c_networks as networks
 from test_c_program import batch, classifier, contents, training
+from test_example_networks import BATCH
 
 import minigraph as mg
 from minigraph import GraphError, State
+from minigraph.backends.c import guarded
 from minigraph.backends.c.executable import Executable
 from minigraph.backends.lower import lower
 from random_graphs import random_graph
@@ -160,3 +163,17 @@ def test_graphs_of_all_kinds() -> None:
     for seed in (3, 7, 11, 18, 25, 30):
         given = random_graph(seed)
         Executable(lower(given.graph)).run(given.sizes, given.arrays)
+
+
+@pytest.mark.parametrize("name", ["lenet with batch norm", pytest.param("mobilenet_v2", marks=pytest.mark.nightly)])
+def test_networks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No false alarm in steps of training, on several threads, of another batch as well."""
+    monkeypatch.delenv("MINIGRAPH_CHECK")  # of passes, too
+    graph, state = networks.training(name, "momentum")
+    arrays = networks.given(graph, name, state)
+    monkeypatch.setattr(guarded, "asked_for", lambda: True)
+    monkeypatch.setenv("MINIGRAPH_THREADS", "3")
+    executable = Executable(lower(graph))
+    for n in (BATCH, 2):
+        fewer = {**arrays, **{v.name: arrays[v.name][:n] for v in graph.inputs}}
+        executable.run({"N": n}, fewer)
