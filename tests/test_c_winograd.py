@@ -201,8 +201,8 @@ def gradient_with_stride_2() -> Case:
 CASES = [
     convolution(4, 2, 7, 9, 3, 10, 1, 5, finish=True),
     convolution(4, 1, 13, 6, 24, 70, 2, 40, halo=1, finish=True),  # one block: threads share outputs
-    convolution(4, 3, 17, 16, 16, 64, 4, 14, turned=True),
-    convolution(4, 1, 20, 19, 40, 33, 3, 30, halo=2, turned=True),
+    convolution(4, 3, 17, 16, 16, 64, 2, 14, turned=True),
+    convolution(4, 1, 20, 19, 40, 33, 2, 30, halo=2, turned=True),
     convolution(2, 1, 7, 7, 10, 24, 2, 100, halo=1, finish=True),
     convolution(2, 5, 1, 2, 1, 1, 1, 1, finish=True),
     convolution(2, 2, 12, 15, 32, 17, 1, 20, turned=True),
@@ -210,8 +210,8 @@ CASES = [
     gradient_with_stride_2(),
     weight_gradient(4, 2, 7, 9, 3, 10, 1, 5, 2, finish=True),
     weight_gradient(4, 3, 14, 17, 24, 70, 2, 16, 1, halo=1, finish=True),
-    weight_gradient(4, 1, 5, 3, 40, 33, 3, 30, 5),  # more parts than tiles
-    weight_gradient(2, 4, 7, 7, 17, 24, 4, 20, 3, halo=1),
+    weight_gradient(4, 1, 5, 3, 40, 33, 1, 30, 5),  # more parts than tiles
+    weight_gradient(2, 4, 7, 7, 17, 24, 2, 20, 3, halo=1),
     # Sizes of networks, where the stated error counts.
     convolution(4, 2, 28, 28, 64, 32, 2, 28),
     convolution(2, 2, 28, 28, 64, 32, 2, 28),

@@ -3,8 +3,8 @@
 //     y[m][n] (+)= sum over i, j, k of  a[m * a_row + i * a_outer + j * a_middle + k * a_inner]
 //                                     * b[    n     + i * b_outer + j * b_middle + k * b_inner]
 //
-// for a few rows m and one or two vectors of columns n, all of whose sums stay in registers. What the three loops of the
-// sum mean is the caller's: the window's rows, columns and channels in a convolution, images, rows and pixels in its
+// for a few rows m and one or two vectors of columns n, all of whose sums stay in registers. What the three loops of
+// the sum mean is the caller's: the window's rows, columns and channels in a convolution, images, rows and pixels in its
 // weight gradient, only k in a matrix product. Each sum is made by one thread, from the first term to the last, so a
 // result depends neither on the number of threads nor on which tile a row falls into.
 //
@@ -58,8 +58,8 @@ NOINLINE void tile_give(const float *sums, float *y, int rows, int width, const 
   }
 }
 
-// `rows` rows, at most 16, and `width` vectors: literals. Every fifth row of a has a pointer of its own: so the innermost
-// loop does with few general registers, and no compiler keeps what it has too many of in vector registers.
+// `rows` rows, at most 16, and `width` vectors: literals. Every fifth row of a has a pointer of its own: so the
+// innermost loop does with few general registers, and no compiler keeps what it has too many of in vector registers.
 INLINE void tile(int rows, int width, const float *a, const float *b, float *y, const tile_shape *s) {
   vec sum[REGISTERS], bs[2];
   float sums[REGISTERS * LANES];
@@ -97,8 +97,8 @@ INLINE void tile(int rows, int width, const float *a, const float *b, float *y, 
   if (!whole) tile_give(sums, y, rows, width, s);
 }
 
-// Each height of a tile, and its width in vectors, up to the most whose sums fit into the registers beside a row of b and
-// a number of a. The largest are even.
+// Each height of a tile, and its width in vectors, up to the most whose sums fit into the registers beside a row of b
+// and a number of a. The largest are even.
 #define TILES_OF_ALL(T) \
   T(1, 1) T(2, 1) T(3, 1) T(4, 1) T(5, 1) T(6, 1) T(7, 1) T(8, 1) T(9, 1) T(10, 1) T(11, 1) T(12, 1) T(14, 1) \
   T(1, 2) T(2, 2) T(3, 2) T(4, 2) T(5, 2) T(6, 2)

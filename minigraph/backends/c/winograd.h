@@ -40,8 +40,6 @@ static const winograd_matrices WINOGRAD_2 = {
     .output = {1, 0,  1, 1,  1, -1,  0, 1},
 };
 
-INLINE const winograd_matrices *winograd_of(idx tile) { return tile == 4 ? &WINOGRAD_4 : &WINOGRAD_2; }
-
 INLINE idx winograd_up(idx n, idx step) { return (n + step - 1) / step * step; }
 INLINE idx winograd_least(idx a, idx b) { return a < b ? a : b; }
 
@@ -136,12 +134,9 @@ INLINE void winograd_square_from_points(const float *matrix, int points, int siz
 // As winograd_square_to_points, where just rows x columns x lanes numbers exist: zeros stand for the others.
 INLINE void winograd_edge_to_points(const float *matrix, int points, int size, const float *from, idx row, idx column,
                                     idx rows, idx columns, idx lanes, float *to, idx plane) {
-  if (rows >= size && columns >= size && lanes >= LANES) {
-    winograd_square_to_points(matrix, points, size, from, row, column, to, plane);
-    return;
-  }
   float square[WINOGRAD_MOST * WINOGRAD_MOST * LANES];
-  for (int i = 0; i < size; i++) {
+  const bool whole = rows >= size && columns >= size && lanes >= LANES;
+  for (int i = 0; i < size && !whole; i++) {
     for (int j = 0; j < size; j++) {
       vec v = {0};
       const bool there = i < rows && j < columns && lanes > 0;
@@ -149,25 +144,55 @@ INLINE void winograd_edge_to_points(const float *matrix, int points, int size, c
       vec_store(square + (i * size + j) * LANES, v);
     }
   }
-  winograd_square_to_points(matrix, points, size, square, size * LANES, LANES, to, plane);
+  winograd_square_to_points(matrix, points, size, whole ? from : square, whole ? row : size * LANES,
+                            whole ? column : LANES, to, plane);
 }
 
 // As winograd_square_from_points; just rows x columns x lanes numbers exist, the others are not written.
 INLINE void winograd_edge_from_points(const float *matrix, int points, int size, const float *from, idx plane,
                                       float *to, idx row, idx column, idx rows, idx columns, idx lanes) {
-  if (rows >= size && columns >= size && lanes >= LANES) {
-    winograd_square_from_points(matrix, points, size, from, plane, to, row, column);
-    return;
-  }
   float square[WINOGRAD_MOST * WINOGRAD_MOST * LANES];
-  winograd_square_from_points(matrix, points, size, from, plane, square, size * LANES, LANES);
-  for (int i = 0; i < winograd_least(size, rows); i++) {
+  const bool whole = rows >= size && columns >= size && lanes >= LANES;
+  winograd_square_from_points(matrix, points, size, from, plane, whole ? to : square, whole ? row : size * LANES,
+                              whole ? column : LANES);
+  for (int i = 0; i < winograd_least(size, rows) && !whole; i++) {
     for (int j = 0; j < winograd_least(size, columns); j++) {
       const vec v = vec_load(square + (i * size + j) * LANES);
       vec_store_first(to + i * row + j * column, v, winograd_least(lanes, LANES));
     }
   }
 }
+
+// The transforms are functions, not inlined, that all shapes share: to points those of the input, of the output's
+// gradient and of the weight, and from points those of the output and of the weight's gradient.
+#define WINOGRAD_TO_POINTS(name, tile, size) \
+  NOINLINE void winograd_##name##_to_points_##tile(const float *from, idx row, idx column, idx rows, idx columns, \
+                                                   idx lanes, float *to, idx plane) { \
+    winograd_edge_to_points(WINOGRAD_##tile.name, tile + 2, size, from, row, column, rows, columns, lanes, to, plane); \
+  }
+#define WINOGRAD_FROM_POINTS(name, tile, size) \
+  NOINLINE void winograd_##name##_from_points_##tile(const float *from, idx plane, float *to, idx row, idx column, \
+                                                     idx rows, idx columns, idx lanes) { \
+    winograd_edge_from_points(WINOGRAD_##tile.name, tile + 2, size, from, plane, to, row, column, rows, columns, \
+                              lanes); \
+  }
+WINOGRAD_TO_POINTS(input, 4, 6)
+WINOGRAD_TO_POINTS(input, 2, 4)
+WINOGRAD_TO_POINTS(output, 4, 4)
+WINOGRAD_TO_POINTS(output, 2, 2)
+WINOGRAD_TO_POINTS(weight, 4, 3)
+WINOGRAD_TO_POINTS(weight, 2, 3)
+WINOGRAD_FROM_POINTS(output, 4, 4)
+WINOGRAD_FROM_POINTS(output, 2, 2)
+WINOGRAD_FROM_POINTS(weight, 4, 3)
+WINOGRAD_FROM_POINTS(weight, 2, 3)
+#undef WINOGRAD_TO_POINTS
+#undef WINOGRAD_FROM_POINTS
+
+typedef void winograd_to(const float *from, idx row, idx column, idx rows, idx columns, idx lanes, float *to,
+                         idx plane);
+typedef void winograd_from(const float *from, idx plane, float *to, idx row, idx column, idx rows, idx columns,
+                           idx lanes);
 
 // ---- weights
 
@@ -182,8 +207,8 @@ typedef struct {
 // u = G w G^T, laid out [(tile + 2)^2][panels][channels][vectors * LANES] with panels = ceil(outputs / (vectors *
 // LANES)); zeros behind the last output.
 INLINE void winograd_weights(int thread, int threads, const float *w, float *u, winograd_weights_shape s) {
-  const int points = (int)s.tile + 2;
   const idx width = s.vectors * LANES, padded = winograd_up(s.outputs, width);
+  winograd_to *const to_points = s.tile == 4 ? winograd_weight_to_points_4 : winograd_weight_to_points_2;
   const idx output = s.turned ? 9 : s.channels * 9, channel = s.turned ? s.outputs * 9 : 9;
   const idx items = padded / LANES * s.channels;
   for (idx item = share(items, thread, threads); item < share(items, thread + 1, threads); item++) {
@@ -193,8 +218,8 @@ INLINE void winograd_weights(int thread, int threads, const float *w, float *u, 
       const float *from = w + (k + lane) * output + c * channel;
       for (int i = 0; i < 9; i++) window[i * LANES + lane] = from[s.turned ? 8 - i : i];
     }
-    winograd_square_to_points(winograd_of(s.tile)->weight, points, 3, window, 3 * LANES, LANES,
-                              u + (k / width * s.channels + c) * width + k % width, padded * s.channels);
+    to_points(window, 3 * LANES, LANES, 3, 3, LANES, u + (k / width * s.channels + c) * width + k % width,
+              padded * s.channels);
   }
 }
 
@@ -206,7 +231,7 @@ typedef struct {
   idx x_image, x_row;        // floats from one image, and from one row, to the next; pixels lie `channels` apart
   idx y_image, y_row;
   idx tile;                  // m: 4 or 2
-  idx vectors;               // vectors of outputs in a panel of the weights, 1 to 4
+  idx vectors;               // vectors of outputs in a panel of the weights: 2, or 1
   idx block;                 // tiles in a block, at least 1
   idx scratch;               // floats for each thread:
                              // (tile + 2)^2 (block (up(channels, LANES) + up(outputs, vectors LANES)) + 32), or more
@@ -226,10 +251,10 @@ INLINE winograd_place winograd_find(idx tile, idx size, idx rows, idx columns) {
 // height x vectors registers: m[t][k] = sum over c of v[t][c] u[c][k].
 INLINE void winograd_product(const float *v, idx v_row, const float *u, idx channels, float *m, idx m_row, int height,
                              int vectors) {
-  vec sums[14 * 4];
+  vec sums[14 * 2];
   UNROLL for (int i = 0; i < height * vectors; i++) sums[i] = (vec){0};
   for (idx c = 0; c < channels; c++) {
-    vec right[4];
+    vec right[2];
     UNROLL for (int j = 0; j < vectors; j++) right[j] = vec_load(u + (c * vectors + j) * LANES);
     UNROLL for (int i = 0; i < height; i++) {
       const vec left = vec_splat(v[i * v_row + c]);
@@ -246,8 +271,9 @@ INLINE int winograd_height(int vectors) {
   return (int)winograd_least(14, (REGISTERS - (LANES < 16)) / vectors - 1);
 }
 
-INLINE void winograd_products(idx tiles, const float *v, idx v_row, const float *u, idx channels, float *m, idx m_row,
-                              int vectors) {
+// All tiles of a block by one panel of the weights, for one point.
+INLINE void winograd_products_of(int vectors, idx tiles, const float *v, idx v_row, const float *u, idx channels,
+                                 float *m, idx m_row) {
   const int height = winograd_height(vectors);
   idx t = 0;
   for (; t + height <= tiles; t += height) {
@@ -261,16 +287,26 @@ INLINE void winograd_products(idx tiles, const float *v, idx v_row, const float 
   }
 }
 
+// One function for each width, which all shapes share.
+NOINLINE void winograd_products_1(idx tiles, const float *v, idx v_row, const float *u, idx channels, float *m,
+                                  idx m_row) {
+  winograd_products_of(1, tiles, v, v_row, u, channels, m, m_row);
+}
+NOINLINE void winograd_products_2(idx tiles, const float *v, idx v_row, const float *u, idx channels, float *m,
+                                  idx m_row) {
+  winograd_products_of(2, tiles, v, v_row, u, channels, m, m_row);
+}
+
 // The outputs [k_begin, k_end) of a run of tiles of one row of tiles, from m to y, and what is to be done with them.
 INLINE void winograd_run(idx first, idx tiles, const float *m, idx m_row, idx plane, idx k_begin, idx k_end, float *y,
                          winograd_shape s, finish_t finish, const void *with) {
   const winograd_place start = winograd_find(first, s.tile, s.rows, s.columns);
   const idx corner = start.image * s.y_image + start.row * s.y_row + start.column * s.outputs;
+  winograd_from *const from_points = s.tile == 4 ? winograd_output_from_points_4 : winograd_output_from_points_2;
   for (idx t = 0; t < tiles; t++) {
     for (idx k = k_begin; k < k_end; k += LANES) {
-      winograd_edge_from_points(winograd_of(s.tile)->output, (int)s.tile + 2, (int)s.tile, m + t * m_row + k, plane,
-                                y + corner + t * s.tile * s.outputs + k, s.y_row, s.outputs, start.rows,
-                                start.columns - t * s.tile, k_end - k);
+      from_points(m + t * m_row + k, plane, y + corner + t * s.tile * s.outputs + k, s.y_row, s.outputs, start.rows,
+                  start.columns - t * s.tile, k_end - k);
     }
   }
   if (!finish) return;
@@ -295,18 +331,19 @@ INLINE void winograd_block(idx first, idx tiles, idx panel, idx panel_end, const
   const idx v_row = winograd_up(s.channels, LANES), v_plane = s.block * v_row + WINOGRAD_LINE;
   const idx m_row = panels * width, m_plane = s.block * m_row + WINOGRAD_LINE;
   float *const v = scratch, *const m = scratch + points * points * v_plane;
+  winograd_to *const to_points = s.tile == 4 ? winograd_input_to_points_4 : winograd_input_to_points_2;
   for (idx t = 0; t < tiles; t++) {
     const winograd_place at = winograd_find(first + t, s.tile, s.rows, s.columns);
     const float *from = x + at.image * s.x_image + at.row * s.x_row + at.column * s.channels;
     for (idx c = 0; c < s.channels; c += LANES) {
-      winograd_edge_to_points(winograd_of(s.tile)->input, points, points, from + c, s.x_row, s.channels, at.rows + 2,
-                              at.columns + 2, s.channels - c, v + t * v_row + c, v_plane);
+      to_points(from + c, s.x_row, s.channels, at.rows + 2, at.columns + 2, s.channels - c, v + t * v_row + c, v_plane);
     }
   }
   for (idx e = 0; e < points * points; e++) {
     for (idx p = panel; p < panel_end; p++) {
-      winograd_products(tiles, v + e * v_plane, v_row, u + (e * panels + p) * s.channels * width, s.channels,
-                        m + e * m_plane + p * width, m_row, (int)s.vectors);
+      const float *const right = u + (e * panels + p) * s.channels * width;
+      (s.vectors == 1 ? winograd_products_1 : winograd_products_2)(tiles, v + e * v_plane, v_row, right, s.channels,
+                                                                   m + e * m_plane + p * width, m_row);
     }
   }
   const idx across = (s.columns + s.tile - 1) / s.tile, k_end = winograd_least(panel_end * width, s.outputs);

@@ -22,7 +22,7 @@ typedef struct {
   idx x_image, x_row;        // floats from one image, and from one row, to the next; pixels lie `channels` apart
   idx dy_image, dy_row;
   idx tile;                  // m: 4 or 2
-  idx vectors;               // vectors of outputs in a panel, 1 to 4
+  idx vectors;               // vectors of outputs in a panel: 2, or 1
   idx block;                 // tiles that are transformed before they are summed, at least 1
   idx parts;                 // at least 1
   idx scratch;               // floats for each thread:
@@ -45,17 +45,17 @@ INLINE int winograd_gradient_height(int vectors) {
 }
 
 // height x vectors registers: sum[c][k] += sum over tiles of v[t][c] d[t][k], or = where nothing was summed yet. v lies
-// [groups of LANES channels][group / LANES][LANES], d [tiles][vectors * LANES]. The tiles of a block are summed on
+// [tiles][16], 16 channels of them beside each other, d [tiles][vectors * LANES]. The tiles of a block are summed on
 // their own and then added: long sums in one piece would lose digits.
-INLINE void winograd_gradient_product(idx tiles, const float *v, idx group, const float *d, float *sum, bool first,
-                                      int height, int vectors) {
-  vec sums[16 * 4];
+INLINE void winograd_gradient_product(idx tiles, const float *v, const float *d, float *sum, bool first, int height,
+                                      int vectors) {
+  vec sums[16 * 2];
   UNROLL for (int i = 0; i < height * vectors; i++) sums[i] = (vec){0};
   for (idx t = 0; t < tiles; t++) {
-    vec right[4];
+    vec right[2];
     UNROLL for (int j = 0; j < vectors; j++) right[j] = vec_load(d + (t * vectors + j) * LANES);
     UNROLL for (int i = 0; i < height; i++) {
-      const vec left = vec_splat(v[i / LANES * group + t * LANES + i % LANES]);
+      const vec left = vec_splat(v[t * WINOGRAD_LINE + i]);
       UNROLL for (int j = 0; j < vectors; j++) sums[i * vectors + j] = vec_fma(left, right[j], sums[i * vectors + j]);
     }
   }
@@ -65,35 +65,52 @@ INLINE void winograd_gradient_product(idx tiles, const float *v, idx group, cons
   UNROLL for (int i = 0; i < height * vectors; i++) vec_store(sum + i * LANES, sums[i]);
 }
 
+// All channels by one panel of outputs, for one point. One function for each width, which all shapes share.
+INLINE void winograd_gradient_products_of(int vectors, idx channels, idx tiles, const float *v, idx group,
+                                          const float *d, float *sum, bool first) {
+  const int height = winograd_gradient_height(vectors);
+  for (idx c = 0; c < channels; c += height) {
+    const float *const from = v + c / WINOGRAD_LINE * group + c % WINOGRAD_LINE;
+    winograd_gradient_product(tiles, from, d, sum + c * vectors * LANES, first, height, vectors);
+  }
+}
+NOINLINE void winograd_gradient_products_1(idx channels, idx tiles, const float *v, idx group, const float *d,
+                                           float *sum, bool first) {
+  winograd_gradient_products_of(1, channels, tiles, v, group, d, sum, first);
+}
+NOINLINE void winograd_gradient_products_2(idx channels, idx tiles, const float *v, idx group, const float *d,
+                                           float *sum, bool first) {
+  winograd_gradient_products_of(2, channels, tiles, v, group, d, sum, first);
+}
+
 // The tiles [first, first + tiles) and the panels [panel, panel_end), added to the sums of a part.
 INLINE void winograd_gradient_block(idx first, idx tiles, bool fresh, idx panel, idx panel_end, const float *x,
                                     const float *dy, float *sums, float *scratch, winograd_gradient_shape s) {
-  const int points = (int)s.tile + 2, height = winograd_gradient_height((int)s.vectors);
+  const int points = (int)s.tile + 2;
   const idx width = s.vectors * LANES, padded = winograd_up(s.channels, WINOGRAD_LINE);
-  const idx v_plane = s.block * padded + WINOGRAD_LINE, v_group = s.block * LANES;
+  const idx v_plane = s.block * padded + WINOGRAD_LINE, v_group = s.block * WINOGRAD_LINE;
   const idx d_plane = s.block * winograd_up(s.outputs, width) + WINOGRAD_LINE, d_panel = s.block * width;
   float *const v = scratch, *const d = scratch + points * points * v_plane;
+  winograd_to *const x_to_points = s.tile == 4 ? winograd_input_to_points_4 : winograd_input_to_points_2;
+  winograd_to *const dy_to_points = s.tile == 4 ? winograd_output_to_points_4 : winograd_output_to_points_2;
   for (idx t = 0; t < tiles; t++) {
     const winograd_place at = winograd_find(first + t, s.tile, s.rows, s.columns);
     const float *from = x + at.image * s.x_image + at.row * s.x_row + at.column * s.channels;
     for (idx c = 0; c < padded; c += LANES) {
-      winograd_edge_to_points(winograd_of(s.tile)->input, points, points, from + c, s.x_row, s.channels, at.rows + 2,
-                              at.columns + 2, s.channels - c, v + c / LANES * v_group + t * LANES, v_plane);
+      x_to_points(from + c, s.x_row, s.channels, at.rows + 2, at.columns + 2, s.channels - c,
+                  v + c / WINOGRAD_LINE * v_group + t * WINOGRAD_LINE + c % WINOGRAD_LINE, v_plane);
     }
     from = dy + at.image * s.dy_image + at.row * s.dy_row + at.column * s.outputs;
     for (idx k = panel * width; k < panel_end * width; k += LANES) {
-      winograd_edge_to_points(winograd_of(s.tile)->output, points, (int)s.tile, from + k, s.dy_row, s.outputs, at.rows,
-                              at.columns, s.outputs - k, d + k / width * d_panel + t * width + k % width, d_plane);
+      dy_to_points(from + k, s.dy_row, s.outputs, at.rows, at.columns, s.outputs - k,
+                   d + k / width * d_panel + t * width + k % width, d_plane);
     }
   }
   for (idx e = 0; e < points * points; e++) {
     for (idx p = panel; p < panel_end; p++) {
-      for (idx c = 0; c < s.channels; c += height) {
-        winograd_gradient_product(tiles, v + e * v_plane + c / LANES * v_group + c % LANES, v_group,
-                                  d + e * d_plane + p * d_panel,
-                                  sums + e * winograd_gradient_plane(s) + (p * padded + c) * width, fresh, height,
-                                  (int)s.vectors);
-      }
+      float *const at = sums + e * winograd_gradient_plane(s) + p * padded * width;
+      (s.vectors == 1 ? winograd_gradient_products_1 : winograd_gradient_products_2)(
+          s.channels, tiles, v + e * v_plane, v_group, d + e * d_plane + p * d_panel, at, fresh);
     }
   }
 }
@@ -125,6 +142,7 @@ INLINE void winograd_gradient_finish(int thread, int threads, const float *sums,
   const int points = (int)s.tile + 2;
   const idx width = s.vectors * LANES, padded = winograd_up(s.channels, WINOGRAD_LINE);
   const idx plane = winograd_gradient_plane(s);
+  winograd_from *const from_points = s.tile == 4 ? winograd_weight_from_points_4 : winograd_weight_from_points_2;
   const idx groups = (s.outputs + LANES - 1) / LANES, items = groups * s.channels;
   const idx end = share(items, thread + 1, threads);
   for (idx i = share(items, thread, threads), next; i < end; i = next) {
@@ -139,7 +157,7 @@ INLINE void winograd_gradient_finish(int thread, int threads, const float *sums,
         for (idx part = 1; part < s.parts; part++) sum += vec_load(from + (part * points * points + e) * plane);
         vec_store(total + e * LANES, sum);
       }
-      winograd_square_from_points(winograd_of(s.tile)->weight, points, 3, total, LANES, window, 3 * LANES, LANES);
+      from_points(total, LANES, window, 3 * LANES, LANES, 3, 3, LANES);
       for (idx lane = 0; lane < lanes; lane++) {
         for (int j = 0; j < 9; j++) dw[((k + lane) * s.channels + c) * 9 + j] = window[j * LANES + lane];
       }
