@@ -279,10 +279,11 @@ def test_fork_after_use():
 
 def test_a_fork_waits_for_a_job_of_one_thread():
     process = script("""
-        context = t.Context(t.pool().barrier, 300)
+        t.run("nap", 1)
+        context = t.Context(t.pool().barrier, 900)
         waits = threading.Thread(target=t.start, args=("nap", 1, context))
         waits.start()
-        time.sleep(0.1)  # the fork is in mid-job
+        time.sleep(0.3)  # the fork is in mid-job
         child = os.fork()
         print(context.calls[0], sum(t.run("rounds", 1, rounds=1).calls), flush=True)
         if child == 0:
@@ -315,6 +316,22 @@ def test_a_fork_comes_to_its_turn_where_there_is_always_a_job():
             thread.join()
     """)
     assert said(process) == ["True", "0"]
+
+
+def test_there_is_one_pool_also_where_two_threads_ask_for_it_first(tmp_path):
+    """And what is compiled cannot be kept: each would load a library of its own."""
+    (tmp_path / "file").touch()
+    process = script(f"""
+        os.environ["MINIGRAPH_CACHE"] = {str(tmp_path / "file" / "cache")!r}
+        pools = []
+        threads = [threading.Thread(target=lambda: pools.append(t.pool())) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(len(set(map(id, pools))), pools[0] is t.pool())
+    """)
+    assert said(process) == ["1", "True"]
 
 
 def test_where_the_system_has_no_more_threads_it_is_said_and_the_pool_goes_on():

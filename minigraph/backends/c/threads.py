@@ -14,6 +14,7 @@ from pathlib import Path
 
 from minigraph.backends.c.compiler import compiled
 from minigraph.core.errors import GraphError, expect
+from minigraph.core.turn import Turn
 
 HERE = Path(__file__).parent
 MOST = 1024  # threads of one job: POOL_MOST in thread_pool.h
@@ -98,7 +99,19 @@ def _hint(error: int) -> str:
     return "; MINIGRAPH_THREADS asks for fewer" if error == errno.EAGAIN else ""
 
 
+_making = Turn()
+
+
 @functools.cache
 def pool() -> Pool:
-    """The pool. The first call compiles it, or finds it compiled; NoCompiler as `compiled`."""
+    """The pool. The first call compiles it, or finds it compiled; NoCompiler as `compiled`.
+
+    There is one also where two threads call it first: a barrier is none to the threads of another pool.
+    """
+    with _making.lock:
+        return _only_pool()
+
+
+@functools.cache
+def _only_pool() -> Pool:
     return Pool(compiled((HERE / "thread_pool.c").read_text(encoding="utf-8"), (HERE / "thread_pool.h",)))
