@@ -286,6 +286,32 @@ def test_a_child_that_was_forked_in_mid_step_has_a_whole_state_and_trains(times,
     assert done.returncode == 0, done.stderr
 
 
+def forks_while_an_exported_program_runs(folder: str) -> None:
+    net = mg.Builder("far")
+    mg.compile(net.build(y=mg.tanh(net.input("x", (100_000,)))), mg.State(), "c").export(folder)
+    program = mg.load_program(folder)
+    x = np.linspace(-1, 1, 100_000)
+    right = program(x=x)["y"].tobytes()
+    over = threading.Event()
+
+    def runs() -> None:
+        while not over.is_set():
+            program(x=x)
+
+    running = threading.Thread(target=runs)
+    running.start()
+    statuses = [ended(child(lambda: program(x=x)["y"].tobytes() == right)) for _ in range(8)]
+    over.set()
+    running.join()
+    assert statuses == [0] * 8, statuses
+
+
+@on_threads
+def test_a_child_that_was_forked_in_the_middle_of_an_exported_program_runs_it(threads, tmp_path):
+    done = process("forks_while_an_exported_program_runs", threads, str(tmp_path / "far"))
+    assert done.returncode == 0, done.stderr
+
+
 def trains_and_tells(steps: int) -> dict[str, bytes]:
     program = trained()
     on(program, steps)

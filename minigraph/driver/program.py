@@ -136,7 +136,9 @@ class Program:
     """A compiled graph and its state. Calling it with the inputs by name runs one step and returns the outputs by name.
 
     The state moves all at once at the end of a step: an error leaves it as it was before, an interrupt as it was or as
-    it is after the step. Outputs are the caller's own. One call runs at a time; other threads wait.
+    it is after the step. Outputs are the caller's own. One call runs at a time; other threads wait, and a call inside
+    of a call, from a signal handler, is an error. A process may fork at any moment: the child has the state as it was
+    between two steps, and goes on by itself.
     """
 
     def __init__(
