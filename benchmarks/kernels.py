@@ -24,7 +24,7 @@ from minigraph.backends.c import compiler
 from minigraph.backends.c.threads import pool, threads
 
 FOLDER = Path(compiler.__file__).parent
-NAMES = ("prelude", "vector", "tile", "gemm", "conv_direct", "conv_depthwise")
+NAMES = ("prelude", "vector", "tile", "gemm", "conv_phase", "conv_direct", "conv_depthwise")
 HEADERS = tuple(FOLDER / f"{name}.h" for name in NAMES)
 SECONDS = 0.3  # for the rounds of one row
 
@@ -64,9 +64,9 @@ def product(M: int, K: int, N: int) -> Row:
 def convolution(name: str, batch: int, size: int, C: int, K: int, window: int, stride: int = 1) -> Row:
     """`size`: height and width of the padded images."""
     P, vectors = (size - window) // stride + 1, 2 if K > 16 else 1
-    shape = (
-        _shape("conv_direct_shape", batch, size, C, K, P, window, stride)[:-1] + f", .K = {K}, .vectors = {vectors}}}"
-    )
+    deep = ".groups = 1, .D = 1, .T = 1, .stride_d = 1, .dilation_d = 1"
+    shape = _shape("conv_direct_shape", batch, size, C, K, P, window, stride)
+    shape = f"{shape[:-1]}, {deep}, .K = {K}, .vectors = {vectors}}}"
     calls = [
         f"conv_direct(thread, threads, p[0], p[1], p[2], {shape}, 0, 0)",
         f"conv_direct_weights(thread, threads, p[0], p[1], p[2], {K}, {vectors} * LANES, {shape}, 0, 0)",
@@ -79,7 +79,6 @@ def convolution(name: str, batch: int, size: int, C: int, K: int, window: int, s
 def depthwise(name: str, batch: int, size: int, C: int, window: int, stride: int = 1) -> Row:
     P = (size - window) // stride + 1
     shape = _shape("conv_depthwise_shape", batch, size, C, C, P, window, stride)
-    shape = shape[:-1] + ", .multiplier = 1, .summed = 1}"
     calls = [f"conv_depthwise{kind}(thread, threads, p[0], p[1], p[2], {shape}, 0, 0)" for kind in ("", "_weights")]
     taps, pixels, wide = window**2, batch * P * P, -(-C // 16) * 16
     sizes = (batch * size**2 * C, max(taps * wide, pixels * C), max(taps, pixels) * C)

@@ -35,6 +35,7 @@ PROGRAM = """\
 #include "vector.h"
 #include "tile.h"
 #include "gemm.h"
+#include "conv_phase.h"
 #include "conv_direct.h"
 #include "conv_depthwise.h"
 #include "pooling.h"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import gcd
 
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ def _normal(*shape: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Shape:
-    """A convolution of padded images: H and W include the halo; `K` is the number of results of a pixel."""
+    """A convolution of padded images: H and W (and D) include the halo; C and K are of all groups."""
 
     batch: int
     H: int
@@ -28,53 +31,80 @@ class Shape:
     K: int
     R: int
     S: int
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
+    stride: tuple[int, ...] = (1, 1)
+    dilation: tuple[int, ...] = (1, 1)
+    groups: int = 1
+    D: int = 1
+    T: int = 1
 
     @property
-    def P(self) -> int:
-        return (self.H - self.dilation[0] * (self.R - 1) - 1) // self.stride[0] + 1
+    def strides(self) -> tuple[int, ...]:
+        return (*(1,) * (3 - len(self.stride)), *self.stride)
 
     @property
-    def Q(self) -> int:
-        return (self.W - self.dilation[1] * (self.S - 1) - 1) // self.stride[1] + 1
+    def dilations(self) -> tuple[int, ...]:
+        return (*(1,) * (3 - len(self.dilation)), *self.dilation)
+
+    @property
+    def places(self) -> tuple[int, int, int]:
+        """The sizes of the result."""
+        axes = zip((self.D, self.H, self.W), (self.T, self.R, self.S), self.strides, self.dilations)
+        D, P, Q = ((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in axes)
+        return D, P, Q
+
+    @property
+    def taps(self) -> Iterator[tuple[int, ...]]:
+        return np.ndindex(self.T, self.R, self.S)
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        return self.batch, self.D, self.H, self.W, self.C
+
+    @property
+    def results(self) -> tuple[int, ...]:
+        return self.batch, *self.places, self.K
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        return self.K, self.C // self.groups, self.T, self.R, self.S
 
     def __str__(self) -> str:
-        ends = "".join(
-            f"-{name}{a}{b}" for name, (a, b) in (("s", self.stride), ("d", self.dilation)) if (a, b) != (1, 1)
-        )
-        return f"{self.batch}x{self.H}x{self.W}x{self.C}-{self.K}x{self.R}x{self.S}{ends}"
+        ends = [f"g{self.groups}"] * (self.groups > 1) + [f"t{self.T}of{self.D}"] * (self.D > 1)
+        ends += [
+            f"{name}{''.join(map(str, n))}" for name, n in (("s", self.stride), ("d", self.dilation)) if set(n) != {1}
+        ]
+        return "-".join([f"{self.batch}x{self.H}x{self.W}x{self.C}-{self.K}x{self.R}x{self.S}", *ends])
 
-    def seen(self, x: np.ndarray, r: int, s: int) -> np.ndarray:
-        """What tap (r, s) meets in each position: a view (N, P, Q, C)."""
-        top, left = r * self.dilation[0], s * self.dilation[1]
-        rows, columns = (self.P - 1) * self.stride[0] + 1, (self.Q - 1) * self.stride[1] + 1
-        return x[:, top : top + rows : self.stride[0], left : left + columns : self.stride[1]]
+    def seen(self, x: np.ndarray, tap: Sequence[int]) -> np.ndarray:
+        """What a tap meets in each position: a view (N, D, P, Q, C)."""
+        axes = zip(tap, self.places, self.strides, self.dilations)
+        return x[(slice(None), *(slice(i * d, i * d + (n - 1) * s + 1, s) for i, n, s, d in axes))]
 
-    def fields(self, x_row: int = 0, x_image: int = 0, y_row: int = 0, y_image: int = 0) -> dict[str, int | str]:
+    def of_group(self, group: int) -> tuple[slice, slice]:
+        """Its channels and its results."""
+        c, k = self.C // self.groups, self.K // self.groups
+        return slice(group * c, group * c + c), slice(group * k, group * k + k)
+
+    def fields(self, y_row: int = 0, y_image: int = 0) -> dict[str, int | str]:
+        (D, P, Q), (sd, sh, sw), (dd, dh, dw) = self.places, self.strides, self.dilations
         return {
-            "batch": f"run_time({self.batch})",
-            "C": self.C,
-            "P": self.P,
-            "Q": self.Q,
-            "R": self.R,
-            "S": self.S,
-            "stride_h": self.stride[0],
-            "stride_w": self.stride[1],
-            "dilation_h": self.dilation[0],
-            "dilation_w": self.dilation[1],
-            "x_row": x_row or self.W * self.C,
-            "x_image": x_image or self.H * self.W * self.C,
-            "y_row": y_row or self.Q * self.K,
-            "y_image": y_image or self.P * self.Q * self.K,
-            "y_pixel": self.K,
-        }
+            "batch": f"run_time({self.batch})", "groups": self.groups,
+            "C": self.C // self.groups, "K": self.K // self.groups,
+            "D": D, "P": P, "Q": Q, "T": self.T, "R": self.R, "S": self.S,
+            "stride_d": sd, "stride_h": sh, "stride_w": sw, "dilation_d": dd, "dilation_h": dh, "dilation_w": dw,
+            "x_image": self.D * self.H * self.W * self.C, "x_slice": self.H * self.W * self.C, "x_row": self.W * self.C,
+            "y_image": y_image or D * P * Q * self.K, "y_slice": P * Q * self.K,
+            "y_row": y_row or Q * self.K, "y_pixel": self.K,
+        }  # fmt: skip
 
     def direct(self, vectors: int, **strides: int) -> str:
-        return literal("conv_direct_shape", **self.fields(**strides), K=self.K, vectors=vectors)
+        return literal("conv_direct_shape", **self.fields(**strides), vectors=vectors)
 
-    def depthwise(self, multiplier: int, summed: int = 1) -> str:
-        return literal("conv_depthwise_shape", **self.fields(), multiplier=multiplier, summed=summed)
+    def depthwise(self, fields: Mapping[str, int | str]) -> str:
+        """The fields that the depthwise kernels have."""
+        flat = {k: v for k, v in fields.items() if k not in ("groups", "K", "D", "T") and k[-2:] != "_d"}
+        flat = {k: v for k, v in flat.items() if not k.endswith("_slice")}
+        return literal("conv_depthwise_shape", **{**flat, "C": self.C})
 
 
 def _both(function, *arrays: np.ndarray, terms: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,57 +126,69 @@ def _packed_size(K: int, rest: int, vectors: int = 1) -> int:
 # direct
 
 
+def at_tap(w: np.ndarray, tap: Sequence[int]) -> np.ndarray:
+    """One matrix (K, C) of a weight."""
+    t, r, s = tap
+    return w[:, :, t, r, s]
+
+
 def _convolve(c: Shape, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """x (N, H, W, C), w (K, C, R, S): (N, P, Q, K)."""
-    y = np.zeros((c.batch, c.P, c.Q, c.K))
-    for r in range(c.R):
-        for s in range(c.S):
-            y += c.seen(x, r, s) @ w[:, :, r, s].T
+    """x (N, D, H, W, C), w (K, C / groups, T, R, S): (N, D, P, Q, K)."""
+    y = np.zeros(c.results)
+    for g, tap in product(range(c.groups), c.taps):
+        channels, rows = c.of_group(g)
+        y[..., rows] += c.seen(x, tap)[..., channels] @ at_tap(w[rows], tap).T
     return y
 
 
 def _weights_of(c: Shape, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    """The gradient to the weights, (R, S, C, K)."""
-    dw = np.empty((c.R, c.S, c.C, c.K))
-    for r in range(c.R):
-        for s in range(c.S):
-            dw[r, s] = c.seen(x, r, s).reshape(-1, c.C).T @ dy.reshape(-1, c.K)
+    """The gradient to the weights, (T, R, S, C / groups, K)."""
+    dw = np.empty((c.T, c.R, c.S, c.C // c.groups, c.K))
+    for g, tap in product(range(c.groups), c.taps):
+        channels, rows = c.of_group(g)
+        dw[tap][:, rows] = np.einsum("ndpqc,ndpqk->ck", c.seen(x, tap)[..., channels], dy[..., rows])
     return dw
 
 
 def _inputs_of(c: Shape, dy: np.ndarray, w: np.ndarray) -> np.ndarray:
     """The gradient to the padded images."""
-    dx = np.zeros((c.batch, c.H, c.W, c.C))
-    for r in range(c.R):
-        for s in range(c.S):
-            c.seen(dx, r, s)[...] += dy @ w[:, :, r, s]
+    dx = np.zeros(c.images)
+    for g, tap in product(range(c.groups), c.taps):
+        channels, rows = c.of_group(g)
+        c.seen(dx, tap)[..., channels] += dy[..., rows] @ at_tap(w[rows], tap)
     return dx
+
+
+def _sizes(c: Shape) -> dict[str, int]:
+    """Of the weight, for pack.h."""
+    taps, each = c.T * c.R * c.S, c.C // c.groups
+    apart = {"w_group": c.K // c.groups * each * taps, "w_k": each * taps, "w_c": taps}
+    sizes = {"groups": c.groups, "K": c.K // c.groups, "C": each, "T": c.T, "R": c.R, "S": c.S}
+    return {**sizes, **apart, "w_t": c.R * c.S, "w_r": c.S, "w_s": 1}
 
 
 def forward(c: Shape, vectors: int = 2, inside: bool = False, finish: bool = False) -> Case:
     """`inside`: the result is the interior of a buffer with a halo."""
-    x, w = _normal(c.batch, c.H, c.W, c.C), _normal(c.K, c.C, c.R, c.S)
-    taps = c.R * c.S
-    pack = _pack(
-        "p[1]", "p[2]", f"{vectors} * LANES", K=c.K, C=c.C, R=c.R, S=c.S, w_k=c.C * taps, w_c=taps, w_r=c.S, w_s=1
-    )
-    want, within = _both(lambda x, w: _convolve(c, x, w), x, w, terms=taps * c.C)
+    x, w = _normal(*c.images), _normal(*c.weights)
+    pack = _pack("p[1]", "p[2]", f"{vectors} * LANES", **_sizes(c))
+    want, within = _both(lambda x, w: _convolve(c, x, w), x, w, terms=w[0].size)
     if finish:
         want, within = 2 * want + 1, 3 * within + 2 * EPS * np.abs(2 * want + 1)
     shape, y = c.direct(vectors), "p[3]"
     if inside:
-        row = (c.Q + 2) * c.K
-        shape, y = c.direct(vectors, y_row=row, y_image=(c.P + 3) * row), f"p[3] + {2 * row + c.K}"
-        edges = ((0, 0), (2, 1), (1, 1), (0, 0))
+        row, rows = (c.places[2] + 2) * c.K, c.places[1] + 3
+        shape, y = c.direct(vectors, y_row=row, y_image=rows * row), f"p[3] + {2 * row + c.K}"
+        edges = ((0, 0), (0, 0), (2, 1), (1, 1), (0, 0))
         want, within = np.pad(want, edges, constant_values=UNTOUCHED), np.pad(within, edges)
     call = f"conv_direct(thread, threads, p[0], p[2], {y}, {shape}, {f'twice_plus_one, {y}' if finish else '0, 0'})"
-    arrays = [x, w, untouched(_packed_size(c.K, taps * c.C, vectors)), untouched(*want.shape)]
+    packed = c.groups * _packed_size(c.K // c.groups, w[0].size, vectors)
+    arrays = [x, w, untouched(packed), untouched(*want.shape)]
     return Case(f"forward-{c}" + "-inside" * inside + "-finish" * finish, [pack, call], arrays, want, within)
 
 
 def weight_gradient(c: Shape, vectors: int = 2, finish: bool = False) -> Case:
-    x, dy = _normal(c.batch, c.H, c.W, c.C), _normal(c.batch, c.P, c.Q, c.K)
-    want, within = _both(lambda x, dy: _weights_of(c, x, dy), x, dy, terms=c.batch * c.P * c.Q)
+    x, dy = _normal(*c.images), _normal(*c.results)
+    want, within = _both(lambda x, dy: _weights_of(c, x, dy), x, dy, terms=dy[..., 0].size)
     if finish:
         want, within = 2 * want + 1, 3 * within + 2 * EPS * np.abs(2 * want + 1)
     width, then = f"{vectors} * LANES", "twice_plus_one, p[2]" if finish else "0, 0"
@@ -156,9 +198,9 @@ def weight_gradient(c: Shape, vectors: int = 2, finish: bool = False) -> Case:
 
 def packed_weight_gradient(c: Shape) -> Case:
     """dw in the order of the packed weights: only the numbers of channels that exist are written."""
-    x, dy = _normal(c.batch, c.H, c.W, c.C), _normal(c.batch, c.P, c.Q, c.K)
+    x, dy = _normal(*c.images), _normal(*c.results)
     lines = c.R * c.S * c.C
-    want, within = _both(lambda x, dy: _weights_of(c, x, dy), x, dy, terms=c.batch * c.P * c.Q)
+    want, within = _both(lambda x, dy: _weights_of(c, x, dy), x, dy, terms=dy[..., 0].size)
     call = (
         f"conv_direct_weights(thread, threads, p[0], p[1], p[2], LANES, {lines} * LANES, {c.direct(1)}, 0, 0)",
         f"if (thread == threads - 1) for (idx i = 0; i < {lines}; i++) for (idx k = 0; k < {c.K}; k++)"
@@ -168,99 +210,105 @@ def packed_weight_gradient(c: Shape) -> Case:
     return Case(f"packed-{c}", call, [x, dy, untouched(size), untouched(*want.shape)], want, within)
 
 
-def input_gradient(c: Shape, vectors: int = 2) -> Case:
-    """For each phase of the stride a convolution of dy with every stride-th tap, turned: see conv_direct.h."""
-    assert c.dilation == (1, 1)
-    dy, w = _normal(c.batch, c.P, c.Q, c.K), _normal(c.K, c.C, c.R, c.S)
-    want, within = _both(lambda dy, w: _inputs_of(c, dy, w), dy, w, terms=c.R * c.S * c.K)
-    halo = (c.R, c.S)  # more than enough before and behind
-    g = np.pad(dy, ((0, 0), (c.R, c.R + 1), (c.S, c.S + 1), (0, 0)))
-    taps, calls = c.R * c.S, []
-    for f in np.ndindex(c.stride):
-        rs = [max(0, -(-(size - phase) // st)) for size, phase, st in zip((c.R, c.S), f, c.stride)]
-        rows, columns = (-(-(size - phase) // st) for size, phase, st in zip((c.H, c.W), f, c.stride))
-        last = [phase + st * (n - 1) for phase, st, n in zip(f, c.stride, rs)]  # the tap that comes first
-        calls.append(_pack(
-            f"p[1] + {last[0] * c.S + last[1] if 0 not in rs else 0}", "p[2]", f"{vectors} * LANES",
-            K=c.C, C=c.K, R=rs[0], S=rs[1], w_k=taps, w_c=c.C * taps, w_r=-c.stride[0] * c.S, w_s=-c.stride[1],
-        ))  # fmt: skip
-        shape = literal(
-            "conv_direct_shape",
-            batch=f"run_time({c.batch})", C=c.K, K=c.C, P=rows, Q=columns, R=rs[0], S=rs[1],
-            stride_h=1, stride_w=1, dilation_h=1, dilation_w=1, x_row=g.shape[2] * c.K, x_image=g[0].size,
-            y_row=c.stride[0] * c.W * c.C, y_image=c.H * c.W * c.C, y_pixel=c.stride[1] * c.C, vectors=vectors,
-        )  # fmt: skip
-        top, left = (edge - (n - 1) for edge, n in zip(halo, rs))
-        x, y = f"p[0] + {(top * g.shape[2] + left) * c.K}", f"p[3] + {(f[0] * c.W + f[1]) * c.C}"
-        calls.append(f"conv_direct(thread, threads, {x}, p[2], {y}, {shape}, 0, 0)")
-    arrays = [g, w, untouched(_packed_size(c.C, taps * c.K, vectors)), untouched(*want.shape)]
-    return Case(f"input-{c}", calls, arrays, want, within)
+def _with_zeros(c: Shape, dy: np.ndarray) -> np.ndarray:
+    """dy with more zeros around it than any tap reaches, three of them for each tap."""
+    return np.pad(dy, ((0, 0), *((3 * n, 3 * n) for n in (c.T, c.R, c.S)), (0, 0)))
+
+
+def _axes(c: Shape) -> dict[str, str]:
+    sizes = zip((c.D, c.H, c.W), (c.T, c.R, c.S), c.strides, c.dilations)
+    return {
+        name: literal("conv_axis", size=n, window=k, stride=s, dilation=d, front=3 * k * s, step=s // gcd(s, d))
+        for name, (n, k, s, d) in zip(("depth", "height", "width"), sizes)
+    }
+
+
+def _of_phase(c: Shape, g: np.ndarray) -> dict[str, int | str]:
+    """The fields of the convolution of g that a phase of the gradient to the input is."""
+    found, image = c.fields(), int(np.prod(g.shape[1:]))
+    found.update(C=c.K // c.groups, K=c.C // c.groups)
+    found.update(x_image=image, x_slice=image // g.shape[1], x_row=image // g.shape[1] // g.shape[2])
+    found.update(y_image=c.D * c.H * c.W * c.C)
+    apart = (c.H * c.W * c.C, c.W * c.C, c.C)
+    for axis, y, step, s, d in zip("dhw", ("y_slice", "y_row", "y_pixel"), apart, c.strides, c.dilations):
+        found.update({f"stride_{axis}": 1, f"dilation_{axis}": d // gcd(s, d), y: s * step})
+    return found
+
+
+def _steps(c: Shape) -> dict[str, int]:
+    return {f"step_{axis}": s // gcd(s, d) for axis, s, d in zip("trs", c.strides, c.dilations)}
+
+
+def input_gradient(c: Shape, vectors: int = 2, finish: bool = False) -> Case:
+    dy, w = _normal(*c.results), _normal(*c.weights)
+    want, within = _both(lambda dy, w: _inputs_of(c, dy, w), dy, w, terms=w.size // w.shape[1] // c.groups)
+    if finish:
+        want, within = 2 * want + 1, 3 * within + 2 * EPS * np.abs(2 * want + 1)
+    g, sizes = _with_zeros(c, dy), _sizes(c)
+    turned = {"K": sizes["C"], "C": sizes["K"], "w_k": sizes["w_c"], "w_c": sizes["w_k"], **_steps(c)}
+    pack = _pack("p[1]", "p[2]", f"{vectors} * LANES", **{**sizes, **turned})
+    one = literal("conv_direct_shape", **_of_phase(c, g), vectors=vectors)
+    shape = literal("conv_direct_inputs_shape", **_axes(c), one=one)
+    then = "twice_plus_one, p[3]" if finish else "0, 0"
+    call = f"conv_direct_inputs(thread, threads, p[0], p[2], p[3], {shape}, {then})"
+    packed = c.groups * _packed_size(c.C // c.groups, w.size // c.C, vectors)
+    arrays = [g, w, untouched(packed), untouched(*want.shape)]
+    return Case(f"input-{c}" + "-finish" * finish, [pack, call], arrays, want, within)
 
 
 # depthwise
 
 
-def _depthwise(c: Shape, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """x (N, H, W, C), w (R, S, K): (N, P, Q, K)."""
-    y = np.zeros((c.batch, c.P, c.Q, c.K))
-    for r in range(c.R):
-        for s in range(c.S):
-            y += np.repeat(c.seen(x, r, s), c.K // c.C, axis=3) * w[r, s]
-    return y
+def _pack_depthwise(c: Shape, **steps: int) -> str:
+    """Of weights (T = 1, R, S, C)."""
+    sizes = {"groups": 1, "K": c.C, "C": 1, "T": 1, "R": c.R, "S": c.S, "w_k": 1, "w_r": c.S * c.C, "w_s": c.C}
+    return _pack("p[1]", "p[2]", WHOLE_PANEL.format(c.C), **sizes, **steps)
 
 
 def depthwise(c: Shape, finish: bool = False) -> Case:
-    x, w = _normal(c.batch, c.H, c.W, c.C), _normal(c.R, c.S, c.K)
-    want, within = _both(lambda x, w: _depthwise(c, x, w), x, w, terms=c.R * c.S)
+    x, w = _normal(*c.images), _normal(1, c.R, c.S, c.C)
+    convolve = lambda x, w: np.sum([c.seen(x, tap) * w[tap] for tap in c.taps], axis=0)
+    want, within = _both(convolve, x, w, terms=c.R * c.S)
     if finish:
         want, within = 2 * want + 1, 3 * within + 2 * EPS * np.abs(2 * want + 1)
-    pack = _pack(
-        "p[1]", "p[2]", WHOLE_PANEL.format(c.K), K=c.K, C=1, R=c.R, S=c.S, w_k=1, w_c=1, w_r=c.S * c.K, w_s=c.K
-    )
     then = "twice_plus_one, p[3]" if finish else "0, 0"
-    call = f"conv_depthwise(thread, threads, p[0], p[2], p[3], {c.depthwise(c.K // c.C)}, {then})"
-    arrays = [x, w, untouched(_packed_size(c.K, c.R * c.S)), untouched(*want.shape)]
-    return Case(f"depthwise-{c}" + "-finish" * finish, [pack, call], arrays, want, within)
+    call = f"conv_depthwise(thread, threads, p[0], p[2], p[3], {c.depthwise(c.fields())}, {then})"
+    arrays = [x, w, untouched(_packed_size(c.C, c.R * c.S)), untouched(*want.shape)]
+    return Case(f"depthwise-{c}" + "-finish" * finish, [_pack_depthwise(c), call], arrays, want, within)
 
 
 def depthwise_weights(c: Shape, finish: bool = False) -> Case:
-    x, dy = _normal(c.batch, c.H, c.W, c.C), _normal(c.batch, c.P, c.Q, c.K)
-
-    def gradient(x: np.ndarray, dy: np.ndarray) -> np.ndarray:
-        taps = [(np.repeat(c.seen(x, r, s), c.K // c.C, axis=3) * dy).sum((0, 1, 2)) for r, s in np.ndindex(c.R, c.S)]
-        return np.reshape(taps, (c.R, c.S, c.K))
-
-    want, within = _both(gradient, x, dy, terms=c.batch * c.P * c.Q)
+    x, dy = _normal(*c.images), _normal(*c.results)
+    gradient = lambda x, dy: np.reshape([(c.seen(x, tap) * dy).sum((0, 1, 2, 3)) for tap in c.taps], (c.R, c.S, c.C))
+    want, within = _both(gradient, x, dy, terms=dy[..., 0].size)
     if finish:
         want, within = 2 * want + 1, 3 * within + 2 * EPS * np.abs(2 * want + 1)
     then = "twice_plus_one, p[2]" if finish else "0, 0"
-    call = f"conv_depthwise_weights(thread, threads, p[0], p[1], p[2], {c.depthwise(c.K // c.C)}, {then})"
+    call = f"conv_depthwise_weights(thread, threads, p[0], p[1], p[2], {c.depthwise(c.fields())}, {then})"
     arrays = [x, dy, untouched(*want.shape)]
     return Case(f"depthwise-weight-{c}" + "-finish" * finish, [call], arrays, want, within)
 
 
-def depthwise_inputs(c: Shape) -> Case:
-    """Stride 1: the forward kernel for dy with a halo and the turned window; it sums over the results of a channel."""
-    assert c.stride == c.dilation == (1, 1)
-    each = c.K // c.C
-    dy, w = _normal(c.batch, c.P, c.Q, c.K), _normal(c.R, c.S, c.K)
+def depthwise_inputs(c: Shape, finish: bool = False) -> Case:
+    dy, w = _normal(*c.results), _normal(1, c.R, c.S, c.C)
 
     def gradient(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
-        dx = np.zeros((c.batch, c.H, c.W, c.C))
-        for r, s in np.ndindex(c.R, c.S):
-            c.seen(dx, r, s)[...] += (dy * w[r, s]).reshape(c.batch, c.P, c.Q, c.C, each).sum(4)
+        dx = np.zeros(c.images)
+        for tap in c.taps:
+            c.seen(dx, tap)[...] += dy * w[tap]
         return dx
 
-    want, within = _both(gradient, dy, w, terms=c.R * c.S * each)
-    g = np.pad(dy, ((0, 0), (c.R - 1, c.R - 1), (c.S - 1, c.S - 1), (0, 0)))
-    turned = Shape(c.batch, g.shape[1], g.shape[2], c.K, c.C, c.R, c.S)
-    pack = _pack(
-        f"p[1] + {w.size - c.K}", "p[2]", WHOLE_PANEL.format(c.C),
-        K=c.C, C=each, R=c.R, S=c.S, w_k=each, w_c=1, w_r=-c.S * c.K, w_s=-c.K,
-    )  # fmt: skip
-    call = f"conv_depthwise(thread, threads, p[0], p[2], p[3], {turned.depthwise(1, each)}, 0, 0)"
-    arrays = [g, w, untouched(_packed_size(c.C, c.R * c.S * each)), untouched(*want.shape)]
-    return Case(f"depthwise-input-{c}", [pack, call], arrays, want, within)
+    want, within = _both(gradient, dy, w, terms=c.R * c.S)
+    if finish:
+        want, within = 2 * want + 1, 3 * within + 2 * EPS * np.abs(2 * want + 1)
+    g, axes = _with_zeros(c, dy)[:, 3:4], _axes(c)
+    one = c.depthwise(_of_phase(c, g))
+    shape = literal("conv_depthwise_inputs_shape", height=axes["height"], width=axes["width"], one=one)
+    steps = {name: step for name, step in _steps(c).items() if name != "step_t"}
+    then = "twice_plus_one, p[3]" if finish else "0, 0"
+    call = f"conv_depthwise_inputs(thread, threads, p[0], p[2], p[3], {shape}, {then})"
+    arrays = [g, w, untouched(_packed_size(c.C, c.R * c.S)), untouched(*want.shape)]
+    return Case(f"depthwise-input-{c}" + "-finish" * finish, [_pack_depthwise(c, **steps), call], arrays, want, within)
 
 
 CASES = [
@@ -280,21 +328,38 @@ CASES = [
     weight_gradient(Shape(1, 4, 6, 100, 16, 1, 1)),
     weight_gradient(Shape(0, 4, 6, 10, 16, 1, 1)),
     packed_weight_gradient(Shape(2, 6, 7, 5, 19, 3, 3)),
-    input_gradient(Shape(2, 9, 10, 12, 10, 3, 3)),
-    input_gradient(Shape(2, 11, 14, 10, 24, 3, 3, stride=(2, 2))),
+    input_gradient(Shape(2, 9, 10, 12, 10, 3, 3), finish=True),
+    input_gradient(Shape(2, 11, 14, 10, 24, 3, 3, stride=(2, 2)), finish=True),
     input_gradient(Shape(1, 16, 15, 3, 5, 7, 4, stride=(2, 3)), vectors=1),
-    input_gradient(Shape(2, 7, 8, 40, 20, 1, 1, stride=(2, 2))),
+    input_gradient(Shape(2, 7, 8, 40, 20, 1, 1, stride=(2, 2)), finish=True),
+    input_gradient(Shape(1, 13, 17, 9, 6, 3, 3, stride=(2, 4), dilation=(3, 2)), vectors=1),
+    input_gradient(Shape(0, 7, 8, 4, 20, 1, 1, stride=(2, 2))),
+    forward(Shape(2, 9, 20, 12, 18, 3, 3, groups=3), vectors=1, finish=True),
+    forward(Shape(1, 9, 20, 40, 80, 3, 2, stride=(2, 1), dilation=(1, 2), groups=2), finish=True),
+    weight_gradient(Shape(2, 9, 20, 12, 18, 3, 3, groups=3), vectors=1, finish=True),
+    weight_gradient(Shape(1, 9, 20, 40, 80, 3, 2, stride=(2, 1), dilation=(1, 2), groups=2)),
+    input_gradient(Shape(2, 9, 20, 12, 18, 3, 3, stride=(2, 2), groups=3), vectors=1, finish=True),
+    forward(Shape(2, 6, 7, 5, 18, 3, 3, D=7, T=3), finish=True),
+    forward(Shape(1, 6, 9, 8, 6, 2, 1, stride=(2, 1, 2), dilation=(2, 1, 1), groups=2, D=9, T=3), vectors=1),
+    weight_gradient(Shape(2, 6, 7, 5, 18, 3, 3, D=7, T=3), finish=True),
+    weight_gradient(Shape(1, 6, 9, 8, 6, 2, 1, stride=(2, 1, 2), dilation=(2, 1, 1), groups=2, D=9, T=3), vectors=1),
+    weight_gradient(Shape(1, 60, 64, 16, 16, 1, 1, stride=(2, 1, 1), D=9, T=2)),
+    weight_gradient(Shape(0, 6, 7, 5, 18, 3, 3, D=7, T=3)),
+    input_gradient(Shape(2, 7, 6, 5, 18, 3, 3, stride=(2, 2, 2), D=8, T=3), finish=True),
+    input_gradient(Shape(1, 6, 9, 8, 6, 2, 1, stride=(3, 1, 2), dilation=(2, 1, 1), groups=2, D=9, T=2), vectors=1),
     depthwise(Shape(2, 9, 20, 24, 24, 3, 3)),
     depthwise(Shape(1, 15, 13, 33, 33, 5, 5, stride=(2, 2)), finish=True),
-    depthwise(Shape(2, 9, 20, 5, 15, 3, 2, dilation=(2, 3))),
+    depthwise(Shape(2, 9, 20, 5, 5, 3, 2, dilation=(2, 3))),
     depthwise(Shape(1, 5, 5, 1, 1, 3, 3)),
     depthwise_weights(Shape(2, 9, 20, 24, 24, 3, 3), finish=True),
     depthwise_weights(Shape(3, 15, 13, 33, 33, 7, 7, stride=(2, 2))),
     depthwise_weights(Shape(2, 1, 60, 40, 40, 1, 31, dilation=(1, 1))),
-    depthwise_weights(Shape(2, 9, 20, 5, 15, 3, 2, dilation=(2, 3))),
+    depthwise_weights(Shape(2, 9, 20, 5, 5, 3, 2, dilation=(2, 3))),
     depthwise_weights(Shape(0, 9, 20, 20, 20, 3, 3)),
-    depthwise_inputs(Shape(2, 8, 9, 24, 24, 3, 3)),
-    depthwise_inputs(Shape(1, 8, 9, 21, 42, 3, 5)),
+    depthwise_inputs(Shape(2, 8, 9, 24, 24, 3, 3), finish=True),
+    depthwise_inputs(Shape(1, 19, 23, 21, 21, 3, 5, stride=(2, 2)), finish=True),
+    depthwise_inputs(Shape(1, 9, 12, 7, 7, 2, 3, stride=(3, 2), dilation=(1, 2))),
+    depthwise_inputs(Shape(0, 8, 9, 24, 24, 3, 3)),
 ]
 
 

@@ -28,7 +28,7 @@ def _packed_size(K: int, N: int, vectors: int) -> int:
 
 
 def _pack(K: int, N: int, w_k: int, w_c: int, vectors: int) -> str:
-    fields = literal("pack_shape", K=N, C=K, R=1, S=1, w_k=w_k, w_c=w_c, width=f"{vectors} * LANES")
+    fields = literal("pack_shape", groups=1, K=N, C=K, T=1, R=1, S=1, w_k=w_k, w_c=w_c, width=f"{vectors} * LANES")
     return f"pack(thread, threads, p[1], p[2], {fields})"
 
 

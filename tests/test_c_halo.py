@@ -22,8 +22,8 @@ def halo(
     (top, left), rows, columns = start, (H - 1) * step + 1, (W - 1) * step + 1
     want[:, top : top + rows : step, left : left + columns : step] = x
     shape = literal(
-        "halo_shape", batch=f"run_time({batch})", C=C, H=H, W=W, rows=sizes[0], columns=sizes[1], top=top, left=left,
-        step_h=step, step_w=step,
+        "halo_shape", batch=f"run_time({batch})", C=C, D=1, H=H, W=W, slices=1, rows=sizes[0], columns=sizes[1],
+        front=0, top=top, left=left, step_d=1, step_h=step, step_w=step,
     )  # fmt: skip
     call = f"halo(thread, threads, p[0], p[1], {shape})"
     name = f"halo-{batch}x{H}x{W}x{C}-{sizes[0]}x{sizes[1]}-{step}"
@@ -33,7 +33,7 @@ def halo(
 def unpacked(K: int, C: int, R: int, S: int) -> Case:
     packed = numbers(R, S, C, K)
     want = packed.transpose(3, 2, 0, 1).astype(float)
-    shape = literal("pack_shape", K=K, C=C, R=R, S=S, w_k=C * R * S, w_c=R * S, w_r=S, w_s=1, width=K)
+    shape = literal("pack_shape", K=K, C=C, T=1, R=R, S=S, w_k=C * R * S, w_c=R * S, w_r=S, w_s=1, width=K)
     call = f"unpack(thread, threads, p[0], p[1], {shape})"
     return Case(f"unpack-{K}-{C}-{R}x{S}", [call], [packed, untouched(*want.shape)], want, np.zeros(want.shape))
 

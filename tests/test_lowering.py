@@ -9,11 +9,13 @@ import pytest
 
 import minigraph as mg
 from minigraph import layers
-from minigraph.backends.c.tuned import is_depthwise, laid_out, serves
-from minigraph.backends.layout import channels_last, to_first, to_last, with_halos
+from minigraph.backends.c.tuned import laid_out, serves
+from minigraph.backends.groups import regrouped, weight_of
+from minigraph.backends.layout import channels_last, gradient_halo, to_first, to_last, with_halos
 from minigraph.backends.lower import lower, runs
 from minigraph.core import proof
 from minigraph.core.builder import Builder, Tensor
+from minigraph.core.dim import known
 from minigraph.core.evaluate import evaluate
 from minigraph.core.ir import Graph
 from minigraph.core.op import Example, Op
@@ -59,17 +61,72 @@ CONVOLUTIONS = [
 
 
 @pytest.mark.parametrize(("op", "example"), CONVOLUTIONS)
-def test_padding_is_a_node_and_a_gradient_is_a_convolution(op: Op, example: Example) -> None:
+def test_padding_is_a_node(op: Op, example: Example) -> None:
+    """A gradient to the input gets the zeros that it reads around g."""
     graph, samples = proof.graph_of(op, example, "float64")
-    served = lambda node: node.attrs["groups"] == 1 or is_depthwise(node)
-    after = with_halos(channels_last(graph), served).check()
+    after = with_halos(channels_last(graph), lambda node: True).check()
     assert off(graph, after, rng_arrays(graph, samples)) < 1e-12
-    node = graph.nodes[0]
-    several = op is conv_input_gradient and node.attrs["groups"] not in (1, node.inputs[1].type.shape[0])
-    if served(node) and not several and not any(0 in sample.shape for sample in example.inputs):
-        for node in after.nodes:
-            assert node.op is not conv_input_gradient
+    for node in after.nodes:
+        if node.op is conv_input_gradient:
+            assert not any(map(any, gradient_halo(node) or []))
+        else:
             assert not any(n for pair in node.attrs.get("padding", ()) for n in pair)
+
+
+def gradient_at(extents: tuple[int, ...], window: tuple[int, ...], **attrs: Any) -> Graph:
+    net = Builder("net")
+    w = net.input("w", (3, 2, *window))
+    y = conv(net.input("x", ("N", 2, *extents)), w, **attrs)
+    return net.build(dx=conv_input_gradient(net.input("g", y.shape), w, extents=extents, **attrs))
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        gradient_at((5, 4), (3, 3), padding=1),
+        gradient_at((4, 4), (2, 1), padding=(3, 2)),
+        gradient_at((5, 6), (3, 3), padding=1, stride=2),
+        gradient_at((7, 5), (1, 2), stride=(3, 4)),
+        gradient_at((7, 6), (3, 2), padding=((2, 0), (1, 2)), stride=(2, 3), dilation=(2, 2)),
+        gradient_at((8,), (3,), stride=4, dilation=2),
+    ],
+    ids=lambda graph: str(graph.nodes[-1].attrs["stride"]),
+)
+def test_a_gradient_with_a_halo_is_proved(graph: Graph) -> None:
+    after = with_halos(channels_last(graph), lambda node: True).check()
+    report = mg.verify(graph, after)
+    assert report
+    assert report.proved
+    assert with_halos(after, lambda node: True) is after
+
+
+IN_GROUPS = {
+    "pairs of two": (4, 4, (4, 3), (3, 3), {"padding": 1, "groups": 2}),
+    "of three and one": (3, 9, (3, 3), (2, 2), {"stride": 2, "padding": 1, "groups": 3}),
+    "volumes": (4, 4, (2, 2, 2), (2, 1, 2), {"groups": 4}),
+    "all in one": (3, 3, (4,), (3,), {"groups": 3, "layout": "NLC"}),
+}
+
+
+@pytest.mark.parametrize(("C", "K", "sizes", "window", "attrs"), IN_GROUPS.values(), ids=IN_GROUPS)
+def test_groups_become_larger(C: int, K: int, sizes: Any, window: Any, attrs: Any) -> None:
+    """Until they have four channels and four results, or are one; but depthwise ones become those of single results."""
+    net = Builder("net")
+    x = net.input("x", (1, *sizes, C) if "layout" in attrs else (1, C, *sizes))
+    w = net.input("w", (K, C // attrs["groups"], *window))
+    y = conv(x, w, **attrs)
+    g = net.input("g", y.shape)
+    to_x = conv_input_gradient(g, w, extents=sizes, **attrs)
+    graph = net.build(y=y, to_x=to_x, to_w=conv_weight_gradient(x, g, window=window, **attrs))
+    after = regrouped(channels_last(graph), lambda node: True, 4).check()
+    report = mg.verify(graph, after)
+    assert report
+    assert report.proved or not [node for node in after.nodes if node not in channels_last(graph).nodes]
+    for node in after.nodes:
+        if node.op in (conv, conv_input_gradient, conv_weight_gradient):
+            groups, (rows, columns) = node.attrs["groups"], weight_of(node).type.shape[:2]
+            assert groups == 1 or (rows, columns) == (groups, 1) or min(known(rows, "rows") // groups, columns) >= 4
+    assert regrouped(after, lambda node: True, 4) is after
 
 
 def residual_net(rank: int = 2) -> Graph:

@@ -4,8 +4,8 @@
 side by side. A transpose stands only where something else reads a turned value, or where an image comes in; transposes
 are views, so that most of them cost nothing.
 
-`with_halos` makes the padding of convolutions a node, and the gradient to the input of a convolution a convolution of
-its own: of the output's gradient, spread out by the stride and padded, with the window turned by half a turn.
+`with_halos` makes the padding of convolutions a node. The gradient to the input of a convolution gets a halo around the
+output's gradient, so that it may be read wherever a window would have reached beyond the input.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 from minigraph.core.builder import Builder, Tensor
-from minigraph.core.dim import Shape
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS
 from minigraph.ops import shape
@@ -212,43 +211,39 @@ def _conv_weight_gradient(rewriting: Rewriting, node: Node) -> bool:
 
 
 def _conv_input_gradient(rewriting: Rewriting, node: Node) -> bool:
+    """With zeros around g, as if x had been padded further, and the windows there had got a gradient of zero."""
     g, w = map(rewriting.tensor, node.inputs)
-    attrs, layout, groups = node.attrs, node.attrs["layout"], node.attrs["groups"]
-    if groups != 1 and w.shape[:2] != (groups, 1):
-        return False  # several results of each group would have to be added up
-    places, extents = extents_of(g.value.type, layout), attrs["extents"]
-    spread: list[int] = []  # the sizes of g with stride - 1 zeros between its numbers
-    widths = []
-    for n, extent, k, s, d, (before, _) in zip(
-        places, extents, w.shape[2:], attrs["stride"], attrs["dilation"], attrs["padding"]
-    ):
-        if not isinstance(n, int) or not isinstance(extent, int) or n == 0:
-            return False
-        reach = d * (k - 1)
-        spread.append((n - 1) * s + 1)
-        front = reach - before
-        widths.append((front, extent + reach - front - spread[-1]))
-    if any(n < 0 for pair in widths for n in pair):
-        return False  # more padding than the window reaches over
-    if any(s != 1 for s in attrs["stride"]):
-        steps = iter(attrs["stride"])
-        sizes = iter(spread)
-        whole: Shape = tuple(n if axis in "NC" else next(sizes) for axis, n in zip(layout, g.shape))
-        step = tuple(1 if axis in "NC" else next(steps) for axis in layout)
-        g = shape.unslice(g, shape=whole, start=(0,) * g.rank, step=step)
-    turned = OPS["slice"](w, **_backwards(w))
-    if groups == 1:
-        turned = shape.transpose(turned, (1, 0, *range(2, w.rank)))  # its results are the channels of x
-    plain = {"stride": 1, "padding": 0, "dilation": attrs["dilation"], "groups": groups, "layout": layout}
-    rewriting.now[node.outputs[0]] = conv(halo(g, widths, layout), turned, **plain).value
+    attrs, layout = node.attrs, node.attrs["layout"]
+    pairs = gradient_halo(node)
+    if pairs is None or not any(map(any, pairs)):
+        return False
+    padding = [(a + m * s, b + n * s) for (a, b), (m, n), s in zip(attrs["padding"], pairs, attrs["stride"])]
+    padded = conv_input_gradient(halo(g, pairs, layout), w, **{**attrs, "padding": tuple(padding)})
+    rewriting.now[node.outputs[0]] = padded.value
     return True
 
 
-def _backwards(w: Tensor) -> dict[str, Any]:
-    """The attributes of a slice that turns the window of a weight by half a turn."""
-    start = (0, 0, *(n - 1 for n in w.shape[2:]))
-    stop = (w.shape[0], w.shape[1], *(None for _ in w.shape[2:]))
-    return {"start": start, "stop": stop, "step": (1, 1, *(-1,) * (w.rank - 2))}
+def gradient_halo(node: Node) -> list[tuple[int, int]] | None:
+    """How many zeros a gradient to the input lacks before and behind g, along each spatial axis: 0 where it has them.
+
+    dx[h] reads g[(h + before - r * dilation) / stride] for each tap r where that is a whole number. None where the
+    sizes are not known so far.
+    """
+    g, w = node.inputs
+    attrs, found = node.attrs, []
+    places, extents = extents_of(g.type, attrs["layout"]), attrs["extents"]
+    for n, extent, k, s, d, (before, behind) in zip(
+        places, extents, w.type.shape[2:], attrs["stride"], attrs["dilation"], attrs["padding"]
+    ):
+        rest = before + extent + behind - d * (k - 1) - 1 - s * (n - 1)  # what the last window leaves over
+        if not isinstance(rest, int):
+            return None
+        first = [h + before for h in range(s)]
+        last = [rest - behind + d * (k - 1) - h for h in range(s)]  # counted from the last window on
+        front = max([-(at - r * d) // s for at in first for r in range(k) if (at - r * d) % s == 0], default=0)
+        back = max([(at - r * d) // s for at in last for r in range(k) if (at - r * d) % s == 0], default=0)
+        found.append((max(0, front), max(0, back)))
+    return found
 
 
 HALOS = {conv: _conv, conv_weight_gradient: _conv_weight_gradient, conv_input_gradient: _conv_input_gradient}

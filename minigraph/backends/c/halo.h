@@ -1,26 +1,30 @@
-// Images on a larger ground of zeros: what padding and the spreading of a strided gradient are, NHWC, float32.
+// Images on a larger ground of zeros: what padding and the spreading of a strided gradient are, channels last, float32.
 //
-//     y[n][top + i * step_h][left + j * step_w][c] = x[n][i][j][c],  and 0 elsewhere
+//     y[n][front + h * step_d][top + i * step_h][left + j * step_w][c] = x[n][h][i][j][c],  and 0 elsewhere
 #ifndef MINIGRAPH_HALO_H
 #define MINIGRAPH_HALO_H
 
 typedef struct {
-  idx batch, C, H, W;    // of x; batch may be a run-time number
-  idx rows, columns;     // of y
-  idx top, left, step_h, step_w;
+  idx batch, C, D, H, W;      // of x; batch may be a run-time number
+  idx slices, rows, columns;  // of y
+  idx front, top, left, step_d, step_h, step_w;
 } halo_shape;
+
+// Whether place `at` of an axis of y has a number of x.
+INLINE bool halo_inside(idx at, idx step, idx size) { return at >= 0 && at % step == 0 && at / step < size; }
 
 // Threads share the rows of y.
 INLINE void halo(int thread, int threads, const float *x, float *y, halo_shape s) {
   const size_t pixel = s.C * sizeof(float);
-  for (idx line = share(s.batch * s.rows, thread, threads); line < share(s.batch * s.rows, thread + 1, threads); line++) {
-    const idx n = line / s.rows, row = line % s.rows - s.top, i = row / s.step_h;
+  const idx lines = s.batch * s.slices * s.rows;
+  for (idx line = share(lines, thread, threads); line < share(lines, thread + 1, threads); line++) {
+    const idx n = line / s.rows / s.slices, slice = line / s.rows % s.slices - s.front, row = line % s.rows - s.top;
     float *const to = y + line * s.columns * s.C;
-    if (row < 0 || row % s.step_h != 0 || i >= s.H) {
+    if (!halo_inside(slice, s.step_d, s.D) || !halo_inside(row, s.step_h, s.H)) {
       memset(to, 0, s.columns * pixel);
       continue;
     }
-    const float *const from = x + (n * s.H + i) * s.W * s.C;
+    const float *const from = x + ((n * s.D + slice / s.step_d) * s.H + row / s.step_h) * s.W * s.C;
     if (s.step_w == 1) {
       memset(to, 0, s.left * pixel);
       memcpy(to + s.left * s.C, from, s.W * pixel);

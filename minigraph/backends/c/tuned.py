@@ -8,11 +8,14 @@ is packed once.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import gcd
 from typing import Any
 
+from minigraph.backends.access import contiguous
 from minigraph.backends.c.threads import threads
 from minigraph.backends.calls import Call, Operand, Pack, Pointers, dense, operand
-from minigraph.backends.layout import channels_last, with_halos
+from minigraph.backends.groups import regrouped, weight_of
+from minigraph.backends.layout import channels_last, gradient_halo, with_halos
 from minigraph.backends.loops import size_text
 from minigraph.core.dim import Size, known, product
 from minigraph.core.ir import Graph, Node, Value
@@ -20,10 +23,12 @@ from minigraph.core.op import OPS
 from minigraph.ops import conv as convolution
 from minigraph.ops import pool as pooled
 from minigraph.ops.matmul import matmul as matrix_product
-from minigraph.ops.window import extents_of
+from minigraph.ops.window import extents_of, three
 
 MOST_LANES = 16
 HEADERS = ("vector.h", "tile.h", "pack.h")
+DIRECT = (*HEADERS, "conv_phase.h", "conv_direct.h")
+DEPTHWISE = (*HEADERS, "conv_phase.h", "conv_depthwise.h")
 
 
 def claim(graph: Graph, node: Node) -> Call | None:
@@ -35,14 +40,13 @@ def claim(graph: Graph, node: Node) -> Call | None:
 
 def serves(node: Node) -> bool:
     """Whether the convolutions here compute it, once its padding is a node."""
-    layout = node.attrs["layout"]
     floats = all(value.type.dtype == "float32" for value in (*node.inputs, *node.outputs))
-    return floats and layout[-1] == "C" and len(layout) <= 4 and (node.attrs["groups"] == 1 or is_depthwise(node))
+    return floats and node.attrs["layout"][-1] == "C"
 
 
 def laid_out(graph: Graph) -> Graph:
-    """A lowered graph in the layouts that the kernels ask for: channels last, halos around what is convolved."""
-    return with_halos(channels_last(graph), serves)
+    """A lowered graph in the form that the kernels ask for: channels last, in large groups, with halos."""
+    return with_halos(regrouped(channels_last(graph), serves, MOST_LANES), serves)
 
 
 def fields(kind: str, values: Mapping[str, Any]) -> str:
@@ -72,11 +76,15 @@ def panels(columns: int) -> int:
     return -(-columns // (2 * MOST_LANES)) * 2 * MOST_LANES
 
 
-def packed(number: int, K: int, C: int, R: int, S: int, apart: Mapping[str, Size]) -> Pack:
-    """A weight of K results, C channels and a window R x S, whose numbers lie `apart` along k, c, r and s."""
-    width = f"{vectors(K)} * LANES"
-    shape = fields("pack_shape", {"K": K, "C": C, "R": R, "S": S, **apart, "width": width})
-    return Pack(number, panels(K) * C * R * S, "pack", shape)
+def packed(number: int, sizes: Mapping[str, Size], apart: Mapping[str, Size], steps: Mapping[str, int] = {}) -> Pack:
+    """A weight of groups, K results, C channels and a window T x R x S; see pack_shape.
+
+    apart: how far apart its numbers lie along each of these. steps: of the phases that its taps are sorted by.
+    """
+    width = f"{vectors(sizes['K'])} * LANES"
+    shape = fields("pack_shape", {**sizes, **apart, "width": width, **steps})
+    lines = known(product(n for name, n in sizes.items() if name != "K"), "a weight")
+    return Pack(number, panels(known(sizes["K"], "a weight")) * lines, "pack", shape)
 
 
 # matrix products
@@ -98,7 +106,8 @@ def matmul(graph: Graph, node: Node) -> Call | None:
     shape: dict[str, Any] = {"M": M, "N": N, "K": K, "a_row": a_row, "a_column": a_column}
     shape["b_row"], shape["b_panel"] = (b_row, width) if as_it_lies else (width, f"{size_text(K)} * {width}")
     shape.update(y_row=N, y_panel=width, vectors=vectors(N), b_padded="false" if as_it_lies else "true")
-    packs = {} if as_it_lies else {"weight": packed(1, N, known(K, "K"), 1, 1, _apart(b_column, b_row, 0, 0))}
+    sizes: dict[str, Size] = {"groups": 1, "K": N, "C": K, "T": 1, "R": 1, "S": 1}
+    packs = {} if as_it_lies else {"weight": packed(1, sizes, {"w_k": b_column, "w_c": b_row})}
 
     def phases(p: Pointers) -> list[str]:
         right = p.operands[1] if as_it_lies else p.packs["weight"]
@@ -109,126 +118,203 @@ def matmul(graph: Graph, node: Node) -> Call | None:
     return Call(node, (*HEADERS, "gemm.h"), (a, b), phases, packs, finishes=True)
 
 
-def _apart(k: Size, c: Size, r: Size, s: Size) -> dict[str, Size]:
-    return {"w_k": k, "w_c": c, "w_r": r, "w_s": s}
-
-
 # convolutions
 
 
-def _two(numbers: Any, missing: Any) -> tuple[Any, Any]:
-    """Height and width of one or two spatial axes."""
-    return tuple(numbers) if len(numbers) == 2 else (missing, numbers[0])
-
-
-def _geometry(x: Value, y: Value, window: Any, attrs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The fields that convolutions share; None where the kernels do not serve it."""
-    layout = attrs["layout"]
-    padded = any(n for pair in attrs["padding"] for n in pair)
-    if layout[-1] != "C" or len(layout) > 4 or padded:
+def _geometry(x: Value, y: Value, node: Node) -> dict[str, Any] | None:
+    """The fields that convolutions share, of the one that gives y from x; None where the kernels do not serve it."""
+    attrs, layout, weight = node.attrs, node.attrs["layout"], weight_of(node)
+    small, large = extents_of(y.type, layout), extents_of(x.type, layout)
+    if layout[-1] != "C" or 0 in weight.type.shape or not all(isinstance(n, int) for n in (*small, *large)):
         return None
-    (H, W), (P, Q) = _two(extents_of(x.type, layout), 1), _two(extents_of(y.type, layout), 1)
-    if not all(isinstance(n, int) for n in (H, W, P, Q)):
-        return None
-    (R, S), (sh, sw), (dh, dw) = _two(window, 1), _two(attrs["stride"], 1), _two(attrs["dilation"], 1)
-    C, K = x.type.shape[-1], y.type.shape[-1]
+    (depth, H, W), (D, P, Q), (T, R, S) = three(large, 1), three(small, 1), three(weight.type.shape[2:], 1)
+    groups, (sd, sh, sw), (dd, dh, dw) = attrs["groups"], three(attrs["stride"], 1), three(attrs["dilation"], 1)
+    batch, channels, outputs = x.type.shape[0], x.type.shape[-1], y.type.shape[-1]
+    if depth == D and T == sd == 1:  # slices are images
+        batch, depth, D = batch * D, 1, 1
     return {
-        "batch": x.type.shape[0], "C": C, "K": K, "P": P, "Q": Q, "R": R, "S": S,
-        "stride_h": sh, "stride_w": sw, "dilation_h": dh, "dilation_w": dw,
-        "x_image": H * W * C, "x_row": W * C, "y_image": P * Q * K, "y_row": Q * K, "y_pixel": K,
-        "vectors": vectors(K),
+        "batch": batch, "groups": groups, "C": channels // groups, "K": outputs // groups,
+        "D": D, "P": P, "Q": Q, "T": T, "R": R, "S": S,
+        "stride_d": sd, "stride_h": sh, "stride_w": sw, "dilation_d": dd, "dilation_h": dh, "dilation_w": dw,
+        "x_image": depth * H * W * channels, "x_slice": H * W * channels, "x_row": W * channels,
+        "y_image": D * P * Q * outputs, "y_slice": P * Q * outputs, "y_row": Q * outputs, "y_pixel": outputs,
+        "vectors": vectors(outputs // groups),
     }  # fmt: skip
 
 
-def _window_strides(w: Operand, rank: int) -> dict[str, Size]:
-    """How far apart the numbers of a weight (K, C, ...) lie."""
+def _padded(node: Node) -> bool:
+    return any(n for pair in node.attrs["padding"] for n in pair)
+
+
+def _apart(w: Operand, rank: int, groups: int) -> dict[str, Size]:
+    """How far apart the numbers of a weight (groups K, C, ...) lie."""
     k, c, *window = strides(w, rank)
-    r, s = _two(window, 0)
-    return _apart(k, c, r, s)
+    t, r, s = three(window, 0)
+    rows = known(w.shape[0], "the number of outputs") // groups
+    return {"w_group": rows * k, "w_k": k, "w_c": c, "w_t": t, "w_r": r, "w_s": s}
+
+
+def _sizes(shape: Mapping[str, Any]) -> dict[str, Size]:
+    return {name: shape[name] for name in ("groups", "K", "C", "T", "R", "S")}
 
 
 def conv(graph: Graph, node: Node) -> Call | None:
     x, w = node.inputs
-    shape = _geometry(x, node.outputs[0], w.type.shape[2:], node.attrs)
-    if shape is None or 0 in w.type.shape:
+    shape = None if _padded(node) else _geometry(x, node.outputs[0], node)
+    if shape is None:
         return None
-    if node.attrs["groups"] != 1:
-        return _depthwise(graph, node, shape) if is_depthwise(node) else None
+    if is_depthwise(node):
+        return _depthwise(graph, node, shape)
     weight = operand(graph, w)
-    tile = winograd_tile(node, shape)
-    if tile and (turned := _is_turned(weight, shape)) is not None:
-        return _winograd(graph, node, shape, tile, weight, turned)
-    apart = _window_strides(weight, w.type.rank)
-    packs = {"weight": packed(1, shape["K"], shape["C"], shape["R"], shape["S"], apart)}
+    tile = winograd_tile(shape)
+    if tile and _is_dense(weight):
+        return _winograd(graph, node, shape, tile, weight)
+    packs = {"weight": packed(1, _sizes(shape), _apart(weight, w.type.rank, shape["groups"]))}
 
     def phases(p: Pointers) -> list[str]:
         arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {fields('conv_direct_shape', shape)}"
         return [f"conv_direct(thread, threads, {arguments}{p.finish});"]
 
-    return Call(node, (*HEADERS, "conv_direct.h"), (dense(graph, x), weight), phases, packs, finishes=True)
+    return Call(node, DIRECT, (dense(graph, x), weight), phases, packs, finishes=True)
+
+
+def conv_input_gradient(graph: Graph, node: Node) -> Call | None:
+    """Of g with all the zeros around it that are read: a convolution of stride 1 for each phase of the stride."""
+    g, w = node.inputs
+    shape, lacks = _geometry(g, node.outputs[0], node), gradient_halo(node)
+    if shape is None or lacks is None or any(map(any, lacks)):
+        return None
+    axes = _axes(shape, node)
+    if is_depthwise(node):
+        return _depthwise_inputs(graph, node, shape, axes)
+    weight = operand(graph, w)
+    tile = winograd_tile(shape)
+    if tile and _is_dense(weight):
+        return _winograd(graph, node, shape, tile, weight, turned=True)
+    apart = _apart(weight, w.type.rank, shape["groups"])
+    apart["w_k"], apart["w_c"] = apart["w_c"], apart["w_k"]  # what it gives are the channels of x
+    packs = {"weight": packed(1, _sizes(shape), apart, _steps(axes))}
+    text = {name: fields("conv_axis", axis) for name, axis in axes.items()}
+    text_of_shape = fields(
+        "conv_direct_inputs_shape", {**text, "one": fields("conv_direct_shape", _of_phase(shape, axes))}
+    )
+
+    def phases(p: Pointers) -> list[str]:
+        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {text_of_shape}"
+        return [f"conv_direct_inputs(thread, threads, {arguments}{p.finish});"]
+
+    return Call(node, DIRECT, (dense(graph, g), weight), phases, packs, finishes=True)
+
+
+Axes = Mapping[str, dict[str, int]]
+
+
+def _axes(shape: Mapping[str, Any], node: Node) -> Axes:
+    """What a gradient to the input reads along each axis: see conv_phase.h."""
+    before = three([before for before, _ in node.attrs["padding"]], 0)
+    found = {}
+    for name, size, window, letter, front in zip(("depth", "height", "width"), "DPQ", "TRS", "dhw", before):
+        stride, dilation = shape[f"stride_{letter}"], shape[f"dilation_{letter}"]
+        found[name] = {"size": shape[size], "window": shape[window], "front": front}
+        found[name].update(stride=stride, dilation=dilation, step=stride // gcd(stride, dilation))
+    return found
+
+
+def _steps(axes: Axes) -> dict[str, int]:
+    """By which the taps of a weight are sorted."""
+    return {f"step_{letter}": axis["step"] for letter, axis in zip("trs", axes.values())}
+
+
+def _of_phase(shape: Mapping[str, Any], axes: Axes) -> dict[str, Any]:
+    """The fields of the convolution that a phase of a gradient to the input is."""
+    found = dict(shape)
+    for letter, far, axis in zip("dhw", ("y_slice", "y_row", "y_pixel"), axes.values()):
+        found[f"stride_{letter}"], found[f"dilation_{letter}"] = 1, axis["dilation"] * axis["step"] // axis["stride"]
+        found[far] *= axis["stride"]
+    return found
 
 
 def conv_weight_gradient(graph: Graph, node: Node) -> Call | None:
     x, g = node.inputs
-    shape = _geometry(x, g, node.attrs["window"], node.attrs)
-    if shape is None or 0 in node.outputs[0].type.shape:
+    shape = None if _padded(node) else _geometry(x, g, node)
+    if shape is None:
         return None
-    if node.attrs["groups"] != 1:
-        return _depthwise_gradient(graph, node, shape) if is_depthwise(node) else None
-    if tile := winograd_tile(node, shape):
+    if is_depthwise(node):
+        return _depthwise_weights(graph, node, shape)
+    if tile := winograd_tile(shape):
         return _winograd_gradient(graph, node, shape, tile)
-    C, K, R, S = (shape[name] for name in "CKRS")
-    turned = fields("pack_shape", {"K": K, "C": C, "R": R, "S": S, **_apart(C * R * S, R * S, S, 1), "width": K})
+    groups, K, C, T, R, S = (shape[name] for name in ("groups", "K", "C", "T", "R", "S"))
+    taps = T * R * S
+    sizes = {"K": groups * K, "C": C, "T": T, "R": R, "S": S, "width": groups * K}
+    turned = fields("pack_shape", {**sizes, "w_k": C * taps, "w_c": taps, "w_t": R * S, "w_r": S, "w_s": 1})
 
     def phases(p: Pointers) -> list[str]:
-        sums = f"{p.operands[0]}, {p.operands[1]}, {p.scratch}, {K}, {shape['vectors']} * LANES"
+        sums = f"{p.operands[0]}, {p.operands[1]}, {p.scratch}, {groups * K}, {shape['vectors']} * LANES"
         first = f"conv_direct_weights(thread, threads, {sums}, {fields('conv_direct_shape', shape)}, 0, 0);"
         return [first, f"unpack(thread, threads, {p.scratch}, {p.result}, {turned});"]
 
     operands = (dense(graph, x), dense(graph, g))
-    return Call(node, (*HEADERS, "conv_direct.h"), operands, phases, scratch=R * S * C * K)
+    return Call(node, DIRECT, operands, phases, scratch=taps * C * groups * K)
 
 
 # convolutions of each channel by itself
 
 
 def is_depthwise(node: Node) -> bool:
-    """Whether each group of a convolution, or of one of its gradients, has one channel of the input."""
-    weight = node.outputs[0] if node.op is convolution.conv_weight_gradient else node.inputs[1]
-    return node.attrs["groups"] != 1 and weight.type.shape[1] == 1
+    """Whether each group of a convolution, or of one of its gradients, has one channel and one result of an image."""
+    groups, sizes = node.attrs["groups"], weight_of(node).type.shape
+    return groups != 1 and sizes[:2] == (groups, 1) and len(sizes) <= 4
 
 
-def _depthwise_fields(shape: Mapping[str, Any]) -> str:
-    found = {name: value for name, value in shape.items() if name not in ("K", "vectors")}
-    return fields("conv_depthwise_shape", {**found, "multiplier": shape["K"] // shape["C"], "summed": 1})
+def _depthwise_shape(shape: Mapping[str, Any]) -> str:
+    names = ("batch", "P", "Q", "R", "S", "stride_h", "stride_w", "dilation_h", "dilation_w", "x_image", "x_row")
+    found = {name: shape[name] for name in (*names, "y_image", "y_row", "y_pixel")}
+    return fields("conv_depthwise_shape", {**found, "C": shape["groups"]})
+
+
+def _depthwise_pack(weight: Operand, rank: int, shape: Mapping[str, Any], steps: Mapping[str, int] = {}) -> Pack:
+    C, R, S = shape["groups"], shape["R"], shape["S"]
+    sizes = {"groups": 1, "K": C, "C": 1, "T": 1, "R": R, "S": S, "width": f"({C} + LANES - 1) / LANES * LANES"}
+    panel = fields("pack_shape", {**sizes, **_apart(weight, rank, 1), **steps})
+    return Pack(1, _up(C, MOST_LANES) * R * S, "pack", panel)
 
 
 def _depthwise(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Call:
     x, weight = dense(graph, node.inputs[0]), operand(graph, node.inputs[1])
-    K, R, S = (shape[name] for name in "KRS")
-    apart = _window_strides(weight, node.inputs[1].type.rank)
-    width = f"({K} + LANES - 1) / LANES * LANES"
-    panel = fields("pack_shape", {"K": K, "C": 1, "R": R, "S": S, **apart, "width": width})
-    packs = {"weight": Pack(1, _up(K, MOST_LANES) * R * S, "pack", panel)}
+    packs = {"weight": _depthwise_pack(weight, node.inputs[1].type.rank, shape)}
 
     def phases(p: Pointers) -> list[str]:
-        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {_depthwise_fields(shape)}"
+        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {_depthwise_shape(shape)}"
         return [f"conv_depthwise(thread, threads, {arguments}{p.finish});"]
 
-    return Call(node, (*HEADERS, "conv_depthwise.h"), (x, weight), phases, packs, finishes=True)
+    return Call(node, DEPTHWISE, (x, weight), phases, packs, finishes=True)
 
 
-def _depthwise_gradient(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Call:
-    K, R, S = (shape[name] for name in "KRS")
-    turned = fields("pack_shape", {"K": K, "C": 1, "R": R, "S": S, **_apart(R * S, R * S, S, 1), "width": K})
+def _depthwise_inputs(graph: Graph, node: Node, shape: Mapping[str, Any], axes: Axes) -> Call:
+    g, weight = dense(graph, node.inputs[0]), operand(graph, node.inputs[1])
+    packs = {"weight": _depthwise_pack(weight, node.inputs[1].type.rank, shape, _steps(axes))}
+    text = {name: fields("conv_axis", axes[name]) for name in ("height", "width")}
+    whole = fields("conv_depthwise_inputs_shape", {**text, "one": _depthwise_shape(_of_phase(shape, axes))})
 
     def phases(p: Pointers) -> list[str]:
-        arguments = f"{p.operands[0]}, {p.operands[1]}, {p.scratch}, {_depthwise_fields(shape)}, 0, 0"
+        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {whole}"
+        return [f"conv_depthwise_inputs(thread, threads, {arguments}{p.finish});"]
+
+    return Call(node, DEPTHWISE, (g, weight), phases, packs, finishes=True)
+
+
+def _depthwise_weights(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Call:
+    C, R, S = shape["groups"], shape["R"], shape["S"]
+    sizes = {"K": C, "C": 1, "T": 1, "R": R, "S": S, "width": C}
+    turned = fields("pack_shape", {**sizes, "w_k": R * S, "w_c": R * S, "w_t": R * S, "w_r": S, "w_s": 1})
+
+    def phases(p: Pointers) -> list[str]:
+        arguments = f"{p.operands[0]}, {p.operands[1]}, {p.scratch}, {_depthwise_shape(shape)}, 0, 0"
         first = f"conv_depthwise_weights(thread, threads, {arguments});"
         return [first, f"unpack(thread, threads, {p.scratch}, {p.result}, {turned});"]
 
     operands = tuple(dense(graph, value) for value in node.inputs)
-    return Call(node, (*HEADERS, "conv_depthwise.h"), operands, phases, scratch=R * S * K)
+    return Call(node, DEPTHWISE, operands, phases, scratch=R * S * C)
 
 
 # Winograd's convolutions
@@ -237,21 +323,20 @@ BLOCK = 56  # tiles that go through a kernel at a time: their transforms stay in
 PARTS = 4  # of the sums over tiles, where there are few channels: so many threads share them
 
 
-def winograd_tile(node: Node, shape: Mapping[str, Any]) -> int:
+def winograd_tile(shape: Mapping[str, Any]) -> int:
     """The results in a row of a tile: 4 or, where images are small, 2, which errs less; 0 where it does not pay."""
-    three = (shape["R"], shape["S"]) == (3, 3) and {*node.attrs["stride"], *node.attrs["dilation"]} == {1}
-    if not three or min(shape["C"], shape["K"]) < MOST_LANES or min(shape["P"], shape["Q"]) < 4:
+    three_by_three = (shape["D"], shape["T"], shape["R"], shape["S"]) == (1, 1, 3, 3)
+    dense_taps = all(shape[f"{what}_{axis}"] == 1 for what in ("stride", "dilation") for axis in "hw")
+    if not three_by_three or not dense_taps:
+        return 0
+    if min(shape["C"], shape["K"]) < MOST_LANES or min(shape["P"], shape["Q"]) < 4:
         return 0
     return 4 if min(shape["P"], shape["Q"]) >= 8 else 2
 
 
-def _is_turned(weight: Operand, shape: Mapping[str, Any]) -> bool | None:
-    """Whether a weight lies turned by half a turn, inputs and outputs exchanged; None if it lies in another way."""
-    C, K = shape["C"], shape["K"]
-    apart = strides(weight, 4)
-    if apart == [9 * C, 9, 3, 1] and weight.access.offset == 0:
-        return False
-    return True if apart == [9, 9 * K, -3, -1] and weight.access.offset == 8 else None
+def _is_dense(weight: Operand) -> bool:
+    """Whether a weight lies in memory as it is."""
+    return strides(weight, len(weight.shape)) == list(contiguous(weight.shape)) and weight.access.offset == 0
 
 
 def _up(n: int, step: int) -> int:
@@ -259,7 +344,7 @@ def _up(n: int, step: int) -> int:
 
 
 def _winograd_fields(shape: Mapping[str, Any], tile: int) -> dict[str, Any]:
-    names = {"batch": "batch", "rows": "P", "columns": "Q", "channels": "C", "outputs": "K"}
+    names = {"batch": "batch", "rows": "P", "columns": "Q", "groups": "groups", "channels": "C", "outputs": "K"}
     found = {name: shape[source] for name, source in names.items()}
     found.update(x_image=shape["x_image"], x_row=shape["x_row"])
     return {**found, "tile": tile, "vectors": shape["vectors"], "block": BLOCK}
@@ -270,18 +355,23 @@ def _winograd_scratch(C: int, K: int, tile: int) -> int:
     return (tile + 2) ** 2 * (BLOCK * (_up(C, MOST_LANES) + panels(K)) + 32)
 
 
-def _winograd(graph: Graph, node: Node, shape: Mapping[str, Any], tile: int, weight: Operand, turned: bool) -> Call:
-    C, K = shape["C"], shape["K"]
-    weights = {"channels": C, "outputs": K, "tile": tile, "vectors": shape["vectors"], "turned": str(turned).lower()}
-    transform = fields("winograd_weights_shape", weights)
-    first = -8 if turned else 0  # the operand begins at the tap that is read first; the kernel counts from the last
-    packs = {"weight": Pack(1, (tile + 2) ** 2 * panels(K) * C, "winograd_weights", transform, first)}
+def _winograd(
+    graph: Graph, node: Node, shape: Mapping[str, Any], tile: int, weight: Operand, turned: bool = False
+) -> Call:
+    """turned: for the gradient to the input."""
+    groups, C, K = shape["groups"], shape["C"], shape["K"]
+    weights = {"groups": groups, "channels": C, "outputs": K, "tile": tile, "vectors": shape["vectors"]}
+    transform = fields("winograd_weights_shape", {**weights, "turned": str(turned).lower()})
+    packs = {"weight": Pack(1, groups * (tile + 2) ** 2 * panels(K) * C, "winograd_weights", transform)}
+    (top, _), (left, _) = three(node.attrs["padding"], (0, 0))[1:]
+    first = (top - 2) * shape["x_row"] + (left - 2) * groups * C if turned else 0  # what the first result reads
     each = _winograd_scratch(C, K, tile)
     whole = {**_winograd_fields(shape, tile), "y_image": shape["y_image"], "y_row": shape["y_row"], "scratch": each}
     order = (
         "batch",
         "rows",
         "columns",
+        "groups",
         "channels",
         "outputs",
         "x_image",
@@ -294,16 +384,17 @@ def _winograd(graph: Graph, node: Node, shape: Mapping[str, Any], tile: int, wei
     text_of_shape = fields("winograd_shape", {name: whole[name] for name in (*order, "block", "scratch")})
 
     def phases(p: Pointers) -> list[str]:
-        return [p.shared("winograd", [p.operands[0], p.packs["weight"], p.result, p.scratch], text_of_shape, p.finish)]
+        x = f"{p.operands[0]} + {first}" if first else p.operands[0]
+        return [p.shared("winograd", [x, p.packs["weight"], p.result, p.scratch], text_of_shape, p.finish)]
 
     operands = (dense(graph, node.inputs[0]), weight)
     return Call(node, (*HEADERS, "winograd.h"), operands, phases, packs, each * threads(), finishes=True)
 
 
 def _winograd_gradient(graph: Graph, node: Node, shape: Mapping[str, Any], tile: int) -> Call:
-    C, K = shape["C"], shape["K"]
-    parts = PARTS if max(C, K) <= 64 else 1
-    sums = _up(parts * (tile + 2) ** 2 * (_up(C, 16) * panels(K) + 16), 16)
+    groups, C, K = shape["groups"], shape["C"], shape["K"]
+    parts = PARTS if max(C, K) <= 64 and groups < PARTS else 1
+    sums = _up(groups * parts * (tile + 2) ** 2 * (_up(C, 16) * panels(K) + 16), 16)
     each = _winograd_scratch(C, K, tile)
     whole = {**_winograd_fields(shape, tile), "dy_image": shape["y_image"], "dy_row": shape["y_row"]}
     whole.update(parts=parts, scratch=each)
@@ -311,6 +402,7 @@ def _winograd_gradient(graph: Graph, node: Node, shape: Mapping[str, Any], tile:
         "batch",
         "rows",
         "columns",
+        "groups",
         "channels",
         "outputs",
         "x_image",
@@ -337,6 +429,14 @@ def _winograd_gradient(graph: Graph, node: Node, shape: Mapping[str, Any], tile:
     return Call(node, headers, operands, phases, scratch=sums + each * threads())
 
 
+# height and width
+
+
+def _two(numbers: Any, missing: Any) -> tuple[Any, Any]:
+    """Height and width of one or two spatial axes."""
+    return tuple(numbers) if len(numbers) == 2 else (missing, numbers[0])
+
+
 # halos
 
 
@@ -360,13 +460,15 @@ def _halo(graph: Graph, node: Node, start: Any, step: Any) -> Call | None:
         return None
     shape: dict[str, Any]
     if sizes[:-1] == larger[:-1]:
-        shape = {"batch": product(sizes[:-1]), "C": 1, "H": 1, "W": sizes[-1], "rows": 1, "columns": larger[-1]}
-        shape.update(top=0, left=start[-1], step_h=1, step_w=step[-1])
-    elif x.type.rank in (3, 4) and (sizes[0], sizes[-1]) == (larger[0], larger[-1]):
-        (H, W), (rows, columns) = _two(sizes[1:-1], 1), _two(larger[1:-1], 1)
-        (top, left), (step_h, step_w) = _two(start[1:-1], 0), _two(step[1:-1], 1)
-        shape = {"batch": sizes[0], "C": sizes[-1], "H": H, "W": W, "rows": rows, "columns": columns}
-        shape.update(top=top, left=left, step_h=step_h, step_w=step_w)
+        shape = {"batch": product(sizes[:-1]), "C": 1, "D": 1, "H": 1, "W": sizes[-1]}
+        shape.update(slices=1, rows=1, columns=larger[-1])
+        shape.update(front=0, top=0, left=start[-1], step_d=1, step_h=1, step_w=step[-1])
+    elif x.type.rank in (3, 4, 5) and (sizes[0], sizes[-1]) == (larger[0], larger[-1]):
+        shape = {"batch": sizes[0], "C": sizes[-1]}
+        shape.update(zip("DHW", three(sizes[1:-1], 1)))
+        shape.update(zip(("slices", "rows", "columns"), three(larger[1:-1], 1)))
+        shape.update(zip(("front", "top", "left"), three(start[1:-1], 0)))
+        shape.update(zip(("step_d", "step_h", "step_w"), three(step[1:-1], 1)))
     else:
         return None
 
@@ -433,6 +535,7 @@ CLAIMS = {
     OPS["unslice"]: unslice,
     matrix_product: matmul,
     convolution.conv: conv,
+    convolution.conv_input_gradient: conv_input_gradient,
     convolution.conv_weight_gradient: conv_weight_gradient,
     pooled.max_pool: pool,
     pooled.avg_pool: pool,

@@ -1,4 +1,4 @@
-// Convolution with a 3x3 window and stride 1 by Winograd's F(m x m, 3x3), m = 4 or 2; NHWC, one group, float32.
+// Convolution with a 3x3 window and stride 1 by Winograd's F(m x m, 3x3), m = 4 or 2; NHWC, in groups, float32.
 //
 //     y = A^T [ sum over c of (G w_c G^T) * (B^T x_c B) ] A          for each tile of m x m results
 //
@@ -10,8 +10,8 @@
 //
 // x is already padded: the convolution reads (rows + 2) x (columns + 2) pixels of each image and nothing else, whatever
 // the tiles are. The gradient to x is the same convolution, of the padded gradient to y with weights that are turned
-// and transposed (`turned` below); for stride 2 of that gradient dilated by two. Results do not depend on the number of
-// threads.
+// and transposed (`turned` below). The channels of a group lie side by side in x and in y. Results do not depend on the
+// number of threads.
 //
 // Needs prelude.h, vector.h and tile.h (finish_t).
 #ifndef MINIGRAPH_WINOGRAD_H
@@ -196,30 +196,31 @@ typedef void winograd_from(const float *from, idx plane, float *to, idx row, idx
 
 // ---- weights
 
-// w is (outputs, channels, 3, 3), or with `turned` (channels, outputs, 3, 3) and read backwards in both axes of the
-// window: the weight of the convolution that gives the gradient to x, where the gradient's channels are w's outputs.
+// w is (groups, outputs, channels, 3, 3), or with `turned` (groups, channels, outputs, 3, 3) and read backwards in both
+// axes of the window: the weight of the convolution that gives the gradient to x, where the gradient's channels are w's
+// outputs.
 typedef struct {
-  idx channels, outputs;  // of the convolution that will use them
+  idx groups, channels, outputs;  // of the convolution that will use them; channels and outputs of each group
   idx tile, vectors;      // as in winograd_shape
   bool turned;
 } winograd_weights_shape;
 
-// u = G w G^T, laid out [(tile + 2)^2][panels][channels][vectors * LANES] with panels = ceil(outputs / (vectors *
+// u = G w G^T, laid out [group][(tile + 2)^2][panels][channels][vectors * LANES] with panels = ceil(outputs / (vectors *
 // LANES)); zeros behind the last output.
 INLINE void winograd_weights(int thread, int threads, const float *w, float *u, winograd_weights_shape s) {
   const idx width = s.vectors * LANES, padded = winograd_up(s.outputs, width);
   winograd_to *const to_points = s.tile == 4 ? winograd_weight_to_points_4 : winograd_weight_to_points_2;
   const idx output = s.turned ? 9 : s.channels * 9, channel = s.turned ? s.outputs * 9 : 9;
-  const idx items = padded / LANES * s.channels;
+  const idx each = padded / LANES * s.channels, items = s.groups * each;
   for (idx item = share(items, thread, threads); item < share(items, thread + 1, threads); item++) {
-    const idx k = item / s.channels * LANES, c = item % s.channels;
+    const idx group = item / each, k = item % each / s.channels * LANES, c = item % s.channels;
+    const idx first = (group * (s.tile + 2) * (s.tile + 2) * padded + k / width * width) * s.channels;
     float window[9 * LANES] = {0};
     for (idx lane = 0; lane < LANES && k + lane < s.outputs; lane++) {
-      const float *from = w + (k + lane) * output + c * channel;
+      const float *from = w + group * s.outputs * s.channels * 9 + (k + lane) * output + c * channel;
       for (int i = 0; i < 9; i++) window[i * LANES + lane] = from[s.turned ? 8 - i : i];
     }
-    to_points(window, 3 * LANES, LANES, 3, 3, LANES, u + (k / width * s.channels + c) * width + k % width,
-              padded * s.channels);
+    to_points(window, 3 * LANES, LANES, 3, 3, LANES, u + first + c * width + k % width, padded * s.channels);
   }
 }
 
@@ -227,8 +228,8 @@ INLINE void winograd_weights(int thread, int threads, const float *w, float *u, 
 
 typedef struct {
   idx batch, rows, columns;  // of y
-  idx channels, outputs;
-  idx x_image, x_row;        // floats from one image, and from one row, to the next; pixels lie `channels` apart
+  idx groups, channels, outputs;  // channels and outputs of each group
+  idx x_image, x_row;        // floats from one image, and from one row, to the next; pixels are all channels
   idx y_image, y_row;
   idx tile;                  // m: 4 or 2
   idx vectors;               // vectors of outputs in a panel of the weights: 2, or 1
@@ -297,35 +298,38 @@ NOINLINE void winograd_products_2(idx tiles, const float *v, idx v_row, const fl
   winograd_products_of(2, tiles, v, v_row, u, channels, m, m_row);
 }
 
-// The outputs [k_begin, k_end) of a run of tiles of one row of tiles, from m to y, and what is to be done with them.
-INLINE void winograd_run(idx first, idx tiles, const float *m, idx m_row, idx plane, idx k_begin, idx k_end, float *y,
-                         winograd_shape s, finish_t finish, const void *with) {
+// The outputs [k_begin, k_end) of a group, for a run of tiles of one row of tiles, from m to y, and what is to be done
+// with them.
+INLINE void winograd_run(idx group, idx first, idx tiles, const float *m, idx m_row, idx plane, idx k_begin, idx k_end,
+                         float *y, winograd_shape s, finish_t finish, const void *with) {
+  const idx pixel = s.groups * s.outputs;
   const winograd_place start = winograd_find(first, s.tile, s.rows, s.columns);
-  const idx corner = start.image * s.y_image + start.row * s.y_row + start.column * s.outputs;
+  const idx corner = start.image * s.y_image + start.row * s.y_row + start.column * pixel + group * s.outputs;
   winograd_from *const from_points = s.tile == 4 ? winograd_output_from_points_4 : winograd_output_from_points_2;
   for (idx t = 0; t < tiles; t++) {
     for (idx k = k_begin; k < k_end; k += LANES) {
-      from_points(m + t * m_row + k, plane, y + corner + t * s.tile * s.outputs + k, s.y_row, s.outputs, start.rows,
+      from_points(m + t * m_row + k, plane, y + corner + t * s.tile * pixel + k, s.y_row, pixel, start.rows,
                   start.columns - t * s.tile, k_end - k);
     }
   }
   if (!finish) return;
   const idx columns = winograd_least(tiles * s.tile, start.columns);
-  const bool all = k_end - k_begin == s.outputs;  // else the outputs of one pixel are a run
-  const idx runs = all ? 1 : columns, length = all ? columns * s.outputs : k_end - k_begin;
+  const bool all = k_end - k_begin == pixel;  // else the outputs of one pixel are a run
+  const idx runs = all ? 1 : columns, length = all ? columns * pixel : k_end - k_begin;
   for (idx row = 0; row < winograd_least(s.tile, start.rows); row++) {
     for (idx run = 0; run < runs; run++) {
-      const idx begin = corner + row * s.y_row + run * s.outputs + k_begin;
+      const idx begin = corner + row * s.y_row + run * pixel + k_begin;
       finish(begin, begin + length, with);
     }
   }
 }
 
-// The tiles [first, first + tiles) and the panels [panel, panel_end) of the outputs.
-INLINE void winograd_block(idx first, idx tiles, idx panel, idx panel_end, const float *x, const float *u, float *y,
-                           float *scratch, winograd_shape s, finish_t finish, const void *with) {
+// The tiles [first, first + tiles) and the panels [panel, panel_end) of the outputs of a group.
+INLINE void winograd_block(idx group, idx first, idx tiles, idx panel, idx panel_end, const float *x, const float *u,
+                           float *y, float *scratch, winograd_shape s, finish_t finish, const void *with) {
   const int points = (int)s.tile + 2;
-  const idx width = s.vectors * LANES, panels = winograd_up(s.outputs, width) / width;
+  const idx width = s.vectors * LANES, panels = winograd_up(s.outputs, width) / width, pixel = s.groups * s.channels;
+  u += group * points * points * panels * s.channels * width;
   // One line of the cache more than a plane holds: else the same place of all planes falls into a few sets of the
   // cache.
   const idx v_row = winograd_up(s.channels, LANES), v_plane = s.block * v_row + WINOGRAD_LINE;
@@ -334,9 +338,9 @@ INLINE void winograd_block(idx first, idx tiles, idx panel, idx panel_end, const
   winograd_to *const to_points = s.tile == 4 ? winograd_input_to_points_4 : winograd_input_to_points_2;
   for (idx t = 0; t < tiles; t++) {
     const winograd_place at = winograd_find(first + t, s.tile, s.rows, s.columns);
-    const float *from = x + at.image * s.x_image + at.row * s.x_row + at.column * s.channels;
+    const float *from = x + at.image * s.x_image + at.row * s.x_row + at.column * pixel + group * s.channels;
     for (idx c = 0; c < s.channels; c += LANES) {
-      to_points(from + c, s.x_row, s.channels, at.rows + 2, at.columns + 2, s.channels - c, v + t * v_row + c, v_plane);
+      to_points(from + c, s.x_row, pixel, at.rows + 2, at.columns + 2, s.channels - c, v + t * v_row + c, v_plane);
     }
   }
   for (idx e = 0; e < points * points; e++) {
@@ -349,7 +353,7 @@ INLINE void winograd_block(idx first, idx tiles, idx panel, idx panel_end, const
   const idx across = (s.columns + s.tile - 1) / s.tile, k_end = winograd_least(panel_end * width, s.outputs);
   for (idx t = 0, run; t < tiles; t += run) {
     run = winograd_least(tiles - t, across - (first + t) % across);
-    winograd_run(first + t, run, m + t * m_row, m_row, m_plane, panel * width, k_end, y, s, finish, with);
+    winograd_run(group, first + t, run, m + t * m_row, m_row, m_plane, panel * width, k_end, y, s, finish, with);
   }
 }
 
@@ -357,7 +361,7 @@ INLINE void winograd_block(idx first, idx tiles, idx panel, idx panel_end, const
 // end, with) on each run of finished numbers (offsets from y, in floats), each number once; whole pixels where a thread
 // makes all outputs.
 //
-// The work is the list of all pairs (block, panel), and each thread does a run of it: with many blocks that is a split
+// The work is the list of all (group, block, panel), and each thread does a run of it: with many blocks that is a split
 // of the tiles, with one block (few tiles) a split of the outputs.
 INLINE void winograd(int thread, int threads, const float *x, const float *u, float *y, float *scratch,
                      winograd_shape s, finish_t finish, const void *with) {
@@ -367,14 +371,14 @@ INLINE void winograd(int thread, int threads, const float *x, const float *u, fl
   const idx most = s.block / height;  // blocks are made of whole heights, about equally many each
   idx blocks = (heights + most - 1) / most;
   if (blocks > threads) blocks = winograd_up(blocks, threads);
-  const idx items = blocks * panels, end = share(items, thread + 1, threads);
+  const idx items = s.groups * blocks * panels, end = share(items, thread + 1, threads);
   for (idx i = share(items, thread, threads), next; i < end; i = next) {
-    const idx block = i / panels, panel = i % panels;
+    const idx group = i / panels / blocks, block = i / panels % blocks, panel = i % panels;
     next = winograd_least(end, i - panel + panels);
     const idx first = heights * block / blocks * height;
     const idx last = winograd_least(tiles, heights * (block + 1) / blocks * height);
-    winograd_block(first, last - first, panel, panel + next - i, x, u, y, scratch + thread * s.scratch, s, finish,
-                   with);
+    winograd_block(group, first, last - first, panel, panel + next - i, x, u, y, scratch + thread * s.scratch, s,
+                   finish, with);
   }
 }
 

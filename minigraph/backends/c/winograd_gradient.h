@@ -1,4 +1,5 @@
-// The gradient of a convolution with a 3x3 window and stride 1 to its weight, by Winograd's transforms; NHWC, float32.
+// The gradient of a convolution with a 3x3 window and stride 1 to its weight, by Winograd's transforms; NHWC, in groups,
+// float32.
 //
 //     dw_kc = G^T [ sum over tiles of (B^T x_c B) * (A dy_k A^T) ] G
 //
@@ -18,8 +19,8 @@
 
 typedef struct {
   idx batch, rows, columns;  // of dy
-  idx channels, outputs;
-  idx x_image, x_row;        // floats from one image, and from one row, to the next; pixels lie `channels` apart
+  idx groups, channels, outputs;  // channels and outputs of each group
+  idx x_image, x_row;        // floats from one image, and from one row, to the next; pixels are all channels
   idx dy_image, dy_row;
   idx tile;                  // m: 4 or 2
   idx vectors;               // vectors of outputs in a panel: 2, or 1
@@ -29,8 +30,8 @@ typedef struct {
                              // (tile + 2)^2 (block (up(channels, 16) + up(outputs, vectors LANES)) + 32), or more
 } winograd_gradient_shape;
 
-// Sums: [parts][(tile + 2)^2][panels][up(channels, 16)][vectors * LANES], and a line of the cache behind each point, so
-// that the same place of all points does not fall into a few sets of the cache.
+// Sums: [groups][parts][(tile + 2)^2][panels][up(channels, 16)][vectors * LANES], and a line of the cache behind each
+// point, so that the same place of all points does not fall into a few sets of the cache.
 INLINE idx winograd_gradient_plane(winograd_gradient_shape s) {
   return winograd_up(s.channels, WINOGRAD_LINE) * winograd_up(s.outputs, s.vectors * LANES) + WINOGRAD_LINE;
 }
@@ -83,10 +84,12 @@ NOINLINE void winograd_gradient_products_2(idx channels, idx tiles, const float 
   winograd_gradient_products_of(2, channels, tiles, v, group, d, sum, first);
 }
 
-// The tiles [first, first + tiles) and the panels [panel, panel_end), added to the sums of a part.
+// The tiles [first, first + tiles) and the panels [panel, panel_end), added to the sums of a part of a group, whose
+// first channels x and dy point to.
 INLINE void winograd_gradient_block(idx first, idx tiles, bool fresh, idx panel, idx panel_end, const float *x,
                                     const float *dy, float *sums, float *scratch, winograd_gradient_shape s) {
   const int points = (int)s.tile + 2;
+  const idx x_pixel = s.groups * s.channels, dy_pixel = s.groups * s.outputs;
   const idx width = s.vectors * LANES, padded = winograd_up(s.channels, WINOGRAD_LINE);
   const idx v_plane = s.block * padded + WINOGRAD_LINE, v_group = s.block * WINOGRAD_LINE;
   const idx d_plane = s.block * winograd_up(s.outputs, width) + WINOGRAD_LINE, d_panel = s.block * width;
@@ -95,14 +98,14 @@ INLINE void winograd_gradient_block(idx first, idx tiles, bool fresh, idx panel,
   winograd_to *const dy_to_points = s.tile == 4 ? winograd_output_to_points_4 : winograd_output_to_points_2;
   for (idx t = 0; t < tiles; t++) {
     const winograd_place at = winograd_find(first + t, s.tile, s.rows, s.columns);
-    const float *from = x + at.image * s.x_image + at.row * s.x_row + at.column * s.channels;
+    const float *from = x + at.image * s.x_image + at.row * s.x_row + at.column * x_pixel;
     for (idx c = 0; c < padded; c += LANES) {
-      x_to_points(from + c, s.x_row, s.channels, at.rows + 2, at.columns + 2, s.channels - c,
+      x_to_points(from + c, s.x_row, x_pixel, at.rows + 2, at.columns + 2, s.channels - c,
                   v + c / WINOGRAD_LINE * v_group + t * WINOGRAD_LINE + c % WINOGRAD_LINE, v_plane);
     }
-    from = dy + at.image * s.dy_image + at.row * s.dy_row + at.column * s.outputs;
+    from = dy + at.image * s.dy_image + at.row * s.dy_row + at.column * dy_pixel;
     for (idx k = panel * width; k < panel_end * width; k += LANES) {
-      dy_to_points(from + k, s.dy_row, s.outputs, at.rows, at.columns, s.outputs - k,
+      dy_to_points(from + k, s.dy_row, dy_pixel, at.rows, at.columns, s.outputs - k,
                    d + k / width * d_panel + t * width + k % width, d_plane);
     }
   }
@@ -115,42 +118,46 @@ INLINE void winograd_gradient_block(idx first, idx tiles, bool fresh, idx panel,
   }
 }
 
-// The sums over tiles, of parts * (tile + 2)^2 * (up(channels, 16) * up(outputs, vectors * LANES) + 16) floats.
+// The sums over tiles, of groups * parts * (tile + 2)^2 * (up(channels, 16) * up(outputs, vectors * LANES) + 16)
+// floats.
 //
-// The work is the list of all pairs (part, panel), and each thread does a run of it.
+// The work is the list of all (group, part, panel), and each thread does a run of it.
 INLINE void winograd_gradient(int thread, int threads, const float *x, const float *dy, float *sums, float *scratch,
                               winograd_gradient_shape s) {
   const idx panels = winograd_up(s.outputs, s.vectors * LANES) / (s.vectors * LANES), points = s.tile + 2;
   const idx tiles = s.batch * ((s.rows + s.tile - 1) / s.tile) * ((s.columns + s.tile - 1) / s.tile);
-  const idx items = s.parts * panels, end = share(items, thread + 1, threads);
+  const idx items = s.groups * s.parts * panels, end = share(items, thread + 1, threads);
   for (idx i = share(items, thread, threads), next; i < end; i = next) {
-    const idx part = i / panels, panel = i % panels;
+    const idx group = i / panels / s.parts, part = i / panels % s.parts, panel = i % panels;
     next = winograd_least(end, i - panel + panels);
     const idx first = tiles * part / s.parts, last = tiles * (part + 1) / s.parts;
     for (idx t = first; t == first || t < last; t += s.block) {  // once for no tiles: it writes zeros
-      winograd_gradient_block(t, winograd_least(s.block, last - t), t == first, panel, panel + next - i, x, dy,
-                              sums + part * points * points * winograd_gradient_plane(s), scratch + thread * s.scratch,
-                              s);
+      winograd_gradient_block(t, winograd_least(s.block, last - t), t == first, panel, panel + next - i,
+                              x + group * s.channels, dy + group * s.outputs,
+                              sums + i / panels * points * points * winograd_gradient_plane(s),
+                              scratch + thread * s.scratch, s);
     }
   }
 }
 
-// dw, which is (outputs, channels, 3, 3), from the sums; and finish(begin, end, with) on each run of finished numbers
-// (offsets from dw, in floats), each number once.
+// dw, which is (groups, outputs, channels, 3, 3), from the sums; and finish(begin, end, with) on each run of finished
+// numbers (offsets from dw, in floats), each number once.
 INLINE void winograd_gradient_finish(int thread, int threads, const float *sums, float *dw, winograd_gradient_shape s,
                                      finish_t finish, const void *with) {
   const int points = (int)s.tile + 2;
   const idx width = s.vectors * LANES, padded = winograd_up(s.channels, WINOGRAD_LINE);
   const idx plane = winograd_gradient_plane(s);
   winograd_from *const from_points = s.tile == 4 ? winograd_weight_from_points_4 : winograd_weight_from_points_2;
-  const idx groups = (s.outputs + LANES - 1) / LANES, items = groups * s.channels;
+  const idx each = (s.outputs + LANES - 1) / LANES, items = s.groups * each * s.channels;
   const idx end = share(items, thread + 1, threads);
   for (idx i = share(items, thread, threads), next; i < end; i = next) {
-    const idx k = i / s.channels * LANES, c_begin = i % s.channels, lanes = winograd_least(LANES, s.outputs - k);
+    const idx group = i / s.channels / each, k = i / s.channels % each * LANES, c_begin = i % s.channels;
+    const idx lanes = winograd_least(LANES, s.outputs - k), row = group * s.outputs + k;  // of dw
     next = winograd_least(end, i - c_begin + s.channels);
     const idx c_end = c_begin + next - i;
     for (idx c = c_begin; c < c_end; c++) {
-      const float *from = sums + (k / width * padded + c) * width + k % width;
+      const idx place = (k / width * padded + c) * width + k % width;
+      const float *from = sums + group * s.parts * points * points * plane + place;
       float total[WINOGRAD_MOST * WINOGRAD_MOST * LANES], window[9 * LANES];
       for (idx e = 0; e < points * points; e++) {
         vec sum = vec_load(from + e * plane);
@@ -159,14 +166,14 @@ INLINE void winograd_gradient_finish(int thread, int threads, const float *sums,
       }
       from_points(total, LANES, window, 3 * LANES, LANES, 3, 3, LANES);
       for (idx lane = 0; lane < lanes; lane++) {
-        for (int j = 0; j < 9; j++) dw[((k + lane) * s.channels + c) * 9 + j] = window[j * LANES + lane];
+        for (int j = 0; j < 9; j++) dw[((row + lane) * s.channels + c) * 9 + j] = window[j * LANES + lane];
       }
     }
     if (!finish) continue;
     const bool all = c_end - c_begin == s.channels;  // then the windows of all the lanes are one run
     const idx runs = all ? 1 : lanes, length = (all ? lanes : 1) * (c_end - c_begin) * 9;
     for (idx run = 0; run < runs; run++) {
-      const idx begin = ((k + run) * s.channels + c_begin) * 9;
+      const idx begin = ((row + run) * s.channels + c_begin) * 9;
       finish(begin, begin + length, with);
     }
   }

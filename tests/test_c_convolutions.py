@@ -1,0 +1,145 @@
+"""Convolutions of every kind and their gradients as programs in C: tuned kernels serve them, right to a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from c_kernels import EPS
+
+import minigraph as mg
+from minigraph.backends.c.executable import Executable
+from minigraph.backends.c.tuned import claim, laid_out
+from minigraph.backends.lower import lower
+from minigraph.core import trial
+from minigraph.core.builder import Builder
+from minigraph.core.dim import known
+from minigraph.core.evaluate import evaluate
+from minigraph.core.ir import Graph, Node
+from minigraph.ops.conv import conv, conv_input_gradient, conv_weight_gradient
+
+pytestmark = pytest.mark.compiler
+
+# channels, results, spatial sizes, window, attributes
+KINDS: dict[str, tuple[int, int, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+    "3x3": (20, 18, (9, 10), (3, 3), {"padding": 1}),
+    "3x3 of small images": (16, 33, (5, 7), (3, 3), {"padding": 1}),
+    "3x3, more padding than it reaches": (17, 16, (9, 8), (3, 3), {"padding": (3, 4)}),
+    "3x3, stride 2": (10, 18, (9, 8), (3, 3), {"padding": 1, "stride": 2}),
+    "1x1, stride 2": (9, 18, (9, 8), (1, 1), {"stride": 2}),
+    "7x7, stride 2": (3, 17, (15, 16), (7, 7), {"padding": 3, "stride": 2}),
+    "patches": (3, 20, (13, 12), (4, 4), {"stride": 4}),
+    "strides that jump over numbers": (5, 6, (11, 9), (1, 2), {"stride": (2, 4)}),
+    "even, asymmetric": (8, 9, (7, 9), (4, 2), {"padding": ((2, 1), (0, 1)), "stride": (2, 1)}),
+    "same": (5, 8, (7, 10), (2, 3), {"padding": "same", "stride": (2, 3)}),
+    "dilated": (6, 9, (11, 12), (3, 2), {"padding": (2, 1), "dilation": (2, 3)}),
+    "dilated, strided": (6, 9, (11, 12), (3, 3), {"padding": 2, "dilation": (3, 2), "stride": (2, 2)}),
+    "1-D": (12, 18, (37,), (9,), {"padding": 4}),
+    "1-D, causal": (5, 8, (21,), (3,), {"padding": ((8, 0),), "dilation": 4}),
+    "1-D, stride 4": (9, 8, (33,), (7,), {"padding": 3, "stride": 4}),
+    "1-D, groups": (24, 16, (17,), (5,), {"padding": 2, "stride": 2, "groups": 4}),
+    "3-D": (6, 18, (5, 6, 7), (3, 3, 3), {"padding": 1}),
+    "3-D, stride 2": (5, 8, (6, 7, 5), (3, 3, 3), {"padding": 1, "stride": 2}),
+    "3-D, of slices": (16, 17, (3, 9, 8), (1, 3, 3), {"padding": (0, 1, 1)}),
+    "3-D, of depths": (7, 9, (8, 4, 5), (3, 1, 1), {"padding": (2, 0, 0), "dilation": (2, 1, 1)}),
+    "3-D, groups": (6, 9, (4, 6, 5), (2, 3, 3), {"padding": (0, 1, 1), "stride": (1, 2, 1), "groups": 3}),
+    "3-D, depthwise": (7, 7, (4, 5, 6), (3, 3, 3), {"padding": 1, "groups": 7}),
+    "groups of 2": (16, 24, (9, 8), (3, 3), {"padding": 1, "groups": 8}),
+    "groups of 3 and 5": (12, 20, (9, 8), (3, 3), {"padding": 1, "groups": 4}),
+    "large groups": (40, 36, (9, 8), (3, 3), {"padding": 1, "groups": 2}),
+    "large groups of small images": (48, 51, (5, 7), (3, 3), {"padding": 1, "groups": 3}),
+    "groups, stride 2": (24, 16, (9, 8), (3, 3), {"padding": 1, "stride": 2, "groups": 4}),
+    "groups, 1x1": (36, 24, (5, 8), (1, 1), {"groups": 3}),
+    "groups of one result": (12, 4, (6, 5), (3, 3), {"padding": 1, "groups": 4}),
+    "depthwise": (40, 40, (9, 8), (3, 3), {"padding": 1, "groups": 40}),
+    "depthwise, stride 2": (24, 24, (9, 12), (3, 3), {"padding": 1, "stride": 2, "groups": 24}),
+    "depthwise, wide": (5, 5, (7, 9), (2, 5), {"padding": ((1, 0), (2, 2)), "stride": (1, 3), "groups": 5}),
+    "depthwise, dilated": (7, 7, (9, 9), (3, 3), {"padding": 2, "dilation": 2, "groups": 7}),
+    "depthwise, 1-D": (18, 18, (21,), (5,), {"padding": 2, "stride": 2, "groups": 18}),
+    "several of each": (6, 18, (8, 8), (3, 3), {"padding": 1, "groups": 6}),
+    "several of each, stride 2": (6, 18, (8, 8), (3, 3), {"padding": 1, "stride": 2, "groups": 6}),
+}
+BATCH = 3
+STATED = 2e-5  # of the largest result: how far Winograd's convolutions may be off
+
+
+@cache
+def graph_of(kind: str, least: str = "N") -> Graph:
+    """A convolution and its two gradients, each of inputs of its own."""
+    C, K, sizes, window, attrs = KINDS[kind]
+    net = Builder("convolutions")
+    batch = net.input("x", (least, C, *sizes))
+    w = net.input("w", (K, C // attrs.get("groups", 1), *window))
+    y = conv(batch, w, **attrs)
+    g = net.input("g", y.shape)
+    to_x = conv_input_gradient(g, w, extents=sizes, **attrs)
+    return net.build(y=y, to_x=to_x, to_w=conv_weight_gradient(batch, g, window=window, **attrs))
+
+
+@cache
+def in_kernels(kind: str) -> Graph:
+    return laid_out(lower(graph_of(kind)))
+
+
+def convolutions(graph: Graph) -> Iterator[Node]:
+    return (node for node in graph.nodes if node.op.name.startswith("conv"))
+
+
+def numbers(graph: Graph, batch: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(batch)
+    shapes = {v.name: [batch if i == 0 and v.name != "w" else known(n, "a size") for i, n in enumerate(v.type.shape)]
+              for v in graph.inputs}  # fmt: skip
+    return {name: rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+
+
+def hold(graph: Graph, arrays: dict[str, np.ndarray], got: dict[str, np.ndarray], transforms: float) -> None:
+    """Each sum errs by a rounding for each of its terms, as far as it does not go through Winograd's transforms."""
+    exact = {name: array.astype("float64") for name, array in arrays.items()}
+    graph = trial.in_float64(graph.bind(N=len(arrays["x"])))
+    want = evaluate(graph, exact)
+    sizes = evaluate(graph, {name: np.abs(array) for name, array in exact.items()})
+    (K, each, *window), pixels = arrays["w"].shape, arrays["g"][:, 0].size
+    terms = {"y": each * np.prod(window), "to_x": K * np.prod(window), "to_w": pixels}
+    for name, array in want.items():
+        most = np.abs(array).max(initial=0)
+        assert (np.abs(got[name] - array) <= (terms[name] + 2) * EPS * sizes[name] + transforms * most).all(), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tuned_kernels_serve_them(kind: str) -> None:
+    after = in_kernels(kind)
+    assert [node for node in convolutions(after) if claim(after, node) is None] == []
+    assert [node.op for node in convolutions(after)] == [conv, conv_input_gradient, conv_weight_gradient]
+    assert mg.verify(graph_of(kind), after)
+
+
+def rightly(kind: str, batches: Sequence[int]) -> list[dict[str, np.ndarray]]:
+    """What a program gives for each of these batches, the largest first; it is held to what is right."""
+    graph, after = graph_of(kind), in_kernels(kind)
+    calls = [claim(after, node) for node in convolutions(after)]
+    transforms = STATED if any("winograd.h" in call.headers for call in calls if call) else 0
+    program, found = Executable(after), []
+    for batch in batches:
+        arrays = numbers(graph, batch)
+        found.append(program.run({"N": batch}, arrays)[0])
+        hold(graph, arrays, found[-1], transforms)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_are_right(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For any batch, on any number of threads, which do not change a bit."""
+    monkeypatch.setenv("MINIGRAPH_THREADS", "3")
+    on_three = rightly(kind, (BATCH, 2, 0))
+    monkeypatch.setenv("MINIGRAPH_THREADS", "1")
+    on_one = rightly(kind, (BATCH,))
+    for name, array in on_one[0].items():
+        assert array.tobytes() == on_three[0][name].tobytes()
+
+
+@pytest.mark.parametrize("kind", ["3x3", "3x3, stride 2", "3-D", "groups of 2", "depthwise, stride 2"])
+def test_a_batch_of_one_has_a_program_of_its_own(kind: str) -> None:
+    rightly(kind, (1,))
