@@ -32,7 +32,8 @@ from minigraph.driver import program as drivers
 
 pytestmark = [
     pytest.mark.compiler,
-    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),  # an interrupt between open(...) and its `with`
+    # an interrupt between the opening of a file, or the start of a process, and the `with` that ends it
+    pytest.mark.filterwarnings("ignore:(unclosed file|subprocess .* is still running):ResourceWarning"),
 ]
 
 STEPS = 30
@@ -279,7 +280,7 @@ def test_a_child_that_was_forked_after_use_trains():
 
 
 @on_threads
-@short_and_long(8, 600)
+@short_and_long(8, 200)
 def test_a_child_that_was_forked_in_mid_step_has_a_whole_state_and_trains(times, threads):
     """Other threads are in the middle of a step of training, and of an answer: the child does not have them."""
     done = process("forks_in_mid_step", threads, times)
@@ -358,7 +359,7 @@ def leaves(times: int) -> None:
 
 
 @on_threads
-@short_and_long(9, 900)
+@short_and_long(9, 300)
 def test_the_interpreter_ends_in_mid_step(times, threads):
     """The thread that trains is a daemon, or one that is awaited, or there is more to do at exit."""
     done = process("leaves", threads, times)
