@@ -214,6 +214,11 @@ class _Planner:
         self.late: list[tuple[Value, Buffer]] = []  # what is copied into a state at the end
         self.work: list[Buffer] = []  # of the arena: what calls work in
         self.prepared: dict[tuple[Value, str], Prepared] = {}
+        self.doubtful = [region for region in partition.regions if may_fail(region, partition)]
+        self.readers: dict[Value, list[Region]] = {}
+        for region in partition.regions:
+            for value in dict.fromkeys(leaf.value for leaf in region.reads):
+                self.readers.setdefault(value, []).append(region)
 
     def plan(self) -> Plan:
         self._give_homes()
@@ -266,9 +271,8 @@ class _Planner:
         writer = self.partition.region_of[new]
         if not _number_by_number(writer, old, new):
             return False
-        others = [r for r in self.partition.regions if r is not writer and _reads(r, old)]
-        doubtful = [r for r in self.partition.regions if r is not writer and may_fail(r, self.partition)]
-        return not may_fail(writer, self.partition) and self.partition.after(writer, [*others, *doubtful])
+        others = [region for region in (*self.readers.get(old, ()), *self.doubtful) if region is not writer]
+        return writer not in self.doubtful and self.partition.after(writer, others)
 
     # steps
 
