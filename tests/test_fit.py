@@ -329,6 +329,53 @@ def assert_same(a: mg.State, b: mg.State) -> None:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name, strict=True)
 
 
+# what fit keeps of a state, to go back to
+
+
+@pytest.mark.compiler
+def test_the_state_stays_where_it_lies():
+    """What fit keeps are copies, so that each step of a program in C goes on in the same arrays."""
+    model = classifier(norm=True)
+    train = mg.compile(mg.training_step(model, loss="loss", optimizer=mg.optim.Adam(1e-2)), model.init(0), "c")
+    places: list[list[int]] = []
+
+    def watch(batch, rng):
+        places.append([train.state[name].ctypes.data for name in train.state])
+        return batch
+
+    mg.fit(train, points(), epochs=2, batch_size=16, drop_last=True, augment=watch)
+    assert len(places) == 6
+    assert places == places[:1] * 6
+
+
+def test_what_is_put_into_the_state_between_epochs_is_kept_too():
+    train, _ = programs()
+    alone, _ = programs()
+    calls = iter(range(100))
+
+    def stop(batch, rng):
+        if next(calls) == 6:
+            raise KeyboardInterrupt
+        return batch
+
+    def put(entry):
+        train.state["mine"] = np.full(2, 7.0)
+        train.state["linear1.bias"] = np.zeros(8)
+
+    def put_alone(entry):
+        alone.state["linear1.bias"] = np.zeros(8)
+
+    with pytest.raises(KeyboardInterrupt, match="stopped in epoch 2 after 2 of 4 batches"):
+        mg.fit(train, points(), epochs=2, batch_size=16, augment=stop, on_epoch=put)
+    mg.fit(alone, points(), epochs=1, batch_size=16, on_epoch=put_alone)
+    batches = Batches.of(points(), 16, 0)
+    for number in (0, 1):
+        alone(**batches.batch(batches.order(1), 1, number))
+    assert train.state["mine"].tolist() == [7, 7]
+    del train.state["mine"]
+    assert_same(train.state, alone.state)
+
+
 # the bar
 
 
