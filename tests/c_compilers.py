@@ -37,7 +37,7 @@ def all_of_them() -> dict[str, Compiler]:
         with told(CC=shlex.join(command)):
             try:
                 by = module.compiler()
-            except CompilerError:
+            except (CompilerError, NoCompiler):  # the latter on Windows
                 continue
         found["zig" if module._is_zig(command) else command[0]] = by
     return found
