@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[int, int, tuple[int, ...], tuple[int, ...], dict[str, Any
     "3x3 of small images": (16, 33, (5, 7), (3, 3), {"padding": 1}),
     "3x3, more padding than it reaches": (17, 16, (9, 8), (3, 3), {"padding": (3, 4)}),
     "3x3, stride 2": (10, 18, (9, 8), (3, 3), {"padding": 1, "stride": 2}),
+    "5x5": (9, 10, (8, 9), (5, 5), {"padding": 2}),
     "1x1, stride 2": (9, 18, (9, 8), (1, 1), {"stride": 2}),
     "7x7, stride 2": (3, 17, (15, 16), (7, 7), {"padding": 3, "stride": 2}),
     "patches": (3, 20, (13, 12), (4, 4), {"stride": 4}),
@@ -116,11 +117,15 @@ def test_tuned_kernels_serve_them(kind: str) -> None:
     assert mg.verify(graph_of(kind), after)
 
 
+def uses_winograd(graph: Graph) -> bool:
+    calls = [claim(graph, node) for node in convolutions(graph)]
+    return any("winograd.h" in call.headers for call in calls if call is not None)
+
+
 def rightly(kind: str, batches: Sequence[int]) -> list[dict[str, np.ndarray]]:
     """What a program gives for each of these batches, the largest first; it is held to what is right."""
     graph, after = graph_of(kind), in_kernels(kind)
-    calls = [claim(after, node) for node in convolutions(after)]
-    transforms = STATED if any("winograd.h" in call.headers for call in calls if call) else 0
+    transforms = STATED if uses_winograd(after) else 0
     program, found = Executable(after), []
     for batch in batches:
         arrays = numbers(graph, batch)
@@ -143,3 +148,43 @@ def test_they_are_right(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", ["3x3", "3x3, stride 2", "3-D", "groups of 2", "depthwise, stride 2"])
 def test_a_batch_of_one_has_a_program_of_its_own(kind: str) -> None:
     rightly(kind, (1,))
+
+
+def test_the_error_that_the_readme_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the largest result, in a layer of 512 channels: by Winograd's transforms, and term by term."""
+    net, rng = Builder("layer"), np.random.default_rng(0)
+    x, w = np.maximum(rng.normal(size=(1, 14, 14, 512)), 0), rng.normal(size=(512, 512, 3, 3)) * (2 / (512 * 9)) ** 0.5
+    arrays = {"x": x.astype("float32"), "w": w.astype("float32")}
+    graph = net.build(y=conv(net.input("x", x.shape), net.input("w", w.shape), padding=1, layout="NHWC"))
+    want = evaluate(trial.in_float64(graph), {name: array.astype("float64") for name, array in arrays.items()})["y"]
+    for setting, stated in (("1", STATED), ("0", 3e-6)):
+        monkeypatch.setenv("MINIGRAPH_WINOGRAD", setting)
+        got, _ = Executable(laid_out(lower(graph))).run({}, arrays)
+        assert np.abs(got["y"] - want).max() <= stated * np.abs(want).max()
+
+
+def test_winograd_may_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a 3x3 convolution errs as the others do, a rounding for each term."""
+    monkeypatch.setenv("MINIGRAPH_WINOGRAD", "0")
+    for kind in ("3x3", "large groups"):
+        assert not uses_winograd(in_kernels(kind))
+        rightly(kind, (BATCH,))
+    monkeypatch.setenv("MINIGRAPH_WINOGRAD", "1")
+    assert uses_winograd(in_kernels("3x3"))
+    monkeypatch.setenv("MINIGRAPH_WINOGRAD", "no")
+    with pytest.raises(mg.GraphError, match=r"MINIGRAPH_WINOGRAD is 0 or 1, not 'no'"):
+        uses_winograd(in_kernels("3x3"))
+
+
+def test_inputs_are_packed_at_each_step_and_what_stays_once() -> None:
+    graph, after = graph_of("5x5"), in_kernels("5x5")
+    moving, still = Executable(after), Executable(after, ["w"])
+    first = numbers(graph, BATCH)
+    for version, arrays in enumerate((first, {**first, "w": first["w"] + 1})):
+        for program in (moving, still):
+            hold(graph, arrays, program.step({"N": BATCH}, arrays, partial(dict, arrays), version), 0)
+    assert moving.plan is not None
+    assert still.plan is not None
+    assert moving.plan.prepared == ()
+    assert {prepared.source.name for prepared in still.plan.prepared} == {"w"}
+    assert [value.name for value in still.graph.inputs] == ["x", "g"]

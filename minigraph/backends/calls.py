@@ -19,7 +19,8 @@ class Operand:
     """An input as it lies in memory: the value whose memory it is, seen from the axes of the input.
 
     Transposes, slices and broadcasts of what lies in memory are read where they are. moves: whether it may be another
-    at each step; what does not move is packed once, before the first step. shape: by which the value is indexed.
+    at each step, as inputs are and what is computed; what does not move is packed once, before the first step. shape:
+    by which the value is indexed.
     """
 
     value: Value
@@ -113,4 +114,5 @@ def _operand(graph: Graph, value: Value, index: Index) -> Operand:
     shape = value.type.shape
     while value in graph.producer and graph.producer[value].op.in_order:
         value = graph.producer[value].inputs[0]
-    return Operand(value, shape, index, value in graph.producer or value in graph.updates)
+    moves = value in graph.inputs or value in graph.producer or value in graph.updates
+    return Operand(value, shape, index, moves)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from minigraph.backends.plan import ALIGNMENT, Buffer, Plan, fits, plan
 from minigraph.backends.source import Source, given, print_program
 from minigraph.core import dim
 from minigraph.core.errors import GraphError
-from minigraph.core.ir import Graph, Value
+from minigraph.core.initial import Constant
+from minigraph.core.ir import Graph, Value, Variable
 
 PROGRAMS = 8  # how many bindings of symbols, other than the batch, are kept
 HERE = Path(__file__).parent
@@ -54,9 +55,8 @@ class Executable:
     """
 
     def __init__(self, graph: Graph, kept: Collection[str] = ()):
-        """kept: the names of inputs that stay from call to call, as state does."""
-        self.graph = graph
-        self.kept = frozenset(kept)
+        """kept: the names of inputs that stay from call to call: they are state that does not move."""
+        self.graph = with_state(graph, kept)
         self.batch = batch_symbol(graph)
         self.plan: Plan | None = None  # of the last step
         self._programs: OrderedDict[tuple[tuple[str, int], ...], Compiled] = OrderedDict()
@@ -76,9 +76,9 @@ class Executable:
     ) -> dict[str, np.ndarray]:
         """Run one step. The outputs are new arrays; the state that moves is written over where it lies.
 
-        kept: gives the state, contiguous, and inputs that stay. It is called only if `version` is not that of the last
-        step: while it is the same, all lie where they lay, and those that do not move hold the same numbers. They must
-        live until the step is over.
+        kept: gives the state and the inputs that stay, contiguous. It is called only if `version` is not that of the
+        last step: while it is the same, all lie where they lay, and those that do not move hold the same numbers. They
+        must live until the step is over.
         Raises WrongInput before anything is written to the state.
         """
         if self._last is None or self._last[0] != symbols:
@@ -109,7 +109,7 @@ class Executable:
         key = tuple(sorted(fixed.items()))
         found = self._programs.get(key)
         if found is None or any(n > found.plan.sizes[s] for s, n in batch.items()):
-            self._programs[key] = found = Compiled(self.printed(symbols), self.kept, found)
+            self._programs[key] = found = Compiled(self.printed(symbols), found)
             while len(self._programs) > PROGRAMS:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(key)
@@ -127,6 +127,13 @@ class Executable:
         """The size that is known when a program runs, if it may be, and those that are numbers in its text."""
         batch = {s: n for s, n in symbols.items() if s == self.batch and n != 1 and fits(self.graph, symbols)}
         return batch, {s: n for s, n in symbols.items() if s not in batch}
+
+
+def with_state(graph: Graph, names: Collection[str]) -> Graph:
+    """The graph with the inputs of these names as state."""
+    still = tuple(Variable(value, Constant(0.0), "statistic") for value in graph.inputs if value.name in names)
+    inputs = tuple(value for value in graph.inputs if value.name not in names)
+    return replace(graph, inputs=inputs, state=(*graph.state, *still))
 
 
 def batch_symbol(graph: Graph) -> str:
@@ -149,7 +156,7 @@ class Printed:
 class Compiled:
     """A plan, its library, and the memory that they work in."""
 
-    def __init__(self, printed: Printed, kept: Collection[str] = (), before: Compiled | None = None):
+    def __init__(self, printed: Printed, before: Compiled | None = None):
         """before: a program whose library serves if its text is the same."""
         self._threads = threads()  # the plan has memory for so many
         self.plan = guarded.apart(printed.plan) if guarded.asked_for() else printed.plan
@@ -164,11 +171,8 @@ class Compiled:
         self._given = given(self.plan)
         self._places = (ctypes.c_void_p * max(1, len(self._given)))()
         self._literals = self._place_literals()
-        self._inputs = [(i, b.name) for i, b in enumerate(self._given) if b.place == "input" and b.name not in kept]
-        inputs = {name for _, name in self._inputs}
-        self._kept = [
-            (i, b.name) for i, b in enumerate(self._given) if b.place in ("input", "state") and b.name not in inputs
-        ]
+        self._inputs = [(i, b.name) for i, b in enumerate(self._given) if b.place == "input"]
+        self._kept = [(i, b.name) for i, b in enumerate(self._given) if b.place == "state"]
         self._outputs = self._places_of_outputs()
         self._version: object = None  # of the kept arrays whose places are known
         self._symbols: Mapping[str, int] | None = None  # for which the shapes of outputs are known
@@ -199,17 +203,15 @@ class Compiled:
         return [(number[base(v)], name, v, np.dtype(v.type.dtype)) for name, v in self.plan.graph.outputs.items()]
 
     def _pack_memory(self) -> None:
-        """Where packed operands lie. Those of inputs are packed at each step, others when they are other arrays."""
+        """Where packed operands lie. They are packed when they are other arrays than before."""
         prepared = self.plan.prepared
         walls = [guarded.walled(p.target.name, p.target.nbytes) for p in prepared] if guarded.asked_for() else None
         self._guards = None if walls is None else guarded.Guards(self.plan, walls, self.library.give_back)
         self._packed = [aligned(p.target.nbytes) for p in prepared] if walls is None else [w.inner for w in walls]
         self._packs = (ctypes.c_void_p * max(1, len(self._packed)))(*map(address, self._packed))
-        names = dict(self._kept).values()
-        self._packed_names = [p.source.name for p in prepared if p.source.name in names]
+        self._packed_names = [p.source.name for p in prepared]
         self._sources: list[np.ndarray] = []  # held, so that nobody writes to what was packed
         self._packed_from: list[np.ndarray] | None = None  # the sources that are packed
-        self._packs_inputs = any(p.source.place == "input" and p.source.name not in names for p in prepared)
 
     def step(
         self,
@@ -247,7 +249,7 @@ class Compiled:
         return outputs
 
     def _pack(self) -> None:
-        if self._packed and (self._packs_inputs or self._packed_from is None):
+        if self._packed and self._packed_from is None:
             self._call("prepare")
             self._packed_from = self._sources
 

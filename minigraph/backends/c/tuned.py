@@ -7,6 +7,7 @@ is packed once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from math import gcd
 from typing import Any
@@ -18,6 +19,7 @@ from minigraph.backends.groups import regrouped, weight_of
 from minigraph.backends.layout import channels_last, gradient_halo, with_halos
 from minigraph.backends.loops import size_text
 from minigraph.core.dim import Size, known, product
+from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS
 from minigraph.ops import conv as convolution
@@ -324,10 +326,15 @@ PARTS = 4  # of the sums over tiles, where there are few channels: so many threa
 
 
 def winograd_tile(shape: Mapping[str, Any]) -> int:
-    """The results in a row of a tile: 4 or, where images are small, 2, which errs less; 0 where it does not pay."""
+    """The results in a row of a tile: 4 or, where images are small, 2, which errs less; 0 where it does not pay.
+
+    With MINIGRAPH_WINOGRAD=0 it is 0 everywhere.
+    """
+    setting = os.environ.get("MINIGRAPH_WINOGRAD", "").strip()
+    expect(setting in ("", "0", "1"), "MINIGRAPH_WINOGRAD is 0 or 1, not {!r}", setting)
     three_by_three = (shape["D"], shape["T"], shape["R"], shape["S"]) == (1, 1, 3, 3)
     dense_taps = all(shape[f"{what}_{axis}"] == 1 for what in ("stride", "dilation") for axis in "hw")
-    if not three_by_three or not dense_taps:
+    if setting == "0" or not three_by_three or not dense_taps:
         return 0
     if min(shape["C"], shape["K"]) < MOST_LANES or min(shape["P"], shape["Q"]) < 4:
         return 0
