@@ -63,8 +63,8 @@ def network() -> mg.Graph:
     return net.build(logits=logits, loss=mg.cross_entropy(logits, label), count=count)
 
 
-def trained(state: mg.State | None = None, rate: float = 1e-2) -> mg.Program:
-    step = mg.training_step(network(), "loss", mg.optim.Adam(rate))
+def trained(state: mg.State | None = None) -> mg.Program:
+    step = mg.training_step(network(), "loss", mg.optim.Adam(1e-2))
     return mg.compile(step, network().init(seed=0) if state is None else state, "c")
 
 
@@ -146,7 +146,7 @@ def test_steps_on_one_state_come_one_after_the_other(times, programs, threads, m
 
     def two(state: mg.State) -> list[mg.Program]:
         first = trained(state)
-        return [first, first if programs == 1 else trained(state, rate=3e-2)]
+        return [first, first if programs == 1 else trained(state)]
 
     for _ in range(times):
         state = network().init(seed=0)
@@ -547,7 +547,7 @@ def test_a_signal_handler_may_look_at_the_state_and_may_not_begin_another_step(t
 # numbers of threads
 
 
-@pytest.mark.parametrize("threads", ["1", "3", "7", "33"])
+@pytest.mark.parametrize("threads", ["1", "3", "33"])
 def test_any_number_of_threads_also_more_than_there_are_cores(threads, monkeypatch):
     first = network().init(seed=0)
     monkeypatch.setenv("MINIGRAPH_THREADS", "1")
