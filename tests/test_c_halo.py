@@ -14,20 +14,44 @@ def numbers(*shape: int) -> np.ndarray:
 
 
 def halo(
-    batch: int, H: int, W: int, C: int, sizes: tuple[int, int], start: tuple[int, int] = (1, 1), step: int = 1
+    batch: int,
+    H: int,
+    W: int,
+    C: int,
+    sizes: tuple[int, int],
+    start: tuple[int, int] = (1, 1),
+    step: int = 1,
+    around: int = 0,
 ) -> Case:
-    """x at every step-th place from `start` on of images of these sizes."""
-    x = numbers(batch, H, W, C)
+    """x at every step-th place from `start` on of images of these sizes. around: pixels of what x lies in."""
+    ground = numbers(batch, H + 2 * around, W + 2 * around, C)
+    x = ground[:, around : around + H, around : around + W]
     want = np.zeros((batch, *sizes, C))
     (top, left), rows, columns = start, (H - 1) * step + 1, (W - 1) * step + 1
     want[:, top : top + rows : step, left : left + columns : step] = x
     shape = literal(
         "halo_shape", batch=f"run_time({batch})", C=C, D=1, H=H, W=W, slices=1, rows=sizes[0], columns=sizes[1],
         front=0, top=top, left=left, step_d=1, step_h=step, step_w=step,
+        x_image=(H + 2 * around) * (W + 2 * around) * C, x_slice=0, x_row=(W + 2 * around) * C,
     )  # fmt: skip
-    call = f"halo(thread, threads, p[0], p[1], {shape})"
-    name = f"halo-{batch}x{H}x{W}x{C}-{sizes[0]}x{sizes[1]}-{step}"
-    return Case(name, [call], [x, untouched(*want.shape)], want, np.zeros(want.shape))
+    first = around * (W + 2 * around + 1) * C
+    call = f"halo(thread, threads, p[0] + {first}, p[1], {shape})"
+    name = f"halo-{batch}x{H}x{W}x{C}-{sizes[0]}x{sizes[1]}-{step}-{around}"
+    return Case(name, [call], [ground, untouched(*want.shape)], want, np.zeros(want.shape))
+
+
+def border(batch: int, H: int, W: int, C: int, sizes: tuple[int, int], start: tuple[int, int]) -> Case:
+    """The zeros around what lies there already."""
+    want = np.full((batch, *sizes, C), 7.0)
+    inside = np.s_[:, start[0] : start[0] + H, start[1] : start[1] + W]
+    want[...], want[inside] = 0, 7
+    y = np.full(want.shape, 7, np.float32)
+    shape = literal(
+        "halo_shape", batch=f"run_time({batch})", C=C, D=1, H=H, W=W, slices=1, rows=sizes[0], columns=sizes[1],
+        front=0, top=start[0], left=start[1], step_d=1, step_h=1, step_w=1,
+    )  # fmt: skip
+    name = f"border-{batch}x{H}x{W}x{C}-{sizes[0]}x{sizes[1]}"
+    return Case(name, [f"halo_border(thread, threads, p[0], {shape})"], [y], want, np.zeros(want.shape))
 
 
 def unpacked(K: int, C: int, R: int, S: int) -> Case:
@@ -44,6 +68,11 @@ CASES = [
     halo(3, 1, 6, 1, (1, 20), (0, 3), step=3),
     halo(2, 3, 3, 5, (3, 3), (0, 0)),
     halo(0, 3, 3, 5, (5, 5)),
+    halo(2, 3, 5, 4, (7, 8), (2, 1), around=1),
+    halo(2, 3, 2, 17, (7, 5), (1, 0), step=2, around=2),
+    border(2, 3, 5, 4, (6, 9), (1, 3)),
+    border(1, 1, 1, 33, (3, 1), (2, 0)),
+    border(0, 3, 3, 5, (5, 5), (1, 1)),
     unpacked(5, 3, 3, 2),
     unpacked(33, 10, 1, 1),
     unpacked(1, 1, 1, 1),

@@ -57,6 +57,9 @@ class Call:
     scratch: floats that it works in. phases: what all threads do, as C statements; between two of them they wait for
         each other.
     finishes: whether what follows number by number may be done by the kernel, while numbers are in the cache.
+    apart: the numbers of the operands whose images and rows may lie anywhere (Pointers.rows says where); -1 stands for
+        the result.
+    border: of padding, result -> what is left to do where the operand lies in the middle of the result already.
     """
 
     node: Node
@@ -66,12 +69,16 @@ class Call:
     packs: Mapping[str, Pack] = field(default_factory=dict)
     scratch: Size = 0
     finishes: bool = False
+    apart: frozenset[int] = frozenset()
+    border: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True)
 class Pointers:
     """The C names of what a call works with.
 
+    rows: of an operand, or of the result (-1), with channels last: how many numbers one image, and one row, lie from
+        the next, if they do not lie side by side; else None. Just those are asked for that Call.apart names.
     shared: (kernel, pointers, its shape as C, finish) -> a call of a function that calls the kernel: one for all that
         call it with this shape. A kernel that is written into each of its callers is slower to compile.
     """
@@ -82,6 +89,7 @@ class Pointers:
     result: str
     finish: str  # ", function, with": the last arguments of kernels that finish
     shared: Callable[[str, Sequence[str], str, str], str]
+    rows: Callable[[int], tuple[Size, Size] | None]
 
 
 Claim = Callable[[Graph, Node], Call | None]

@@ -94,10 +94,18 @@ class Run:
         type_ = self.bound[value].type
         return dim.known(type_.size, "a size") * np.dtype(type_.dtype).itemsize
 
+    def _lying(self, value: Value, buffer: Buffer) -> np.ndarray:
+        """The memory of this value, which may lie in the middle of a padded one."""
+        frame = self.plan.partition.memory.frames.get(value)
+        type_ = self.bound[value if frame is None else frame.outputs[0]].type
+        array: np.ndarray = self.memory[buffer].view(type_.dtype).reshape(type_.shape)  # type: ignore[arg-type]
+        if frame is None:
+            return array
+        return array[tuple(slice(first, n - last) for (first, last), n in zip(frame.attrs["widths"], array.shape))]
+
     def _read(self, value: Value, buffer: Buffer) -> np.ndarray:
         """What lies there now, as this value."""
-        type_ = self.bound[value].type
-        return self.memory[buffer].view(type_.dtype).reshape(type_.shape).copy()  # type: ignore[arg-type]
+        return self._lying(value, buffer).copy()
 
     # steps
 
@@ -109,7 +117,7 @@ class Run:
                 if np.shares_memory(self.memory[target], self.memory[buffer]):
                     self._try_in_place(number, step, given, source, value, results[value])
         for value, buffer in step.writes.items():
-            self.memory[buffer][:] = np.ascontiguousarray(results[value]).reshape(-1).view(np.uint8)
+            self._lying(value, buffer)[...] = results[value]
 
     def _computed(self, step: Step, given: Mapping[Value, np.ndarray]) -> dict[Value, np.ndarray]:
         """What the step writes, from what it reads."""

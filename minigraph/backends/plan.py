@@ -22,6 +22,7 @@ from itertools import accumulate
 
 from minigraph.backends.access import place
 from minigraph.backends.calls import Call, Claim, Operand, Pack
+from minigraph.backends.frames import framed
 from minigraph.backends.regions import Partition, Region
 from minigraph.backends.work import Work, bytes_of, computed, number_of, work_of
 from minigraph.core import dim
@@ -204,7 +205,7 @@ def plan(graph: Graph, claim: Claim, sizes: Mapping[str, int]) -> Plan:
     """Plan a lowered graph for symbols of at most these sizes. claim: which nodes are computed by tuned kernels."""
     graph = with_own_ends(graph)
     claims = {node: call for node in graph.nodes if (call := claim(graph, node)) is not None}
-    return _Planner(graph, Partition(graph, claims), sizes).plan()
+    return _Planner(graph, Partition(graph, claims, framed(graph, claims)), sizes).plan()
 
 
 class _Planner:
@@ -227,8 +228,8 @@ class _Planner:
         self._share(steps)
         steps = list(with_barriers(steps))
         phases = list(accumulate(int(step.barrier) for step in steps))
-        arena = place_in_arena([b for b in (*self.homes.values(), *self.work) if b.place == "arena"], phases)
-        buffers, prepared = tuple(self.homes.values()), tuple(self.prepared.values())
+        buffers, prepared = tuple(dict.fromkeys(self.homes.values())), tuple(self.prepared.values())
+        arena = place_in_arena([b for b in (*buffers, *self.work) if b.place == "arena"], phases)
         return Plan(self.graph, self.partition, tuple(steps), buffers, prepared, arena, self.sizes)
 
     def bytes_of(self, type_: Type) -> int:
@@ -259,12 +260,18 @@ class _Planner:
                 if value in partition.stored and value not in self.homes:
                     self._home(value, "arena")
         for node in partition.claims:
-            region, result = partition.region_of[node.outputs[0]], node.outputs[0]
-            if not any(v in self.homes and v.type == result.type for v in (result, *region.body)):
-                self._home(result, "arena")  # the kernel needs a place for what others are computed from
+            region = partition.region_of[node.outputs[0]]
+            if region.call is node and not any(map(self.homes.get, results(partition, node))):
+                self._home(node.outputs[0], "arena")  # the kernel needs a place for what others are computed from
 
     def _home(self, value: Value, where: str) -> None:
-        self.homes[value] = Buffer(value, where, self.bytes_of(value.type))
+        frame = self.partition.memory.frames.get(value)
+        if frame is None:
+            self.homes[value] = Buffer(value, where, self.bytes_of(value.type))
+        else:
+            (padded,) = frame.outputs
+            self._home(padded, where)
+            self.homes[value] = self.homes[padded]
 
     def _may_overwrite(self, old: Value, new: Value) -> bool:
         """Whether the region of the new value may write it over the old one; then it waits for all that it must."""
@@ -341,7 +348,7 @@ class _Planner:
             if step.region is None or step.region.call is not None:
                 continue
             for value, buffer in step.writes.items():
-                if buffer.place == "arena" and value in step.region.body:
+                if buffer.place == "arena" and value is buffer.value and value in step.region.body:
                     buffer.inside = self._dying(step, number, value)
 
     def _dying(self, step: Step, number: int, value: Value) -> Buffer | None:
@@ -385,6 +392,14 @@ def _number_by_number(region: Region, old: Value, new: Value) -> bool:
 def may_fail(region: Region, partition: Partition) -> bool:
     """Whether it may find that an input is wrong."""
     return any(node.op.kernel is not None and node.op.kernel.checks for node in computed(region, partition))
+
+
+def results(partition: Partition, node: Node) -> list[Value]:
+    """The values in whose memory the kernel of a claimed node may put its result."""
+    (result,) = node.outputs
+    spaced = -1 in partition.claims[node].apart
+    body = partition.region_of[result].body
+    return [v for v in (result, *body) if v.type == result.type and (spaced or v not in partition.memory.frames)]
 
 
 # the arena

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from minigraph.backends.access import Index, broadcast, place, reshaped, through_view
 from minigraph.backends.calls import Call
+from minigraph.backends.frames import OWN, Memory
 from minigraph.core.dim import Shape, Size
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.scalar import Scalar, var
@@ -52,12 +53,13 @@ class Region:
     body: list[Value] = field(default_factory=list)
     totals: list[Value] = field(default_factory=list)
     tail: list[Value] = field(default_factory=list)
+    padded: list[Value] = field(default_factory=list)  # of which members lie in the middle: their borders
     reads: list[Leaf] = field(default_factory=list)  # of what is not its own
     before: int = 0  # bits: the regions that must be done before it
 
     @property
     def members(self) -> list[Value]:
-        return [*(self.call.outputs if self.call else ()), *self.body, *self.totals, *self.tail]
+        return [*(self.call.outputs if self.call else ()), *self.body, *self.totals, *self.tail, *self.padded]
 
     @property
     def axes(self) -> list[tuple[int, Size]]:
@@ -99,11 +101,11 @@ def extent(shape: Shape) -> tuple[Size, ...]:
 class Partition:
     """The regions of a lowered graph, in an order in which they may be computed.
 
-    claims: the nodes that tuned kernels compute.
+    claims: the nodes that tuned kernels compute. memory: which values lie in the middle of others.
     """
 
-    def __init__(self, graph: Graph, claims: Mapping[Node, Call]):
-        self.graph, self.claims = graph, claims
+    def __init__(self, graph: Graph, claims: Mapping[Node, Call], memory: Memory = OWN):
+        self.graph, self.claims, self.memory = graph, claims, memory
         self.regions: list[Region] = []
         self.region_of: dict[Value, Region] = {}
         self.virtual: set[Value] = set()
@@ -141,6 +143,7 @@ class Partition:
     def _needed(self) -> set[Value]:
         """What must be in memory whoever computes it, as far as nodes make it."""
         found = {self.base(v) for v in (*self.graph.outputs.values(), *self.graph.updates.values())}
+        found.update(self.memory.frames)
         for node in self.graph.nodes:
             if node.op.kernel is not None or self.is_call(node):
                 found.update(self.whole(node))
@@ -174,7 +177,9 @@ class Partition:
 
     def _take(self, node: Node) -> None:
         op, value = node.op, node.outputs[0]
-        if self.is_call(node):
+        if node in self.memory.framing:
+            self._add_border(node)
+        elif self.is_call(node):
             self._add_call(node)
         elif op.reduction:
             self._add_total(node)
@@ -200,6 +205,12 @@ class Partition:
     def _add_call(self, node: Node) -> None:
         region = self._new(Region(extent(node.outputs[0].type.shape), node))
         self._enter(region, list(node.outputs), [Leaf(value, None) for value in self.whole(node)])
+
+    def _add_border(self, node: Node) -> None:
+        """To the region of what lies in the middle: no number of the one is one of the other."""
+        region = self.region_of[node.inputs[0]]
+        region.padded.append(node.outputs[0])
+        self._enter(region, [node.outputs[0]], [])
 
     def _add_to_body(self, node: Node) -> None:
         """To the body, or to the tail, of the latest region that may take it; else to a region of its own."""

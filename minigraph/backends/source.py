@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from minigraph.backends.access import Access, Index, access, place, reshaped
-from minigraph.backends.calls import Operand, Pack, Pointers
+from minigraph.backends.calls import Pack, Pointers
 from minigraph.backends.expressions import COMPUTED, print_c
 from minigraph.backends.loops import (
     STORED,
@@ -30,7 +30,7 @@ from minigraph.backends.loops import (
     shared_loop,
     size_text,
 )
-from minigraph.backends.plan import Buffer, Plan, Step, may_fail
+from minigraph.backends.plan import Buffer, Plan, Step, may_fail, results
 from minigraph.backends.regions import Partition, Region
 from minigraph.backends.totals import Sums, Total
 from minigraph.backends.work import flops_of, number_of
@@ -71,7 +71,7 @@ class Body:
             if value in partition.virtual and value not in partition.region_of:
                 self.known[value, index] = self._computed(partition.graph.producer[value], index)
             else:
-                self.known[value, index] = self._loaded(value, value.type, access(index, value.type.shape))
+                self.known[value, index] = self._loaded(value, value.type, partition.memory.access(value, index))
         return self.known[value, index]
 
     def store(self, value: Value, axes: Sequence[tuple[int, Size]], pointer: str) -> Statement:
@@ -80,7 +80,7 @@ class Body:
         assert index is not None
         kind = STORED[value.type.dtype]
         every = frozenset(axis for axis, _ in axes)
-        return Statement(f"{pointer}[@] = ({kind}){name};", every, access(index, value.type.shape))
+        return Statement(f"{pointer}[@] = ({kind}){name};", every, self.partition.memory.access(value, index))
 
     def _computed(self, node: Node, index: Index) -> tuple[str, frozenset[int]]:
         op, result = node.op, node.outputs[0]
@@ -223,6 +223,7 @@ class Printer:
             lines = self._totals()
         else:
             lines = self._pointwise()
+        lines += self._borders()
         reads = list(self.pointers)
         writes = list(self.step.writes)
         parameters = [f"const {STORED[v.type.dtype]} *{self.pointers[v]}" for v in reads]
@@ -252,8 +253,12 @@ class Printer:
     def _body(self) -> Body:
         return Body(self.plan.partition, self.region, self.pointers, self.kernels)
 
+    def _names(self) -> dict[Value, str]:
+        """The pointers to what is written."""
+        return {value: f"y{i}" for i, value in enumerate(self.step.writes)}
+
     def _stores(self, body: Body, values: Sequence[Value], axes: Sequence[tuple[int, Size]]) -> list[Statement]:
-        names = {value: f"y{i}" for i, value in enumerate(self.step.writes)}
+        names = self._names()
         return [body.store(value, axes, names[value]) for value in values if value in names]
 
     # calls
@@ -263,14 +268,18 @@ class Printer:
         node = self.region.call
         assert node is not None
         call = self.plan.partition.claims[node]
-        names = {value: f"y{i}" for i, value in enumerate(self.step.writes)}
-        result = next(v for v in (node.outputs[0], *self.region.body) if v in names and v.type == node.outputs[0].type)
-        operands = [self.pointers.setdefault(o.value, f"x{len(self.pointers)}") for o in call.operands]
-        operands = [f"{name}{_offset(o)}" for name, o in zip(operands, call.operands)]
-        before, lines = self._finish(names[result], names) if self.region.body else ([], [])
+        memory, names = self.plan.partition.memory, self._names()
+        result = next(v for v in results(self.plan.partition, node) if v in names)
+        operands = []
+        for operand in call.operands:
+            pointer = self.pointers.setdefault(operand.value, f"x{len(self.pointers)}")
+            operands.append(pointer + _offset(memory.access_as(operand.value, operand.shape, operand.index)))
+        before, lines = self._finish(result, names) if self.region.body else ([], [])
+        rows = lambda number: memory.rows(result if number < 0 else call.operands[number].value)
         finish = ", FUNCTION_finish, with" if before else ", 0, 0"
         packs = {name: name for name in call.packs}
-        phases = call.phases(Pointers(operands, packs, "scratch", names[result], finish, self.kernels.shared))
+        target = names[result] + _offset(memory.access(result, _every_axis(result)))
+        phases = call.phases(Pointers(operands, packs, "scratch", target, finish, self.kernels.shared, rows))
         moving = [(name, pack) for name, pack in call.packs.items() if call.operands[pack.operand].moves]
         if moving:
             phases = ["\n".join(self.kernels.packed(p, operands[p.operand], name) for name, p in moving), *phases]
@@ -279,47 +288,45 @@ class Printer:
             lines += phase.split("\n")
         return before, lines
 
-    def _finish(self, result: str, names: dict[Value, str]) -> tuple[list[str], list[str]]:
-        """What follows number by number, as a function of a run of numbers; and the addresses that it needs."""
+    def _finish(self, result: Value, names: dict[Value, str]) -> tuple[list[str], list[str]]:
+        """What follows number by number, as a function of a run of numbers; and the addresses that it needs.
+
+        A run is a piece of a row of the result, of which the kernel tells where in the result's memory it begins.
+        """
         region, body, axes = self.region, self._body(), self.region.axes
         assert region.call is not None
         output = region.call.outputs[0]
-        index = place(output.type.shape, axes)
+        index, lying = place(output.type.shape, axes), place(result.type.shape, axes)
         assert index is not None
+        assert lying is not None
         every = frozenset(axis for axis, _ in axes)
         body.known[output, index] = "number", every
         for value in region.body:
             body.member(value, axes)
-        stores = [s for v in region.body if v in names for s in [body.store(v, axes, names[v])]]
-        first = Statement(f"const float number = {result}[@];", every, access(index, output.type.shape))
-        if output in names and names[output] != result:
+        whole = self.plan.partition.memory.access(result, lying)
+        first = Statement(f"const float number = {names[result]}[@];", every, whole)
+        stores = self._stores(body, region.body, axes)
+        if output in names and output is not result:
             stores.append(body.store(output, axes, names[output]))
-        in_order = access(index, output.type.shape)
-        place_of = lambda where: "i" if where == in_order else _column(where, axes[-1][0])
-        lines: dict[bool, list[str]] = {True: [], False: []}  # whether they differ from number to number
-        for s in [first, *body.statements, *stores]:
-            text = s.text if s.access is None else s.text.replace("@", place_of(s.access), 1)
-            lines[bool(s.axes)].append(text)
-        pointers = {**{name: f"const {STORED[v.type.dtype]} *" for v, name in self.pointers.items()}}
+        statements = [first, *body.statements, *stores]
+        loops = merged(axes, [s.access for s in statements if s.access is not None], "i")
+        nest = Nest(loops)
+        same, each = ([nest.line(s) for s in statements if bool(s.axes) == differs] for differs in (False, True))
+        pointers = {name: f"const {STORED[v.type.dtype]} *" for v, name in self.pointers.items()}
         pointers.update({name: f"{STORED[v.type.dtype]} *" for v, name in names.items()})
-        used = [
-            name
-            for name in pointers
-            if any(re.search(rf"\b{name}\b", line) for part in lines.values() for line in part)
-        ]
+        used = [name for name in pointers if any(re.search(rf"\b{name}\b", line) for line in (*same, *each))]
         taken = [f"{pointers[name]}const {name} = ((void *const *)with)[{i}];" for i, name in enumerate(used)]
-        columns = size_text(output.type.shape[-1])
-        walk = [
-            f"const idx column = begin % {columns}, rest = {columns} - column;",
-            "const idx count = end - begin < rest ? end - begin : rest;",
-            "SIMD",
-            *block(for_("k", "0", "count"), ["const idx i = begin + k, c = column + k;", "(void)c;", *lines[True]]),
-            "begin += count;",
-        ]
         head = "INLINE void FUNCTION_finish(idx begin, idx end, const void *with)"
-        function = block(head, [*taken, *lines[False], *block("while (begin < end)", walk)])
+        function = block(head, [*taken, *same, *_along_a_run(loops, whole, each)])
         given_ = f"const void *const with[] = {{{', '.join(used)}}};"
         return function, [given_]
+
+    def _borders(self) -> list[str]:
+        """The zeros around what lies in the middle of something padded."""
+        partition, names = self.plan.partition, self._names()
+        nodes = [partition.graph.producer[value] for value in self.region.padded]
+        calls = [partition.claims[node].border for node in nodes]
+        return [border(names[node.outputs[0]]) for node, border in zip(nodes, calls) if border is not None]
 
     def _parts(self) -> list[str]:
         """Each input of the node goes to its place in the result."""
@@ -349,7 +356,7 @@ class Printer:
         for value in node.inputs:
             base = partition.base(value)
             self.pointers.setdefault(base, f"x{len(self.pointers)}")
-        names = {value: f"y{i}" for i, value in enumerate(self.step.writes)}
+        names = self._names()
         pointers = [self.pointers[partition.base(v)] for v in node.inputs] + [names[v] for v in node.outputs]
         count = node.op.kernel.lines([v.type for v in node.inputs], [v.type for v in node.outputs], **node.attrs)
         limits = [f"const idx lines = {size_text(count)};"]
@@ -433,17 +440,35 @@ class Printer:
         return renamed + [Statement(_renamed(s.text), s.axes, s.access) for s in stores], names
 
 
-def _offset(operand: Operand) -> str:
-    """Where the first number of an operand lies."""
-    offset = operand.access.offset
-    return "" if offset == 0 else f" + {size_text(offset)}"
+def _offset(where: Access) -> str:
+    """Where the first number lies."""
+    return "" if where.offset == 0 else f" + {size_text(where.offset)}"
 
 
-def _column(where: Access, last: int) -> str:
-    """The place of what differs along the last axis alone."""
-    stride = where.stride(last)
-    text = "c" if stride == 1 else f"{size_text(stride)} * c"
-    return size_text(where.offset) if stride == 0 else text + (f" + {size_text(where.offset)}" if where.offset else "")
+def _every_axis(value: Value) -> Index:
+    return tuple(Along(axis) for axis in range(value.type.rank))
+
+
+def _along_a_run(loops: Sequence[Loop], whole: Access, lines: Sequence[str]) -> list[str]:
+    """The lines for the numbers from begin to end, counted from the first in the memory of what is `whole`."""
+    *outer, last = loops
+    if not outer:
+        return ["SIMD", *block(for_(last.variable, "begin", "end"), lines)]
+    found = ["idx column = begin;"]
+    for loop in outer:
+        apart = size_text(whole.stride(loop.axes[-1]))
+        found += [f"idx {loop.variable} = column / {apart};", f"column %= {apart};"]
+    carry = f"{outer[0].variable}++;"
+    for loop in outer[1:]:
+        carry = f"if (++{loop.variable} == {loop.limit}) {{ {loop.variable} = 0; {carry} }}"
+    walk = [
+        f"const idx left = {last.limit} - column, count = end - begin < left ? end - begin : left;",
+        "SIMD",
+        *block(for_("k", "0", "count"), [f"const idx {last.variable} = column + k;", *lines]),
+        "begin += count, column = 0;",
+        carry,
+    ]
+    return [*found, *block("while (begin < end)", walk)]
 
 
 def _renamed(text: str) -> str:
@@ -556,7 +581,7 @@ def _prepare(plan: Plan, kernels: Kernels, places: Places) -> list[str]:
     """The function that packs what does not move."""
     lines = ["void *const *const given = c->given;", "(void)given, (void)thread, (void)threads;"]
     for prepared in plan.prepared:
-        source = f"(const float *){places.of(prepared.source)}{_offset(prepared.operand)}"
+        source = f"(const float *){places.of(prepared.source)}{_offset(prepared.operand.access)}"
         lines.append(f"// {prepared.target.name}")
         lines.append(kernels.packed(prepared.pack, source, f"(float *){places.of(prepared.target)}"))
     return block("void prepare(struct context *c, int thread, int threads)", lines)

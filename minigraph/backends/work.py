@@ -40,7 +40,8 @@ def work_of(partition: Partition, region: Region, written: Iterable[Value], size
     """What a region computes, reads and writes at these sizes. written: the values that it stores."""
     flops = sum(flops_of(node, sizes) for node in computed(region, partition))
     read = sum(bytes_read(partition, region, sizes).values())
-    return Work(flops, read, sum(bytes_of(value.type, sizes) for value in written))
+    own = sum(_numbers_written(partition, value, sizes) * np.dtype(value.type.dtype).itemsize for value in written)
+    return Work(flops, read, own)
 
 
 def bytes_read(partition: Partition, region: Region, sizes: Sizes) -> dict[Value, int]:
@@ -65,7 +66,7 @@ def shares(region: Region, partition: Partition, sizes: Sizes) -> dict[Node, flo
     members = {partition.graph.producer[value] for value in region.members}
     weights = {}
     for node in computed(region, partition):
-        numbers = sum(number_of(value.type.size, sizes) for value in node.outputs) if node in members else 0
+        numbers = sum(_numbers_written(partition, v, sizes) for v in node.outputs) if node in members else 0
         weights[node] = max(flops_of(node, sizes), numbers)
     total = sum(weights.values())
     if not total:  # of empty batches
@@ -94,6 +95,15 @@ def number_of(size: Size, sizes: Sizes) -> int:
 
 def bytes_of(type_: Type, sizes: Sizes) -> int:
     return number_of(type_.size, sizes) * np.dtype(type_.dtype).itemsize
+
+
+def _numbers_written(partition: Partition, value: Value, sizes: Sizes) -> int:
+    """How many numbers of a value are computed: of what is padded in place, only the border."""
+    numbers = number_of(value.type.size, sizes)
+    node = partition.graph.producer[value]
+    if node in partition.memory.framing:
+        numbers -= number_of(node.inputs[0].type.size, sizes)
+    return numbers
 
 
 def _numbers_read(partition: Partition, region: Region, leaf: Leaf, sizes: Sizes) -> int:

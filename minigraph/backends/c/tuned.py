@@ -160,6 +160,15 @@ def _sizes(shape: Mapping[str, Any]) -> dict[str, Size]:
     return {name: shape[name] for name in ("groups", "K", "C", "T", "R", "S")}
 
 
+def _lying(shape: Mapping[str, Any], p: Pointers, x: int | None, y: int | None) -> dict[str, Any]:
+    """The fields, with the places of the operands, or the result (-1), that lie in the middle of others."""
+    found = dict(shape)
+    for name, number in (("x", x), ("y", y)):
+        if number is not None and (rows := p.rows(number)) is not None:
+            found[f"{name}_image"], found[f"{name}_row"] = rows
+    return found
+
+
 def conv(graph: Graph, node: Node) -> Call | None:
     x, w = node.inputs
     shape = None if _padded(node) else _geometry(x, node.outputs[0], node)
@@ -174,10 +183,11 @@ def conv(graph: Graph, node: Node) -> Call | None:
     packs = {"weight": packed(1, _sizes(shape), _apart(weight, w.type.rank, shape["groups"]))}
 
     def phases(p: Pointers) -> list[str]:
-        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {fields('conv_direct_shape', shape)}"
+        lying = fields("conv_direct_shape", _lying(shape, p, 0, -1))
+        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {lying}"
         return [f"conv_direct(thread, threads, {arguments}{p.finish});"]
 
-    return Call(node, DIRECT, (dense(graph, x), weight), phases, packs, finishes=True)
+    return Call(node, DIRECT, (dense(graph, x), weight), phases, packs, finishes=True, apart=frozenset({0, -1}))
 
 
 def conv_input_gradient(graph: Graph, node: Node) -> Call | None:
@@ -197,15 +207,14 @@ def conv_input_gradient(graph: Graph, node: Node) -> Call | None:
     apart["w_k"], apart["w_c"] = apart["w_c"], apart["w_k"]  # what it gives are the channels of x
     packs = {"weight": packed(1, _sizes(shape), apart, _steps(axes))}
     text = {name: fields("conv_axis", axis) for name, axis in axes.items()}
-    text_of_shape = fields(
-        "conv_direct_inputs_shape", {**text, "one": fields("conv_direct_shape", _of_phase(shape, axes))}
-    )
 
     def phases(p: Pointers) -> list[str]:
-        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {text_of_shape}"
+        one = fields("conv_direct_shape", _of_phase(_lying(shape, p, 0, -1), axes))
+        lying = fields("conv_direct_inputs_shape", {**text, "one": one})
+        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {lying}"
         return [f"conv_direct_inputs(thread, threads, {arguments}{p.finish});"]
 
-    return Call(node, DIRECT, (dense(graph, g), weight), phases, packs, finishes=True)
+    return Call(node, DIRECT, (dense(graph, g), weight), phases, packs, finishes=True, apart=frozenset({0, -1}))
 
 
 Axes = Mapping[str, dict[str, int]]
@@ -252,11 +261,12 @@ def conv_weight_gradient(graph: Graph, node: Node) -> Call | None:
 
     def phases(p: Pointers) -> list[str]:
         sums = f"{p.operands[0]}, {p.operands[1]}, {p.scratch}, {groups * K}, {shape['vectors']} * LANES"
-        first = f"conv_direct_weights(thread, threads, {sums}, {fields('conv_direct_shape', shape)}, 0, 0);"
+        lying = fields("conv_direct_shape", _lying(shape, p, 0, 1))
+        first = f"conv_direct_weights(thread, threads, {sums}, {lying}, 0, 0);"
         return [first, f"unpack(thread, threads, {p.scratch}, {p.result}, {turned});"]
 
     operands = (dense(graph, x), dense(graph, g))
-    return Call(node, DIRECT, operands, phases, scratch=taps * C * groups * K)
+    return Call(node, DIRECT, operands, phases, scratch=taps * C * groups * K, apart=frozenset({0, 1}))
 
 
 # convolutions of each channel by itself
@@ -286,23 +296,25 @@ def _depthwise(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Call:
     packs = {"weight": _depthwise_pack(weight, node.inputs[1].type.rank, shape)}
 
     def phases(p: Pointers) -> list[str]:
-        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {_depthwise_shape(shape)}"
+        lying = _depthwise_shape(_lying(shape, p, 0, -1))
+        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {lying}"
         return [f"conv_depthwise(thread, threads, {arguments}{p.finish});"]
 
-    return Call(node, DEPTHWISE, (x, weight), phases, packs, finishes=True)
+    return Call(node, DEPTHWISE, (x, weight), phases, packs, finishes=True, apart=frozenset({0, -1}))
 
 
 def _depthwise_inputs(graph: Graph, node: Node, shape: Mapping[str, Any], axes: Axes) -> Call:
     g, weight = dense(graph, node.inputs[0]), operand(graph, node.inputs[1])
     packs = {"weight": _depthwise_pack(weight, node.inputs[1].type.rank, shape, _steps(axes))}
     text = {name: fields("conv_axis", axes[name]) for name in ("height", "width")}
-    whole = fields("conv_depthwise_inputs_shape", {**text, "one": _depthwise_shape(_of_phase(shape, axes))})
 
     def phases(p: Pointers) -> list[str]:
-        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {whole}"
+        one = _depthwise_shape(_of_phase(_lying(shape, p, 0, -1), axes))
+        lying = fields("conv_depthwise_inputs_shape", {**text, "one": one})
+        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {lying}"
         return [f"conv_depthwise_inputs(thread, threads, {arguments}{p.finish});"]
 
-    return Call(node, DEPTHWISE, (g, weight), phases, packs, finishes=True)
+    return Call(node, DEPTHWISE, (g, weight), phases, packs, finishes=True, apart=frozenset({0, -1}))
 
 
 def _depthwise_weights(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Call:
@@ -311,12 +323,12 @@ def _depthwise_weights(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Ca
     turned = fields("pack_shape", {**sizes, "w_k": R * S, "w_c": R * S, "w_t": R * S, "w_r": S, "w_s": 1})
 
     def phases(p: Pointers) -> list[str]:
-        arguments = f"{p.operands[0]}, {p.operands[1]}, {p.scratch}, {_depthwise_shape(shape)}, 0, 0"
+        arguments = f"{p.operands[0]}, {p.operands[1]}, {p.scratch}, {_depthwise_shape(_lying(shape, p, 0, 1))}, 0, 0"
         first = f"conv_depthwise_weights(thread, threads, {arguments});"
         return [first, f"unpack(thread, threads, {p.scratch}, {p.result}, {turned});"]
 
     operands = tuple(dense(graph, value) for value in node.inputs)
-    return Call(node, DEPTHWISE, operands, phases, scratch=R * S * C)
+    return Call(node, DEPTHWISE, operands, phases, scratch=R * S * C, apart=frozenset({0, 1}))
 
 
 # Winograd's convolutions
@@ -371,7 +383,6 @@ def _winograd(
     transform = fields("winograd_weights_shape", {**weights, "turned": str(turned).lower()})
     packs = {"weight": Pack(1, groups * (tile + 2) ** 2 * panels(K) * C, "winograd_weights", transform)}
     (top, _), (left, _) = three(node.attrs["padding"], (0, 0))[1:]
-    first = (top - 2) * shape["x_row"] + (left - 2) * groups * C if turned else 0  # what the first result reads
     each = _winograd_scratch(C, K, tile)
     whole = {**_winograd_fields(shape, tile), "y_image": shape["y_image"], "y_row": shape["y_row"], "scratch": each}
     order = (
@@ -388,14 +399,17 @@ def _winograd(
         "tile",
         "vectors",
     )
-    text_of_shape = fields("winograd_shape", {name: whole[name] for name in (*order, "block", "scratch")})
 
     def phases(p: Pointers) -> list[str]:
+        lying = _lying(whole, p, 0, -1)
+        text = fields("winograd_shape", {name: lying[name] for name in (*order, "block", "scratch")})
+        first = (top - 2) * lying["x_row"] + (left - 2) * groups * C if turned else 0  # what the first result reads
         x = f"{p.operands[0]} + {first}" if first else p.operands[0]
-        return [p.shared("winograd", [x, p.packs["weight"], p.result, p.scratch], text_of_shape, p.finish)]
+        return [p.shared("winograd", [x, p.packs["weight"], p.result, p.scratch], text, p.finish)]
 
-    operands = (dense(graph, node.inputs[0]), weight)
-    return Call(node, (*HEADERS, "winograd.h"), operands, phases, packs, each * threads(), finishes=True)
+    headers, operands = (*HEADERS, "winograd.h"), (dense(graph, node.inputs[0]), weight)
+    scratch, apart = each * threads(), frozenset({0, -1})
+    return Call(node, headers, operands, phases, packs, scratch, finishes=True, apart=apart)
 
 
 def _winograd_gradient(graph: Graph, node: Node, shape: Mapping[str, Any], tile: int) -> Call:
@@ -403,7 +417,7 @@ def _winograd_gradient(graph: Graph, node: Node, shape: Mapping[str, Any], tile:
     parts = PARTS if max(C, K) <= 64 and groups < PARTS else 1
     sums = _up(groups * parts * (tile + 2) ** 2 * (_up(C, 16) * panels(K) + 16), 16)
     each = _winograd_scratch(C, K, tile)
-    whole = {**_winograd_fields(shape, tile), "dy_image": shape["y_image"], "dy_row": shape["y_row"]}
+    whole = {**_winograd_fields(shape, tile), "y_image": shape["y_image"], "y_row": shape["y_row"]}
     whole.update(parts=parts, scratch=each)
     order = (
         "batch",
@@ -419,12 +433,13 @@ def _winograd_gradient(graph: Graph, node: Node, shape: Mapping[str, Any], tile:
         "tile",
         "vectors",
     )
-    text_of_shape = fields(
-        "winograd_gradient_shape", {name: whole[name] for name in (*order, "block", "parts", "scratch")}
-    )
 
     def phases(p: Pointers) -> list[str]:
         x, g = p.operands
+        lying = _lying(whole, p, 0, 1)
+        lying.update(dy_image=lying["y_image"], dy_row=lying["y_row"])
+        names = (*order, "block", "parts", "scratch")
+        text_of_shape = fields("winograd_gradient_shape", {name: lying[name] for name in names})
         pointers = [x, g, p.scratch, f"{p.scratch} + {sums}"]
         return [
             p.shared("winograd_gradient", pointers, text_of_shape, ""),
@@ -433,7 +448,7 @@ def _winograd_gradient(graph: Graph, node: Node, shape: Mapping[str, Any], tile:
 
     operands = (dense(graph, node.inputs[0]), dense(graph, node.inputs[1]))
     headers = (*HEADERS, "winograd.h", "winograd_gradient.h")
-    return Call(node, headers, operands, phases, scratch=sums + each * threads())
+    return Call(node, headers, operands, phases, scratch=sums + each * threads(), apart=frozenset({0, 1}))
 
 
 # height and width
@@ -479,10 +494,22 @@ def _halo(graph: Graph, node: Node, start: Any, step: Any) -> Call | None:
     else:
         return None
 
-    def phases(p: Pointers) -> list[str]:
-        return [f"halo(thread, threads, {p.operands[0]}, {p.result}, {fields('halo_shape', shape)});"]
+    shape["x_row"] = shape["W"] * shape["C"]
+    shape["x_slice"] = shape["H"] * shape["x_row"]
+    shape["x_image"] = shape["D"] * shape["x_slice"]
 
-    return Call(node, ("halo.h",), (dense(graph, x),), phases)
+    def phases(p: Pointers) -> list[str]:
+        return [
+            f"halo(thread, threads, {p.operands[0]}, {p.result}, {fields('halo_shape', _lying(shape, p, 0, None))});"
+        ]
+
+    def border(result: str) -> str:
+        return f"halo_border(thread, threads, {result}, {fields('halo_shape', shape)});"
+
+    images = x.type.rank in (3, 4) and sizes[0] == larger[0] and sizes[-1] == larger[-1]
+    apart = frozenset({0} if images else ())
+    framing = border if images and node.op is OPS["pad"] else None
+    return Call(node, ("halo.h",), (dense(graph, x),), phases, apart=apart, border=framing)
 
 
 # pooling
