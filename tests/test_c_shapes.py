@@ -89,7 +89,8 @@ def joined(graph: Graph, nodes: Sequence[Node]) -> Graph:
 
 def tile_of(call: Call) -> int:
     """Of Winograd's convolutions; 0 for other calls."""
-    pointers = Pointers(["x"] * len(call.operands), dict.fromkeys(call.packs, "w"), "s", "y", "", lambda *call: call[2])
+    operands, packs = ["x"] * len(call.operands), dict.fromkeys(call.packs, "w")
+    pointers = Pointers(operands, packs, "s", "y", "", lambda *call: call[2], lambda _: None)
     found = re.search(r"\.tile = (\d)", " ".join(call.phases(pointers)))
     return int(found[1]) if found else 0
 

@@ -120,10 +120,17 @@ def convolution(
     scratch, floats = _scratch(m, block, channels, outputs, vectors)
     y_row, y_rows = (columns + 2 * halo) * outputs, rows + 2 * halo
     weights = literal(
-        "winograd_weights_shape", groups=1, channels=channels, outputs=outputs, tile=m, vectors=vectors, turned=int(turned)
+        "winograd_weights_shape",
+        groups=1,
+        channels=channels,
+        outputs=outputs,
+        tile=m,
+        vectors=vectors,
+        turned=int(turned),
     )
     shape = literal(
-        "winograd_shape", batch=f"run_time({batch})", rows=rows, columns=columns, groups=1, channels=channels, outputs=outputs,
+        "winograd_shape", batch=f"run_time({batch})", rows=rows, columns=columns,
+        groups=1, channels=channels, outputs=outputs,
         x_image=(rows + 2) * (columns + 2) * channels, x_row=(columns + 2) * channels,
         y_image=y_rows * y_row, y_row=y_row,
         tile=m, vectors=vectors, block=block, scratch=floats,

@@ -15,6 +15,7 @@ from minigraph.backends.c.executable import Executable
 from minigraph.backends.c.tuned import claim, laid_out
 from minigraph.backends.lower import lower
 from minigraph.backends.plan import Plan, plan
+from minigraph.core import dim
 from minigraph.core.ir import Graph
 
 WINOGRAD = 4e-5  # times the largest number: twice what F(4x4, 3x3) errs
@@ -41,8 +42,8 @@ def holds(net: mg.Builder, **outputs: mg.Tensor) -> Plan:
     graph = laid_out(lower(net.build(outputs)))
     for n in (1, 2, 5) if graph.symbols else (1,):
         sizes = {"N": n} if graph.symbols else {}
-        arrays = {v.name: RNG.normal(size=v.type.bind(sizes).shape).astype(v.type.dtype) for v in graph.inputs}
-        arrays.update({v.name: RNG.normal(size=v.value.type.shape).astype("float32") for v in graph.state})
+        given = [*graph.inputs, *(variable.value for variable in graph.state)]
+        arrays = {v.name: RNG.normal(size=dim.bind(v.type.shape, sizes)).astype("float32") for v in given}
         wanted, new, _ = references.Executable(graph).run(sizes, arrays)
         for executable in (null.Executable(graph, claim), Executable(graph)):
             found, moved = executable.run(sizes, arrays)

@@ -1,4 +1,4 @@
-"""Memory for MINIGRAPH_CHECK=1, in which a kernel that writes beside what it makes, or reads what nobody wrote, is named.
+"""Memory for MINIGRAPH_CHECK=1, in which a kernel that writes beside its result, or reads what nobody wrote, is named.
 
 Whatever a program touches lies between two zones, in which nothing may be written: each value of the arena has a place
 of its own, inputs, state, literals and outputs have copies, and so have packed operands. The zones, and all that the
