@@ -38,15 +38,13 @@ class Operand:
 class Pack:
     """An operand in the order in which the kernel reads it: `floats` numbers.
 
-    kernel(thread, threads, operand, packed, shape) writes them; `shape` is C text, and the pointer to the operand is
-    moved by `first` numbers.
+    kernel(thread, threads, operand, packed, shape) writes them; `shape` is C text.
     """
 
     operand: int
     floats: int
     kernel: str
     shape: str
-    first: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,9 @@ With infinity or NaN among its channels a group spoils those that it is merged w
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -81,7 +83,14 @@ def _repeated_conv(rewriting: Rewriting, node: Node, times: int) -> Tensor:
 def _repeated_input_gradient(rewriting: Rewriting, node: Node, times: int) -> Tensor:
     g, w = map(rewriting.tensor, node.inputs)
     of_each = conv_input_gradient(g, w, **{**node.attrs, "groups": w.shape[0]})
-    return sum(reshape(of_each, (*of_each.shape[:-1], node.attrs["groups"], times)), -1)
+    return reduce(operator.add, (_every(of_each, first, times) for first in range(times)))
+
+
+def _every(x: Tensor, first: int, step: int) -> Tensor:
+    """Every step-th channel, from the first on."""
+    last = x.rank - 1
+    start, steps = (*(0,) * last, first), (*(1,) * last, step)
+    return OPS["slice"](x, start=start, stop=x.shape, step=steps)
 
 
 def _repeated_weight_gradient(rewriting: Rewriting, node: Node, times: int) -> Tensor:

@@ -320,7 +320,7 @@ class _Planner:
         operand = call.operands[pack.operand]
         if operand.moves:
             return self._work(f"{call.node.name}.{name}", pack.floats)
-        key = operand.value, f"{pack.kernel} {pack.shape} {operand.access} {pack.first}"
+        key = operand.value, f"{pack.kernel} {pack.shape} {operand.access}"
         if key not in self.prepared:
             type_ = Type((pack.floats,), "float32")
             target = Buffer(Value(type_, f"{operand.value.name}.{name}"), "packed", self.bytes_of(type_))

@@ -165,7 +165,7 @@ class Kernels:
 
     def packed(self, pack: Pack, source: str, target: str) -> str:
         """A call that packs an operand."""
-        return self.shared(pack.kernel, [f"{source} + {pack.first}" if pack.first else source, target], pack.shape, "")
+        return self.shared(pack.kernel, [source, target], pack.shape, "")
 
     def functions(self) -> Iterator[str]:
         """Those that call tuned kernels. They take every pointer for one to what may be written."""
