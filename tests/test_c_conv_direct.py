@@ -102,8 +102,7 @@ class Shape:
 
     def depthwise(self, fields: Mapping[str, int | str]) -> str:
         """The fields that the depthwise kernels have."""
-        flat = {k: v for k, v in fields.items() if k not in ("groups", "K", "D", "T") and k[-2:] != "_d"}
-        flat = {k: v for k, v in flat.items() if not k.endswith("_slice")}
+        flat = {name: value for name, value in fields.items() if name not in ("groups", "K")}
         return literal("conv_depthwise_shape", **{**flat, "C": self.C})
 
 
@@ -260,26 +259,29 @@ def input_gradient(c: Shape, vectors: int = 2, finish: bool = False) -> Case:
 
 
 def _pack_depthwise(c: Shape, **steps: int) -> str:
-    """Of weights (T = 1, R, S, C)."""
-    sizes = {"groups": 1, "K": c.C, "C": 1, "T": 1, "R": c.R, "S": c.S, "w_k": 1, "w_r": c.S * c.C, "w_s": c.C}
-    return _pack("p[1]", "p[2]", WHOLE_PANEL.format(c.C), **sizes, **steps)
+    """Of weights (T, R, S, C)."""
+    sizes = {"groups": 1, "K": c.C, "C": 1, "T": c.T, "R": c.R, "S": c.S}
+    apart = {"w_k": 1, "w_t": c.R * c.S * c.C, "w_r": c.S * c.C, "w_s": c.C}
+    return _pack("p[1]", "p[2]", WHOLE_PANEL.format(c.C), **sizes, **apart, **steps)
 
 
 def depthwise(c: Shape, finish: bool = False) -> Case:
-    x, w = _normal(*c.images), _normal(1, c.R, c.S, c.C)
+    x, w = _normal(*c.images), _normal(c.T, c.R, c.S, c.C)
     convolve = lambda x, w: np.sum([c.seen(x, tap) * w[tap] for tap in c.taps], axis=0)
-    want, within = _both(convolve, x, w, terms=c.R * c.S)
+    want, within = _both(convolve, x, w, terms=c.T * c.R * c.S)
     if finish:
         want, within = 2 * want + 1, 3 * within + 2 * EPS * np.abs(2 * want + 1)
     then = "twice_plus_one, p[3]" if finish else "0, 0"
     call = f"conv_depthwise(thread, threads, p[0], p[2], p[3], {c.depthwise(c.fields())}, {then})"
-    arrays = [x, w, untouched(_packed_size(c.C, c.R * c.S)), untouched(*want.shape)]
+    arrays = [x, w, untouched(_packed_size(c.C, c.T * c.R * c.S)), untouched(*want.shape)]
     return Case(f"depthwise-{c}" + "-finish" * finish, [_pack_depthwise(c), call], arrays, want, within)
 
 
 def depthwise_weights(c: Shape, finish: bool = False) -> Case:
     x, dy = _normal(*c.images), _normal(*c.results)
-    gradient = lambda x, dy: np.reshape([(c.seen(x, tap) * dy).sum((0, 1, 2, 3)) for tap in c.taps], (c.R, c.S, c.C))
+    gradient = lambda x, dy: np.reshape(
+        [(c.seen(x, tap) * dy).sum((0, 1, 2, 3)) for tap in c.taps], (c.T, c.R, c.S, c.C)
+    )
     want, within = _both(gradient, x, dy, terms=dy[..., 0].size)
     if finish:
         want, within = 2 * want + 1, 3 * within + 2 * EPS * np.abs(2 * want + 1)
@@ -290,7 +292,7 @@ def depthwise_weights(c: Shape, finish: bool = False) -> Case:
 
 
 def depthwise_inputs(c: Shape, finish: bool = False) -> Case:
-    dy, w = _normal(*c.results), _normal(1, c.R, c.S, c.C)
+    dy, w = _normal(*c.results), _normal(c.T, c.R, c.S, c.C)
 
     def gradient(dy: np.ndarray, w: np.ndarray) -> np.ndarray:
         dx = np.zeros(c.images)
@@ -298,17 +300,18 @@ def depthwise_inputs(c: Shape, finish: bool = False) -> Case:
             c.seen(dx, tap)[...] += dy * w[tap]
         return dx
 
-    want, within = _both(gradient, dy, w, terms=c.R * c.S)
+    want, within = _both(gradient, dy, w, terms=c.T * c.R * c.S)
     if finish:
         want, within = 2 * want + 1, 3 * within + 2 * EPS * np.abs(2 * want + 1)
-    g, axes = _with_zeros(c, dy)[:, 3:4], _axes(c)
+    g = _with_zeros(c, dy)
     one = c.depthwise(_of_phase(c, g))
-    shape = literal("conv_depthwise_inputs_shape", height=axes["height"], width=axes["width"], one=one)
-    steps = {name: step for name, step in _steps(c).items() if name != "step_t"}
+    shape = literal("conv_depthwise_inputs_shape", **_axes(c), one=one)
     then = "twice_plus_one, p[3]" if finish else "0, 0"
     call = f"conv_depthwise_inputs(thread, threads, p[0], p[2], p[3], {shape}, {then})"
-    arrays = [g, w, untouched(_packed_size(c.C, c.R * c.S)), untouched(*want.shape)]
-    return Case(f"depthwise-input-{c}" + "-finish" * finish, [_pack_depthwise(c, **steps), call], arrays, want, within)
+    arrays = [g, w, untouched(_packed_size(c.C, c.T * c.R * c.S)), untouched(*want.shape)]
+    return Case(
+        f"depthwise-input-{c}" + "-finish" * finish, [_pack_depthwise(c, **_steps(c)), call], arrays, want, within
+    )
 
 
 CASES = [
@@ -360,6 +363,9 @@ CASES = [
     depthwise_inputs(Shape(1, 19, 23, 21, 21, 3, 5, stride=(2, 2)), finish=True),
     depthwise_inputs(Shape(1, 9, 12, 7, 7, 2, 3, stride=(3, 2), dilation=(1, 2))),
     depthwise_inputs(Shape(0, 8, 9, 24, 24, 3, 3)),
+    depthwise(Shape(2, 5, 12, 18, 18, 3, 3, D=4, T=2), finish=True),
+    depthwise_weights(Shape(2, 5, 12, 18, 18, 2, 3, stride=(2, 1, 2), dilation=(2, 1, 1), D=8, T=3), finish=True),
+    depthwise_inputs(Shape(2, 5, 12, 18, 18, 2, 3, stride=(2, 1, 2), D=8, T=3), finish=True),
 ]
 
 

@@ -47,6 +47,7 @@ KINDS: dict[str, tuple[int, int, tuple[int, ...], tuple[int, ...], dict[str, Any
     "3-D, of slices": (16, 17, (3, 9, 8), (1, 3, 3), {"padding": (0, 1, 1)}),
     "3-D, of depths": (7, 9, (8, 4, 5), (3, 1, 1), {"padding": (2, 0, 0), "dilation": (2, 1, 1)}),
     "3-D, groups": (6, 9, (4, 6, 5), (2, 3, 3), {"padding": (0, 1, 1), "stride": (1, 2, 1), "groups": 3}),
+    "3-D, several of each": (4, 8, (4, 3, 5), (2, 3, 1), {"stride": (2, 1, 1), "groups": 4}),
     "3-D, depthwise": (7, 7, (4, 5, 6), (3, 3, 3), {"padding": 1, "groups": 7}),
     "groups of 2": (16, 24, (9, 8), (3, 3), {"padding": 1, "groups": 8}),
     "groups of 3 and 5": (12, 20, (9, 8), (3, 3), {"padding": 1, "groups": 4}),

@@ -44,7 +44,7 @@ def regrouped(graph: Graph, serves: Callable[[Node], bool], least: int) -> Graph
                 continue
             rows, columns = _of_each(node)
             result: Tensor | None = None
-            if columns == 1 and len(node.attrs["layout"]) <= 4:
+            if columns == 1:
                 result = REPEATED[node.op](rewriting, node, rows) if rows > 1 else None
             elif (count := _neighbours(node.attrs["groups"], min(rows, columns), least)) > 1:
                 result = MERGED[node.op](rewriting, node, count)

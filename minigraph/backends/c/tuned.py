@@ -273,22 +273,21 @@ def conv_weight_gradient(graph: Graph, node: Node) -> Call | None:
 
 
 def is_depthwise(node: Node) -> bool:
-    """Whether each group of a convolution, or of one of its gradients, has one channel and one result of an image."""
-    groups, sizes = node.attrs["groups"], weight_of(node).type.shape
-    return groups != 1 and sizes[:2] == (groups, 1) and len(sizes) <= 4
+    """Whether each group of a convolution, or of one of its gradients, has one channel and one result."""
+    groups = node.attrs["groups"]
+    return groups != 1 and weight_of(node).type.shape[:2] == (groups, 1)
 
 
 def _depthwise_shape(shape: Mapping[str, Any]) -> str:
-    names = ("batch", "P", "Q", "R", "S", "stride_h", "stride_w", "dilation_h", "dilation_w", "x_image", "x_row")
-    found = {name: shape[name] for name in (*names, "y_image", "y_row", "y_pixel")}
+    found = {name: value for name, value in shape.items() if name not in ("groups", "K", "vectors")}
     return fields("conv_depthwise_shape", {**found, "C": shape["groups"]})
 
 
 def _depthwise_pack(weight: Operand, rank: int, shape: Mapping[str, Any], steps: Mapping[str, int] = {}) -> Pack:
-    C, R, S = shape["groups"], shape["R"], shape["S"]
-    sizes = {"groups": 1, "K": C, "C": 1, "T": 1, "R": R, "S": S, "width": f"({C} + LANES - 1) / LANES * LANES"}
+    C, T, R, S = (shape[name] for name in ("groups", "T", "R", "S"))
+    sizes = {"groups": 1, "K": C, "C": 1, "T": T, "R": R, "S": S, "width": f"({C} + LANES - 1) / LANES * LANES"}
     panel = fields("pack_shape", {**sizes, **_apart(weight, rank, 1), **steps})
-    return Pack(1, _up(C, MOST_LANES) * R * S, "pack", panel)
+    return Pack(1, _up(C, MOST_LANES) * T * R * S, "pack", panel)
 
 
 def _depthwise(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Call:
@@ -306,7 +305,7 @@ def _depthwise(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Call:
 def _depthwise_inputs(graph: Graph, node: Node, shape: Mapping[str, Any], axes: Axes) -> Call:
     g, weight = dense(graph, node.inputs[0]), operand(graph, node.inputs[1])
     packs = {"weight": _depthwise_pack(weight, node.inputs[1].type.rank, shape, _steps(axes))}
-    text = {name: fields("conv_axis", axes[name]) for name in ("height", "width")}
+    text = {name: fields("conv_axis", axis) for name, axis in axes.items()}
 
     def phases(p: Pointers) -> list[str]:
         one = _depthwise_shape(_of_phase(_lying(shape, p, 0, -1), axes))
@@ -318,9 +317,9 @@ def _depthwise_inputs(graph: Graph, node: Node, shape: Mapping[str, Any], axes: 
 
 
 def _depthwise_weights(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Call:
-    C, R, S = shape["groups"], shape["R"], shape["S"]
-    sizes = {"K": C, "C": 1, "T": 1, "R": R, "S": S, "width": C}
-    turned = fields("pack_shape", {**sizes, "w_k": R * S, "w_c": R * S, "w_t": R * S, "w_r": S, "w_s": 1})
+    C, T, R, S = (shape[name] for name in ("groups", "T", "R", "S"))
+    sizes = {"K": C, "C": 1, "T": T, "R": R, "S": S, "width": C}
+    turned = fields("pack_shape", {**sizes, "w_k": T * R * S, "w_c": T * R * S, "w_t": R * S, "w_r": S, "w_s": 1})
 
     def phases(p: Pointers) -> list[str]:
         arguments = f"{p.operands[0]}, {p.operands[1]}, {p.scratch}, {_depthwise_shape(_lying(shape, p, 0, 1))}, 0, 0"
@@ -328,7 +327,7 @@ def _depthwise_weights(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Ca
         return [first, f"unpack(thread, threads, {p.scratch}, {p.result}, {turned});"]
 
     operands = tuple(dense(graph, value) for value in node.inputs)
-    return Call(node, DEPTHWISE, operands, phases, scratch=R * S * C, apart=frozenset({0, 1}))
+    return Call(node, DEPTHWISE, operands, phases, scratch=T * R * S * C, apart=frozenset({0, 1}))
 
 
 # Winograd's convolutions
