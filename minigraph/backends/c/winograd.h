@@ -107,13 +107,14 @@ INLINE void winograd_from_points(const float *matrix, int points, int columns, c
 INLINE void winograd_square_to_points(const float *matrix, int points, int size, const float *from, idx row, idx column,
                                       float *to, idx plane) {
   vec square[WINOGRAD_MOST * WINOGRAD_MOST], half[WINOGRAD_MOST * WINOGRAD_MOST];
-  UNROLL for (int i = 0; i < size; i++) {
-    UNROLL for (int j = 0; j < size; j++) square[i * size + j] = vec_load(from + i * row + j * column);
+  UNROLL for (int i = 0; i < size; i++, from += row) {
+    UNROLL for (int j = 0; j < size; j++) square[i * size + j] = vec_load(from + j * column);
     winograd_to_points(matrix, points, size, square + i * size, 1, half + i * points, 1);
   }
-  UNROLL for (int q = 0; q < points; q++) {
+  const idx down = points * plane;
+  UNROLL for (int q = 0; q < points; q++, to += plane) {
     winograd_to_points(matrix, points, size, half + q, points, square + q, points);
-    UNROLL for (int p = 0; p < points; p++) vec_store(to + (p * points + q) * plane, square[p * points + q]);
+    UNROLL for (int p = 0; p < points; p++) vec_store(to + p * down, square[p * points + q]);
   }
 }
 
@@ -121,13 +122,14 @@ INLINE void winograd_square_to_points(const float *matrix, int points, int size,
 INLINE void winograd_square_from_points(const float *matrix, int points, int size, const float *from, idx plane,
                                         float *to, idx row, idx column) {
   vec square[WINOGRAD_MOST * WINOGRAD_MOST], half[WINOGRAD_MOST * WINOGRAD_MOST];
-  UNROLL for (int p = 0; p < points; p++) {
-    UNROLL for (int q = 0; q < points; q++) square[p * points + q] = vec_load(from + (p * points + q) * plane);
+  const idx down = points * plane;
+  UNROLL for (int p = 0; p < points; p++, from += down) {
+    UNROLL for (int q = 0; q < points; q++) square[p * points + q] = vec_load(from + q * plane);
     winograd_from_points(matrix, points, size, square + p * points, 1, half + p * size, 1);
   }
-  UNROLL for (int j = 0; j < size; j++) {
+  UNROLL for (int j = 0; j < size; j++, to += column) {
     winograd_from_points(matrix, points, size, half + j, size, square + j, size);
-    UNROLL for (int i = 0; i < size; i++) vec_store(to + i * row + j * column, square[i * size + j]);
+    UNROLL for (int i = 0; i < size; i++) vec_store(to + i * row, square[i * size + j]);
   }
 }
 
@@ -253,14 +255,17 @@ INLINE winograd_place winograd_find(idx tile, idx size, idx rows, idx columns) {
 INLINE void winograd_product(const float *v, idx v_row, const float *u, idx channels, float *m, idx m_row, int height,
                              int vectors) {
   vec sums[14 * 2];
+  const float *at[3] = {v, v + 5 * v_row, v + 10 * v_row};  // a pointer for every fifth row: see tile.h
   UNROLL for (int i = 0; i < height * vectors; i++) sums[i] = (vec){0};
   for (idx c = 0; c < channels; c++) {
     vec right[2];
-    UNROLL for (int j = 0; j < vectors; j++) right[j] = vec_load(u + (c * vectors + j) * LANES);
+    UNROLL for (int j = 0; j < vectors; j++) right[j] = vec_load(u + j * LANES);
     UNROLL for (int i = 0; i < height; i++) {
-      const vec left = vec_splat(v[i * v_row + c]);
+      const vec left = vec_splat(at[i / 5][i % 5 * v_row]);
       UNROLL for (int j = 0; j < vectors; j++) sums[i * vectors + j] = vec_fma(left, right[j], sums[i * vectors + j]);
     }
+    UNROLL for (int i = 0; i < height; i += 5) at[i / 5]++;
+    u += vectors * LANES;
   }
   UNROLL for (int i = 0; i < height; i++) {
     UNROLL for (int j = 0; j < vectors; j++) vec_store(m + i * m_row + j * LANES, sums[i * vectors + j]);
