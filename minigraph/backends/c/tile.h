@@ -72,7 +72,7 @@ INLINE void tile(int rows, int width, const float *a, const float *b, float *y, 
     UNROLL for (int n = 0; n < rows * width; n++) sum[n] = vec_load(from + n / width * row + n % width * LANES);
   }
   const int lanes[2] = {s->b_lanes[0], s->b_lanes[1]};
-  const bool masked = LANES == 16 || lanes[width - 1] < LANES;  // AVX-512 loads as fast with a mask
+  const bool masked = lanes[width - 1] < LANES;  // only where b ends: processors do not read ahead of masked loads
   const idx a_row = s->a_row, a_inner = s->a_inner, b_inner = s->b_inner;
   for (idx i = 0; i < s->outer; i++) {
     for (idx j = 0; j < s->middle; j++) {
