@@ -11,6 +11,7 @@ import pytest
 from c_kernels import EPS
 
 import minigraph as mg
+from minigraph import layers
 from minigraph.backends.c.executable import Executable
 from minigraph.backends.c.tuned import claim, laid_out
 from minigraph.backends.lower import lower
@@ -116,6 +117,18 @@ def test_tuned_kernels_serve_them(kind: str) -> None:
     assert [node for node in convolutions(after) if claim(after, node) is None] == []
     assert [node.op for node in convolutions(after)] == [conv, conv_input_gradient, conv_weight_gradient]
     assert mg.verify(graph_of(kind), after)
+
+
+def test_they_serve_images_of_any_size_and_transposed_convolutions() -> None:
+    net = Builder("net")
+    x = net.input("x", ("N", 8, "H", "W"))
+    h = mg.relu(layers.conv2d(x, 16, 3, padding=1))
+    h = layers.conv2d(layers.conv2d(h, 16, 3, padding=1, groups=2), 8, 3, padding=1)
+    up = layers.conv_transpose2d(h, 8, 4, stride=2, padding=1)
+    step = mg.training_step(net.build(loss=mg.mean(up * up)), loss="loss", optimizer=mg.optim.SGD(0.1))
+    after = laid_out(lower(step)).bind(N=BATCH, H=12, W=10)
+    assert [node for node in convolutions(after) if claim(after, node) is None] == []
+    assert len(list(convolutions(after))) == 11  # the first has no gradient to its input
 
 
 def uses_winograd(graph: Graph) -> bool:
