@@ -90,6 +90,11 @@ def index_text(where: Access, loops: Sequence[Loop]) -> str:
     return " + ".join(parts)
 
 
+def offset_text(where: Access) -> str:
+    """What is added to a pointer to reach the first number."""
+    return "" if where.offset == 0 else f" + {size_text(where.offset)}"
+
+
 class Nest:
     """Prints statements inside of loops, each in the outermost loop where it may stand."""
 

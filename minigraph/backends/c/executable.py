@@ -16,8 +16,9 @@ from minigraph.backends.c import guarded
 from minigraph.backends.c.compiler import compiled
 from minigraph.backends.c.threads import pool, threads
 from minigraph.backends.c.tuned import claim
+from minigraph.backends.places import given
 from minigraph.backends.plan import ALIGNMENT, Buffer, Plan, fits, plan
-from minigraph.backends.source import Source, given, print_program
+from minigraph.backends.source import Source, print_program
 from minigraph.core import dim
 from minigraph.core.errors import GraphError
 from minigraph.core.initial import Constant

@@ -33,8 +33,8 @@ from minigraph.backends.c.executable import Executable, Printed, graph_literal
 from minigraph.backends.c.exported import FORMAT, HEADER, LIBRARY, MANIFEST, WEIGHTS, build, digest, machine, manifest
 from minigraph.backends.c.threads import threads
 from minigraph.backends.loops import STORED
+from minigraph.backends.places import given
 from minigraph.backends.plan import Buffer, Plan, fits
-from minigraph.backends.source import given
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, Type
 from minigraph.core.state import State

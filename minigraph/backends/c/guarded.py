@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from minigraph.backends.places import given
 from minigraph.backends.plan import ALIGNMENT, Buffer, Plan, Step
-from minigraph.backends.source import given
 from minigraph.core.dim import bind
 from minigraph.core.errors import GraphError
 from minigraph.core.ir import Node, Type

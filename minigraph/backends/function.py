@@ -1,0 +1,314 @@
+"""The function of one region, as C: loops over numbers, totals, or the call of a kernel and what follows it.
+
+A statement stands in the outermost loop in which all that it reads is known. Axes of a domain that lie behind one
+another in every value that is read and written are one loop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minigraph.backends.access import Access, Index, access, place
+from minigraph.backends.body import Body
+from minigraph.backends.calls import Pointers
+from minigraph.backends.kernels import Kernels
+from minigraph.backends.loops import (
+    STORED,
+    Loop,
+    Nest,
+    Statement,
+    block,
+    for_,
+    index_text,
+    merged,
+    offset_text,
+    shared_loop,
+    size_text,
+)
+from minigraph.backends.places import Places
+from minigraph.backends.plan import Buffer, Plan, Step, results
+from minigraph.backends.totals import Sums, Total
+from minigraph.backends.work import number_of
+from minigraph.core.dim import Size
+from minigraph.core.ir import Value
+from minigraph.core.op import Along
+
+
+@dataclass(frozen=True)
+class Function:
+    """A printed function without its name, and what it is called with."""
+
+    text: str  # FUNCTION stands for its name
+    arguments: tuple[str, ...]
+    comment: str
+
+
+class Printer:
+    """Prints the function of one region."""
+
+    def __init__(self, plan: Plan, step: Step, kernels: Kernels, places: Places):
+        assert step.region is not None
+        self.plan, self.step, self.region, self.kernels, self.places = plan, step, step.region, kernels, places
+        self.pointers: dict[Value, str] = {}
+
+    def function(self) -> Function:
+        region = self.region
+        before: list[str] = []
+        if region.call in self.plan.partition.claims:
+            before, lines = self._tuned()
+        elif region.call is not None and region.call.op.parts is not None:
+            lines = self._parts()
+        elif region.call is not None:
+            lines = self._lines()
+        elif region.totals:
+            lines = self._totals()
+        else:
+            lines = self._pointwise()
+        lines += self._borders()
+        reads = list(self.pointers)
+        writes = list(self.step.writes)
+        parameters = [f"const {STORED[v.type.dtype]} *{self.pointers[v]}" for v in reads]
+        parameters += [f"{STORED[v.type.dtype]} *y{i}" for i, v in enumerate(writes)]
+        packs = self.step.packs
+        parameters += [f"{'' if b.place == 'arena' else 'const '}float *{name}" for name, b in packs.items()]
+        parameters += ["float *scratch"] if self.step.scratch else []
+        barrier = any("barrier()" in line for line in lines)
+        parameters += ["void (*barrier)(void)"] if barrier else []
+        symbols = sorted({name for name in self.plan.sizes if any(f"n_{name}" in line for line in lines)})
+        parameters += [f"idx n_{name}" for name in symbols]
+        fault = ["int *fault"] if any("fault" in line for line in lines) else []
+        head = f"NOINLINE void FUNCTION({', '.join(['int thread', 'int threads', *parameters, *fault])})"
+        unused = ["(void)thread, (void)threads;"]
+        arguments = [self._address(v, self.step.reads[v]) for v in reads]
+        arguments += [self._address(v, self.step.writes[v]) for v in writes]
+        arguments += [self._address(b.value, b) for b in packs.values()]
+        arguments += [self._address(self.step.scratch.value, self.step.scratch)] if self.step.scratch else []
+        arguments += ["c->barrier"] if barrier else []
+        arguments += [f"n_{name}" for name in symbols] + (["&c->fault"] if fault else [])
+        comment = ", ".join(dict.fromkeys(node.name for node in self.step.nodes))
+        return Function("\n".join([*before, *block(head, unused + lines)]), tuple(arguments), comment)
+
+    def _address(self, value: Value, buffer: Buffer) -> str:
+        return f"({STORED[value.type.dtype]} *){self.places.of(buffer)}"
+
+    def _body(self) -> Body:
+        return Body(self.plan.partition, self.region, self.pointers, self.kernels)
+
+    def _names(self) -> dict[Value, str]:
+        """The pointers to what is written."""
+        return {value: f"y{i}" for i, value in enumerate(self.step.writes)}
+
+    def _stores(self, body: Body, values: Sequence[Value], axes: Sequence[tuple[int, Size]]) -> list[Statement]:
+        names = self._names()
+        return [body.store(value, axes, names[value]) for value in values if value in names]
+
+    # calls
+
+    def _tuned(self) -> tuple[list[str], list[str]]:
+        """The function that finishes, if anything follows, and the phases of the call."""
+        node = self.region.call
+        assert node is not None
+        call = self.plan.partition.claims[node]
+        memory, names = self.plan.partition.memory, self._names()
+        result = next(v for v in results(self.plan.partition, node) if v in names)
+        operands = []
+        for operand in call.operands:
+            pointer = self.pointers.setdefault(operand.value, f"x{len(self.pointers)}")
+            operands.append(pointer + offset_text(memory.access_as(operand.value, operand.shape, operand.index)))
+        before, lines = self._finish(result, names) if self.region.body else ([], [])
+        rows = lambda number: memory.rows(result if number < 0 else call.operands[number].value)
+        finish = ", FUNCTION_finish, with" if before else ", 0, 0"
+        packs = {name: name for name in call.packs}
+        target = names[result] + offset_text(memory.access(result, _every_axis(result)))
+        phases = call.phases(Pointers(operands, packs, "scratch", target, finish, self.kernels.shared, rows))
+        moving = [(name, pack) for name, pack in call.packs.items() if call.operands[pack.operand].moves]
+        if moving:
+            phases = ["\n".join(self.kernels.packed(p, operands[p.operand], name) for name, p in moving), *phases]
+        for number, phase in enumerate(phases):
+            lines += ["barrier();"] if number else []
+            lines += phase.split("\n")
+        return before, lines
+
+    def _finish(self, result: Value, names: dict[Value, str]) -> tuple[list[str], list[str]]:
+        """What follows number by number, as a function of a run of numbers; and the addresses that it needs.
+
+        A run is a piece of a row of the result, of which the kernel tells where in the result's memory it begins.
+        """
+        region, body, axes = self.region, self._body(), self.region.axes
+        assert region.call is not None
+        output = region.call.outputs[0]
+        index, lying = place(output.type.shape, axes), place(result.type.shape, axes)
+        assert index is not None
+        assert lying is not None
+        every = frozenset(axis for axis, _ in axes)
+        body.known[output, index] = "number", every
+        for value in region.body:
+            body.member(value, axes)
+        whole = self.plan.partition.memory.access(result, lying)
+        first = Statement(f"const float number = {names[result]}[@];", every, whole)
+        stores = self._stores(body, region.body, axes)
+        if output in names and output is not result:
+            stores.append(body.store(output, axes, names[output]))
+        statements = [first, *body.statements, *stores]
+        loops = merged(axes, [s.access for s in statements if s.access is not None], "i")
+        nest = Nest(loops)
+        same, each = ([nest.line(s) for s in statements if bool(s.axes) == differs] for differs in (False, True))
+        pointers = {name: f"const {STORED[v.type.dtype]} *" for v, name in self.pointers.items()}
+        pointers.update({name: f"{STORED[v.type.dtype]} *" for v, name in names.items()})
+        used = [name for name in pointers if any(re.search(rf"\b{name}\b", line) for line in (*same, *each))]
+        taken = [f"{pointers[name]}const {name} = ((void *const *)with)[{i}];" for i, name in enumerate(used)]
+        head = "INLINE void FUNCTION_finish(idx begin, idx end, const void *with)"
+        function = block(head, [*taken, *same, *_along_a_run(loops, whole, each)])
+        given_ = f"const void *const with[] = {{{', '.join(used)}}};"
+        return function, [given_]
+
+    def _borders(self) -> list[str]:
+        """The zeros around what lies in the middle of something padded."""
+        partition, names = self.plan.partition, self._names()
+        nodes = [partition.graph.producer[value] for value in self.region.padded]
+        calls = [partition.claims[node].border for node in nodes]
+        return [border(names[node.outputs[0]]) for node, border in zip(nodes, calls) if border is not None]
+
+    def _parts(self) -> list[str]:
+        """Each input of the node goes to its place in the result."""
+        node = self.region.call
+        assert node is not None
+        assert node.op.parts is not None
+        lines = []
+        places = node.op.parts([v.type for v in node.inputs], [v.type for v in node.outputs], **node.attrs)
+        for value, alongs in zip(node.inputs, places, strict=True):
+            base, shape = self.plan.partition.base(value), value.type.shape
+            pointer = self.pointers.setdefault(base, f"x{len(self.pointers)}")
+            read = access(tuple(Along(axis) for axis in range(len(shape))), shape)
+            write = access(tuple(alongs), node.outputs[0].type.shape)
+            loops = merged(list(enumerate(shape)), [read, write], "i")
+            copy = f"y0[{index_text(write, loops)}] = {pointer}[{index_text(read, loops)}];"
+            nest = Nest(loops)
+            text = Statement(copy, frozenset(range(len(shape))))
+            lines += block("", self._nested(nest, [text], 0, self._split(loops), False)) if loops else [copy]
+        return lines
+
+    def _lines(self) -> list[str]:
+        node = self.region.call
+        assert node is not None
+        assert node.op.kernel is not None
+        assert node.op.kernel.lines is not None
+        partition = self.plan.partition
+        for value in node.inputs:
+            base = partition.base(value)
+            self.pointers.setdefault(base, f"x{len(self.pointers)}")
+        names = self._names()
+        pointers = [self.pointers[partition.base(v)] for v in node.inputs] + [names[v] for v in node.outputs]
+        count = node.op.kernel.lines([v.type for v in node.inputs], [v.type for v in node.outputs], **node.attrs)
+        limits = [f"const idx lines = {size_text(count)};"]
+        head = "for (idx line = share(lines, thread, threads); line < share(lines, thread + 1, threads); line++)"
+        return [*limits, *block(head, [self.kernels.call(node, ["line", *pointers]) + ";"])]
+
+    # number by number
+
+    def _pointwise(self) -> list[str]:
+        body, axes = self._body(), self.region.axes
+        for value in self.region.body:
+            body.member(value, axes)
+        statements = body.statements + self._stores(body, self.region.body, axes)
+        loops = merged(axes, [s.access for s in statements if s.access is not None], "i")
+        nest = Nest(loops)
+        if not loops:
+            return nest.at(statements, 0)
+        split = self._split(loops)
+        return self._nested(nest, statements, 0, split, body.heavy)
+
+    def _split(self, loops: Sequence[Loop]) -> int:
+        """Which loop the threads share."""
+        return shared_loop([self._number(loop.size) for loop in loops])
+
+    def _number(self, size: Size) -> int:
+        return number_of(size, self.plan.expected)
+
+    def _nested(self, nest: Nest, statements: list[Statement], level: int, split: int, heavy: bool) -> list[str]:
+        """The statements of this level, and the loops further in."""
+        lines = nest.at(statements, level)
+        if level == len(nest.loops):
+            return lines
+        loop, last = nest.loops[level], level + 1 == len(nest.loops)
+        inner = self._nested(nest, statements, level + 1, split, heavy)
+        start, end = "0", loop.limit
+        if level == split:
+            share = "share_lines" if last else "share"
+            start, end = f"{share}({loop.limit}, thread, threads)", f"{loop.variable}_end"
+            lines.append(f"const idx {end} = {share}({loop.limit}, thread + 1, threads);")
+        if last and not heavy:
+            lines.append("SIMD")
+        return [*lines, *block(for_(loop.variable, start, end), inner)]
+
+    # totals
+
+    def _totals(self) -> list[str]:
+        region, body = self.region, self._body()
+        for value in region.body:
+            body.member(value, region.axes)
+        operands = []
+        for total in region.totals:
+            operand = self.plan.graph.producer[total].inputs[0]
+            index = place(operand.type.shape, region.axes)
+            assert index is not None
+            operands.append(body.value(operand, index)[0])
+        statements = body.statements + self._stores(body, region.body, region.axes)
+        tail, names = self._tail()
+        totals = [
+            Total(number, self.plan.graph.producer[value], operand, name)
+            for number, (value, operand, name) in enumerate(zip(region.totals, operands, names))
+        ]
+        accesses = [s.access for s in (*statements, *tail) if s.access is not None]
+        kept = merged(region.kept, accesses, "i")
+        reduced = merged([a for a in region.axes if a[0] in (region.reduced or ())], accesses, "r")
+        return Sums(kept, reduced, statements, tail, totals, self._number, self.step.scratch is not None).lines()
+
+    def _tail(self) -> tuple[list[Statement], list[str]]:
+        """What is computed from totals, and the variables in which the totals are."""
+        region, body = self.region, self._body()
+        names = []
+        every = frozenset(axis for axis, _ in region.kept)
+        for number, value in enumerate(region.totals):
+            index = place(value.type.shape, region.kept)
+            assert index is not None
+            names.append(f"total{number}")
+            body.known[value, index] = names[-1], every
+        for value in region.tail:
+            body.member(value, region.kept)
+        renamed = [Statement(_renamed(s.text), s.axes | every, s.access) for s in body.statements]
+        stores = self._stores(body, [*region.totals, *region.tail], region.kept)
+        return renamed + [Statement(_renamed(s.text), s.axes, s.access) for s in stores], names
+
+
+def _every_axis(value: Value) -> Index:
+    return tuple(Along(axis) for axis in range(value.type.rank))
+
+
+def _along_a_run(loops: Sequence[Loop], whole: Access, lines: Sequence[str]) -> list[str]:
+    """The lines for the numbers from begin to end, counted from the first in the memory of what is `whole`."""
+    *outer, last = loops
+    if not outer:
+        return ["SIMD", *block(for_(last.variable, "begin", "end"), lines)]
+    found = ["idx column = begin;"]
+    for loop in outer:
+        apart = size_text(whole.stride(loop.axes[-1]))
+        found += [f"idx {loop.variable} = column / {apart};", f"column %= {apart};"]
+    carry = f"{outer[0].variable}++;"
+    for loop in outer[1:]:
+        carry = f"if (++{loop.variable} == {loop.limit}) {{ {loop.variable} = 0; {carry} }}"
+    walk = [
+        f"const idx left = {last.limit} - column, count = end - begin < left ? end - begin : left;",
+        "SIMD",
+        *block(for_("k", "0", "count"), [f"const idx {last.variable} = column + k;", *lines]),
+        "begin += count, column = 0;",
+        carry,
+    ]
+    return [*found, *block("while (begin < end)", walk)]
+
+
+def _renamed(text: str) -> str:
+    """Variables of the tail have other names than those of the body."""
+    return re.sub(r"\bv(\d+_\d+)\b", r"w\1", text)
