@@ -5,8 +5,8 @@
 //         x[n][d * stride_d + t * dilation_d][p * stride_h + r * dilation_h][q * stride_w + s * dilation_w][k]
 //         * w[t][r][s][k]
 //
-// x carries its padding physically, as a halo of zeros. Weights are packed [T][R][S][width], width being C rounded up to
-// LANES (pack.h with K = C channels, and C = 1). Vectors run over channels; the last one may be a part of a vector.
+// x carries its padding physically, as a halo of zeros. Weights are packed [T][R][S][width], width being C rounded up
+// to LANES (pack.h with K = C channels, and C = 1). Vectors run over channels; the last one may be a part of a vector.
 //
 // Needs prelude.h, vector.h, tile.h (finish_t) and conv_phase.h.
 #ifndef MINIGRAPH_CONV_DEPTHWISE_H

@@ -7,8 +7,8 @@
 //
 // in each group by itself: its channels lie side by side in x and in y. x carries its padding physically, as a halo of
 // zeros, so no edge is special. Rows, slices and images of x and y may lie any distance apart (y may be the interior of
-// a padded buffer). Weights are packed [group][K / width][T][R][S][C][width], width = vectors * LANES, with zeros behind
-// K (pack.h). Each is a walk of register tiles (tile.h): pixels of a row by `vectors` vectors of channels. A 1x1
+// a padded buffer). Weights are packed [group][K / width][T][R][S][C][width], width = vectors * LANES, with zeros
+// behind K (pack.h). Each is a walk of register tiles (tile.h): pixels of a row by `vectors` vectors of channels. A 1x1
 // convolution of stride 1 is a matrix product of all pixels: gemm.h.
 //
 // Needs prelude.h, vector.h, tile.h and conv_phase.h.
@@ -68,9 +68,9 @@ INLINE void conv_direct(int thread, int threads, const float *x, const float *w,
 
 // The gradient to x, phase by phase: see conv_phase.h, which also says how the weights are packed.
 //
-// one: the convolution that a phase is, of dy (in the place of x) to numbers of dx (in that of y). C counts the channels
-// of dy, K those of dx; T, R and S are the whole window; strides are 1, dilations those between the taps of a phase, and
-// the distances in y those between numbers of a phase.
+// one: the convolution that a phase is, of dy (in the place of x) to numbers of dx (in that of y). C counts the
+// channels of dy, K those of dx; T, R and S are the whole window; strides are 1, dilations those between the taps of a
+// phase, and the distances in y those between numbers of a phase.
 typedef struct {
   conv_axis depth, height, width;
   conv_direct_shape one;
@@ -98,8 +98,8 @@ INLINE void conv_direct_inputs(int thread, int threads, const float *dy, const f
 //
 // k is column k % width of panel k / width, so dw may be dense (dw_row = groups * K, dw_panel = width; the columns of a
 // group lie behind those of the one before) or, without groups, packed as the forward's weights are (dw_row = width,
-// dw_panel = T * R * S * C * width; numbers behind K are not written). Threads share the rows and the panels of dw; each
-// reads all pixels, a few rows, slices or images at a time.
+// dw_panel = T * R * S * C * width; numbers behind K are not written). Threads share the rows and the panels of dw;
+// each reads all pixels, a few rows, slices or images at a time.
 INLINE void conv_direct_weights(int thread, int threads, const float *x, const float *dy, float *dw, idx dw_row,
                                 idx dw_panel, conv_direct_shape s, finish_t finish, const void *with) {
   const bool dense = s.dilation_w == 1 && s.groups == 1, deep = s.D > 1;

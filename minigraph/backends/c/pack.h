@@ -3,10 +3,10 @@
 //     packed[group][k / width][t][r][s][c][k % width] =
 //         w[group * w_group + k * w_k + c * w_c + t * w_t + r * w_r + s * w_s],  and 0 for k >= K
 //
-// One text for all weights, by the distances: those of a convolution from (K, C, T, R, S) or any other order; with k and
-// c exchanged for the gradient to the input, and its taps by phases (`step_t`, `step_r`, `step_s`, see conv_direct.h); a
-// matrix b of a product, (K, N) or transposed (C = its rows, K = its columns, T = R = S = 1); depthwise ones (C = 1, one
-// panel). In training this runs inside the plan, since the weights change in each step.
+// One text for all weights, by the distances: those of a convolution from (K, C, T, R, S) or any other order; with k
+// and c exchanged for the gradient to the input, and its taps by phases (`step_t`, `step_r`, `step_s`, see
+// conv_phase.h); a matrix b of a product, (K, N) or transposed (C = its rows, K = its columns, T = R = S = 1); depthwise
+// ones (C = 1, one panel). In training this runs inside the plan, since the weights change in each step.
 #ifndef MINIGRAPH_PACK_H
 #define MINIGRAPH_PACK_H
 
@@ -62,7 +62,9 @@ INLINE void pack(int thread, int threads, const float *w, float *packed, pack_sh
   }
 }
 
-// The other way, for one panel as wide as K: w[k * w_k + c * w_c + t * w_t + r * w_r + s * w_s] = packed[t][r][s][c][k].
+// The other way, for one panel as wide as K:
+//
+//     w[k * w_k + c * w_c + t * w_t + r * w_r + s * w_s] = packed[t][r][s][c][k]
 INLINE void unpack(int thread, int threads, const float *packed, float *w, pack_shape s) {
   for (idx k = share(s.K, thread, threads); k < share(s.K, thread + 1, threads); k++) {
     for (idx line = 0; line < s.T * s.R * s.S * s.C; line++) {
