@@ -26,7 +26,7 @@ from c_kernels import HEADERS, Case, check, results
 from c_programs import Joining, Room, by_references, differences, in_c
 from test_example_networks import BATCH
 
-from minigraph.backends.c import tuned
+from minigraph.backends.c import claims
 from minigraph.backends.c.compiler import ISAS, SAME, compiler
 from minigraph.core.ir import Graph
 from minigraph.core.op import OPS
@@ -65,8 +65,9 @@ def by(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monke
 def test_there_is_a_case_of_each_tuned_kernel() -> None:
     """Of all functions of the headers that are called, or named, where nodes are claimed."""
     text = "\n".join(header.read_text() for header in HEADERS.glob("*.h"))
+    claiming = "\n".join(file.read_text() for file in Path(claims.__path__[0]).glob("*.py"))
     there = set(re.findall(r"^INLINE void (\w+)\((?:bool \w+, )?int thread, ", text, re.MULTILINE))
-    called = {name for name in there if re.search(rf"\b{name}\b", Path(tuned.__file__).read_text())}
+    called = {name for name in there if re.search(rf"\b{name}\b", claiming)}
     assert len(called) > 10
     assert called <= {kernel_of(call) for case in few() for call in case.calls}
 

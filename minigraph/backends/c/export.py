@@ -414,9 +414,6 @@ def _program_c(face: Face, weights: Sequence[Weight], file: tuple[int, int, int]
     places = [f"p->given[{w.place}] = p->weights + {w.offset};  // {w.name}: {w.type}" for w in weights]
     bytes_ = [prepared.target.nbytes for prepared in plan.prepared]
     packed = [f"if (!(p->packed[{i}] = weights_memory({n}))) return NO_MEMORY;" for i, n in enumerate(bytes_)]
-    # An input that a kernel reads packed is packed at each run, and what else is packed with it.
-    own = {weight.place for weight in weights}
-    early = all(given(plan).index(prepared.source) in own for prepared in plan.prepared)
     prepare = "if (pool_run(prepare, &c, p->threads)) return NO_THREADS;"
     checks = [f'if ({s.wrong(f"a->{s.field}")}) return "{s.field} is not {s.text}";' for s in face.sizes]
     checks += [f'if (!a->{array.field}) return "{array.field} is a null pointer";' for array in face.arrays]
@@ -430,8 +427,7 @@ def _program_c(face: Face, weights: Sequence[Weight], file: tuple[int, int, int]
         sizes_count=[str(max(1, len(face.sizes)))],
         packed_count=[str(max(1, len(plan.prepared)))],
         packed=packed,
-        at_first=["struct context c = context_of(p);", prepare] if early else [],
-        each_time=[] if early else [prepare],
+        at_first=["struct context c = context_of(p);", prepare],
         arena=[str(plan.arena)],
         offsets=[", ".join(str(root.offset) for root in plan.roots) or "0"],
         places=places,
@@ -530,7 +526,6 @@ const char *${name}_run(${name}_program *p, const ${name}_arrays *a) {
   $checks
   $given
   struct context c = context_of(p);
-  $each_time
   if (pool_run(step, &c, p->threads)) return NO_THREADS;
   return c.fault ? "a number of an input is out of range" : 0;
 }

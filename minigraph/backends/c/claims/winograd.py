@@ -1,0 +1,129 @@
+"""Winograd's convolutions: 3x3 windows of stride 1, and their gradients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from minigraph.backends.access import contiguous
+from minigraph.backends.c.claims.geometry import lying_in
+from minigraph.backends.c.claims.shapes import HEADERS, MOST_LANES, fields, panels, strides, up
+from minigraph.backends.c.threads import threads
+from minigraph.backends.calls import Call, Operand, Pack, Pointers, dense
+from minigraph.core.errors import expect
+from minigraph.core.ir import Graph, Node
+from minigraph.ops.window import three
+
+BLOCK = 56  # tiles that go through a kernel at a time: their transforms stay in the cache
+PARTS = 4  # of the sums over tiles, where there are few channels: so many threads share them
+
+
+def winograd_tile(shape: Mapping[str, Any]) -> int:
+    """The results in a row of a tile: 4 or, where images are small, 2, which errs less; 0 where it does not pay.
+
+    With MINIGRAPH_WINOGRAD=0 it is 0 everywhere.
+    """
+    setting = os.environ.get("MINIGRAPH_WINOGRAD", "").strip()
+    expect(setting in ("", "0", "1"), "MINIGRAPH_WINOGRAD is 0 or 1, not {!r}", setting)
+    three_by_three = (shape["D"], shape["T"], shape["R"], shape["S"]) == (1, 1, 3, 3)
+    dense_taps = all(shape[f"{what}_{axis}"] == 1 for what in ("stride", "dilation") for axis in "hw")
+    if setting == "0" or not three_by_three or not dense_taps:
+        return 0
+    if min(shape["C"], shape["K"]) < MOST_LANES or min(shape["P"], shape["Q"]) < 4:
+        return 0
+    return 4 if min(shape["P"], shape["Q"]) >= 8 else 2
+
+
+def is_dense(weight: Operand) -> bool:
+    """Whether a weight lies in memory as it is."""
+    return strides(weight, len(weight.shape)) == list(contiguous(weight.shape)) and weight.access.offset == 0
+
+
+def _winograd_fields(shape: Mapping[str, Any], tile: int) -> dict[str, Any]:
+    names = {"batch": "batch", "rows": "P", "columns": "Q", "groups": "groups", "channels": "C", "outputs": "K"}
+    found = {name: shape[source] for name, source in names.items()}
+    found.update(x_image=shape["x_image"], x_row=shape["x_row"])
+    return {**found, "tile": tile, "vectors": shape["vectors"], "block": BLOCK}
+
+
+def _winograd_scratch(C: int, K: int, tile: int) -> int:
+    """Floats that one thread works in."""
+    return (tile + 2) ** 2 * (BLOCK * (up(C, MOST_LANES) + panels(K)) + 32)
+
+
+def winograd(
+    graph: Graph, node: Node, shape: Mapping[str, Any], tile: int, weight: Operand, turned: bool = False
+) -> Call:
+    """turned: for the gradient to the input."""
+    groups, C, K = shape["groups"], shape["C"], shape["K"]
+    weights = {"groups": groups, "channels": C, "outputs": K, "tile": tile, "vectors": shape["vectors"]}
+    transform = fields("winograd_weights_shape", {**weights, "turned": str(turned).lower()})
+    packs = {"weight": Pack(1, groups * (tile + 2) ** 2 * panels(K) * C, "winograd_weights", transform)}
+    (top, _), (left, _) = three(node.attrs["padding"], (0, 0))[1:]
+    each = _winograd_scratch(C, K, tile)
+    whole = {**_winograd_fields(shape, tile), "y_image": shape["y_image"], "y_row": shape["y_row"], "scratch": each}
+    order = (
+        "batch",
+        "rows",
+        "columns",
+        "groups",
+        "channels",
+        "outputs",
+        "x_image",
+        "x_row",
+        "y_image",
+        "y_row",
+        "tile",
+        "vectors",
+    )
+
+    def phases(p: Pointers) -> list[str]:
+        lying = lying_in(whole, p, 0, -1)
+        text = fields("winograd_shape", {name: lying[name] for name in (*order, "block", "scratch")})
+        first = (top - 2) * lying["x_row"] + (left - 2) * groups * C if turned else 0  # what the first result reads
+        x = f"{p.operands[0]} + {first}" if first else p.operands[0]
+        return [p.shared("winograd", [x, p.packs["weight"], p.result, p.scratch], text, p.finish)]
+
+    headers, operands = (*HEADERS, "winograd.h"), (dense(graph, node.inputs[0]), weight)
+    scratch, apart = each * threads(), frozenset({0, -1})
+    return Call(node, headers, operands, phases, packs, scratch, finishes=True, apart=apart)
+
+
+def winograd_weights(graph: Graph, node: Node, shape: Mapping[str, Any], tile: int) -> Call:
+    groups, C, K = shape["groups"], shape["C"], shape["K"]
+    parts = PARTS if max(C, K) <= 64 and groups < PARTS else 1
+    sums = up(groups * parts * (tile + 2) ** 2 * (up(C, 16) * panels(K) + 16), 16)
+    each = _winograd_scratch(C, K, tile)
+    whole = {**_winograd_fields(shape, tile), "y_image": shape["y_image"], "y_row": shape["y_row"]}
+    whole.update(parts=parts, scratch=each)
+    order = (
+        "batch",
+        "rows",
+        "columns",
+        "groups",
+        "channels",
+        "outputs",
+        "x_image",
+        "x_row",
+        "dy_image",
+        "dy_row",
+        "tile",
+        "vectors",
+    )
+
+    def phases(p: Pointers) -> list[str]:
+        x, g = p.operands
+        lying = lying_in(whole, p, 0, 1)
+        lying.update(dy_image=lying["y_image"], dy_row=lying["y_row"])
+        names = (*order, "block", "parts", "scratch")
+        text_of_shape = fields("winograd_gradient_shape", {name: lying[name] for name in names})
+        pointers = [x, g, p.scratch, f"{p.scratch} + {sums}"]
+        return [
+            p.shared("winograd_gradient", pointers, text_of_shape, ""),
+            p.shared("winograd_gradient_finish", [p.scratch, p.result], text_of_shape, ", 0, 0"),
+        ]
+
+    operands = (dense(graph, node.inputs[0]), dense(graph, node.inputs[1]))
+    headers = (*HEADERS, "winograd.h", "winograd_gradient.h")
+    return Call(node, headers, operands, phases, scratch=sums + each * threads(), apart=frozenset({0, 1}))
