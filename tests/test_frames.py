@@ -163,6 +163,26 @@ def test_what_a_plain_kernel_reads_has_no_frame():
 
 
 @pytest.mark.compiler
+def test_what_a_kernel_reads_through_a_view_has_no_frame():
+    """A matrix product of images of one pixel reads them where they lie, turned back and flattened."""
+    net, x = begun(16, 1, 1)
+    y = mg.relu(mg.conv(x, weight(net, "v", 16, 16, 1, 1)))
+    flat = mg.matmul(mg.flatten(y), weight(net, "m", 16, 3))
+    z = mg.conv(y, weight(net, "w", 16, 16, 3, 3), padding=1)
+    refused(net, flat=flat, z=z)
+
+
+@pytest.mark.compiler
+def test_what_is_the_weight_of_another_convolution_has_no_frame():
+    net = mg.Builder("net")
+    x = net.input("x", (16, 16, 3, 3))
+    y = mg.relu(mg.conv(x, weight(net, "v", 16, 16, 1, 1)))
+    z = mg.conv(y, weight(net, "w", 16, 16, 3, 3), padding=1)
+    other = mg.conv(weight(net, "u", 2, 16, 6, 6), y)
+    refused(net, z=z, other=other)
+
+
+@pytest.mark.compiler
 def test_an_input_has_no_frame():
     net, x = begun(16, 8, 8)
     z = mg.conv(x, weight(net, "w", 16, 16, 3, 3), padding=1)

@@ -10,11 +10,11 @@ over single numbers can, and calls that say so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from minigraph.backends.access import Access, Index, access
-from minigraph.backends.calls import Call
+from minigraph.backends.calls import Call, Operand
 from minigraph.core.dim import Shape, Size
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import Along
@@ -59,15 +59,16 @@ def framed(graph: Graph, claims: Mapping[Node, Call]) -> Memory:
     for node in graph.nodes:
         for value in dict.fromkeys(node.inputs):
             readers.setdefault(value, []).append(node)
+    fixed = {operand.value for call in claims.values() for operand in _side_by_side(call)}
     ends = {_base(graph, value) for value in (*graph.outputs.values(), *graph.updates.values())}
     frames: dict[Value, Node] = {}
     for node in graph.nodes:
         if node not in claims or claims[node].border is None:
             continue
         value, result = node.inputs[0], node.outputs[0]
-        if value in frames or value in ends or result in ends or not _may_write(graph, claims, value):
+        if value in frames or value in fixed or value in ends or result in ends:
             continue
-        if all(_may_read(claims, reader, value) for reader in readers[value] if reader is not node):
+        if _may_write(graph, claims, value) and all(reader in claims or _may_read(reader) for reader in readers[value]):
             frames[value] = node
     return Memory(frames)
 
@@ -85,9 +86,15 @@ def _may_write(graph: Graph, claims: Mapping[Node, Call], value: Value) -> bool:
     return -1 in claims[maker].apart if maker in claims else maker.op.expression is not None
 
 
-def _may_read(claims: Mapping[Node, Call], reader: Node, value: Value) -> bool:
-    if reader in claims:
-        call = claims[reader]
-        return all(number in call.apart for number, operand in enumerate(call.operands) if operand.value is value)
+def _may_read(reader: Node) -> bool:
+    """Whether it reads number by number, wherever they lie."""
     op = reader.op
     return op.expression is not None or op.view is not None or bool(op.reduction)
+
+
+def _side_by_side(call: Call) -> Iterator[Operand]:
+    """The operands whose rows may not lie apart: what the kernel cannot read so, and what it sees through a view."""
+    for number, operand in enumerate(call.operands):
+        seen = tuple(Along(axis) for axis in range(operand.value.type.rank))
+        if number not in call.apart or operand.index != seen or operand.shape != operand.value.type.shape:
+            yield operand
