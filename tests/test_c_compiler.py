@@ -183,7 +183,7 @@ def test_isa(monkeypatch, isa):
         int avx2(void) { return 0; }
         #endif
     """)
-    assert library.avx2() == (isa == "" and "avx2" in module._processor().split())
+    assert library.avx2() == (isa == "" and "avx2" in module.processor().split())
 
 
 def test_an_isa_that_is_not_known(monkeypatch):
@@ -192,11 +192,11 @@ def test_an_isa_that_is_not_known(monkeypatch):
         compiler()
 
 
-def test_an_isa_that_the_processor_has_not(monkeypatch):
+def test_an_isa_that_theprocessor_has_not(monkeypatch):
     needed = ISAS["x86_64"]["avx2"][1]
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(module, "_processor", lambda: "sse2 " + " ".join(needed - {"avx2", "fma"}))
+    monkeypatch.setattr(module, "processor", lambda: "sse2 " + " ".join(needed - {"avx2", "fma"}))
     monkeypatch.setenv("MINIGRAPH_ISA", "avx2")
     with pytest.raises(GraphError, match=r"MINIGRAPH_ISA is 'avx2', and this processor has no avx2, fma"):
         compiler()

@@ -176,7 +176,7 @@ def weight_gradient(
     around = _halo(dy, halo, UNTOUCHED)
     shape = literal(
         "winograd_gradient_shape", batch=f"run_time({batch})", rows=rows, columns=columns, groups=1, channels=channels,
-        outputs=outputs, x_image=x[0].size, x_row=x[0, 0].size, dy_image=around[0].size, dy_row=around[0, 0].size,
+        outputs=outputs, x_image=x[0].size, x_row=x[0, 0].size, y_image=around[0].size, y_row=around[0, 0].size,
         tile=m, vectors=vectors, block=block, parts=parts, scratch=floats,
     )  # fmt: skip
     inside = f"p[1] + {halo * around[0, 0].size + halo * outputs}"

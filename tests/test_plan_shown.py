@@ -147,6 +147,7 @@ def test_numbers_for_people() -> None:
         "0 B", "7 B", "999 B", "1.00 kB", "1.00 MB", "1.61 MB", "12.3 MB", "5.00 TB",
     ]  # fmt: skip
     assert [duration(s) for s in (0.0123, 0.00012, 4.2e-6, 1.5e-9)] == ["12.3 ms", "0.12 ms", "4.2 µs", "0.00 µs"]
+    assert [duration(s) for s in (0.9994, 0.9996, 1.5, 1234.0)] == ["999 ms", "1 s", "1.5 s", "1234 s"]
     assert milliseconds(0.0123456) == "12.346"
     assert shortened("abcdefghij", 5) == "ab…ij"
     assert shortened("abcde", 5) == begun("abcde", 5) == "abcde"

@@ -8,7 +8,7 @@ broadcasts) compose with an index and need no memory. In memory a value is conti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minigraph.core.dim import Shape, Size
@@ -98,9 +98,3 @@ def reshaped(value: Value, result: Value, index: Index) -> Index | None:
         return None
     alongs = iter([along for along, _ in new])
     return tuple(Along(None) if size == 1 else next(alongs) for size in value.type.shape)
-
-
-def bound(access: Access, sizes: Mapping[str, int]) -> Access:
-    """The access with numbers for symbols."""
-    number = lambda n: n if isinstance(n, int) else n.bind(sizes)
-    return Access(number(access.offset), tuple((axis, number(stride)) for axis, stride in access.strides))

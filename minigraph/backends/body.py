@@ -29,7 +29,6 @@ class Body:
     statements: list[Statement] = field(default_factory=list)
     known: dict[tuple[Value, Index], tuple[str, frozenset[int]]] = field(default_factory=dict)
     heavy: bool = False  # whether a statement is itself a loop
-    checks: bool = False  # whether a statement may find an input wrong
 
     def member(self, value: Value, axes: Sequence[tuple[int, Size]]) -> tuple[str, frozenset[int]]:
         """The variable that holds a member of the region."""
@@ -86,7 +85,6 @@ class Body:
         kernel, result = node.op.kernel, node.outputs[0]
         assert kernel is not None
         self.heavy = self.heavy or not kernel.light
-        self.checks = self.checks or kernel.checks
         where = access(index, result.type.shape)
         pointers = [self.pointer(self.partition.base(v)) for v in node.inputs]
         text = self.kernels.call(node, ["@", *pointers])

@@ -52,8 +52,8 @@ class Call:
     """How one node is computed.
 
     operands: what it reads. packs: those that it reads packed, by the name under which `phases` know them.
-    scratch: floats that it works in. phases: what all threads do, as C statements; between two of them they wait for
-        each other.
+    scratch: floats that it works in, and behind them `each` more for each thread. phases: what all threads do, as C
+        statements; between two of them they wait for each other.
     finishes: whether what follows number by number may be done by the kernel, while numbers are in the cache.
     apart: the numbers of the operands whose images and rows may lie anywhere (Pointers.rows says where); -1 stands for
         the result.
@@ -66,6 +66,7 @@ class Call:
     phases: Callable[[Pointers], Sequence[str]]
     packs: Mapping[str, Pack] = field(default_factory=dict)
     scratch: Size = 0
+    each: int = 0
     finishes: bool = False
     apart: frozenset[int] = frozenset()
     border: Callable[[str], str] | None = None

@@ -21,7 +21,11 @@ def size_text(size: Size) -> str:
     """A size as C; its symbols are variables n_N."""
     if isinstance(size, int):
         return str(size)
-    return "(" + "+".join("*".join([str(factor), *(f"n_{s}" for s in names)]) for names, factor in size.terms) + ")"
+    terms = []
+    for names, factor in size.terms:
+        factors = [] if factor == 1 and names else [str(factor)]
+        terms.append("*".join([*factors, *(f"n_{name}" for name in names)]))
+    return f"({'+'.join(terms)})"
 
 
 def number_text(value: Any) -> str:

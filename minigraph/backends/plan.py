@@ -120,11 +120,8 @@ class Plan:
     buffers: tuple[Buffer, ...]
     prepared: tuple[Prepared, ...]
     arena: int  # bytes
-    sizes: Mapping[str, int] = field(default_factory=dict)  # the largest that it is planned for
-
-    @property
-    def inputs(self) -> tuple[Buffer, ...]:
-        return tuple(b for b in self.buffers if b.place == "input")
+    sizes: Mapping[str, int]  # the largest that it is planned for
+    threads: int  # the most that run it
 
     @property
     def roots(self) -> tuple[Buffer, ...]:
@@ -201,16 +198,19 @@ def fits(graph: Graph, sizes: Mapping[str, int]) -> bool:
     return True
 
 
-def plan(graph: Graph, claim: Claim, sizes: Mapping[str, int]) -> Plan:
-    """Plan a lowered graph for symbols of at most these sizes. claim: which nodes are computed by tuned kernels."""
+def plan(graph: Graph, claim: Claim, sizes: Mapping[str, int], threads: int = 1) -> Plan:
+    """Plan a lowered graph for symbols of at most these sizes, and for at most so many threads.
+
+    claim: which nodes are computed by tuned kernels.
+    """
     graph = with_own_ends(graph)
     claims = {node: call for node in graph.nodes if (call := claim(graph, node)) is not None}
-    return _Planner(graph, Partition(graph, claims, framed(graph, claims)), sizes).plan()
+    return _Planner(graph, Partition(graph, claims, framed(graph, claims)), sizes, threads).plan()
 
 
 class _Planner:
-    def __init__(self, graph: Graph, partition: Partition, sizes: Mapping[str, int]):
-        self.graph, self.partition, self.sizes = graph, partition, sizes
+    def __init__(self, graph: Graph, partition: Partition, sizes: Mapping[str, int], threads: int):
+        self.graph, self.partition, self.sizes, self.threads = graph, partition, sizes, threads
         self.homes: dict[Value, Buffer] = {}
         self.late: list[tuple[Value, Buffer]] = []  # what is copied into a state at the end
         self.work: list[Buffer] = []  # of the arena: what calls work in
@@ -230,7 +230,7 @@ class _Planner:
         phases = list(accumulate(int(step.barrier) for step in steps))
         buffers, prepared = tuple(dict.fromkeys(self.homes.values())), tuple(self.prepared.values())
         arena = place_in_arena([b for b in (*buffers, *self.work) if b.place == "arena"], phases)
-        return Plan(self.graph, self.partition, tuple(steps), buffers, prepared, arena, self.sizes)
+        return Plan(self.graph, self.partition, tuple(steps), buffers, prepared, arena, self.sizes, self.threads)
 
     def bytes_of(self, type_: Type) -> int:
         return bytes_of(type_, self.sizes)
@@ -305,7 +305,8 @@ class _Planner:
             floats = product((2 * CHUNKS * len(region.totals), *(size for _, size in region.kept)))
             return {}, self._work(f"{region.totals[0].name}.chunks", floats)
         packs = {name: self._packed(call, name, pack) for name, pack in call.packs.items()}
-        return packs, self._work(f"{call.node.name}.scratch", call.scratch) if call.scratch else None
+        floats = call.scratch + call.each * self.threads
+        return packs, self._work(f"{call.node.name}.scratch", floats) if floats else None
 
     def _in_chunks(self, region: Region) -> bool:
         """Whether the totals of a region are too few for the threads to share, and of many numbers."""

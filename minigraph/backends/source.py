@@ -5,7 +5,6 @@ Functions whose texts agree are one function.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,12 +61,13 @@ def print_program(plan: Plan) -> Source:
     ]
     functions = [text.replace("FUNCTION", name) for text, name in names.items()]
     tuned = dict.fromkeys(name for call in plan.partition.claims.values() for name in call.headers)
-    includes = [f'#include "{name}"' for name in ("prelude.h", "scalar.h", *tuned)]
+    own = ("prelude.h", "scalar.h", *tuned)
+    includes = [f'#include "{name}"' for name in own]
     prepare = _prepare(plan, kernels, places)
     shared = list(kernels.functions())
     parts = [*includes, "", *kernels.includes(), "", *shared, "", *functions, "", *prepare, "", *step_text, ""]
     headers = frozenset(header for header, _, _ in kernels.included)
-    return Source("\n".join(parts), (*includes_of(includes),), headers, tuple("\n".join(lines) for lines in each))
+    return Source("\n".join(parts), own, headers, tuple("\n".join(lines) for lines in each))
 
 
 def first_write_to_state(plan: Plan) -> int | None:
@@ -89,10 +89,6 @@ def is_small(plan: Plan, step: Step) -> bool:
         return True  # no loop to share: all would do it, and one may read what another has written already
     work = max([number(product(region.domain)), *(flops_of(node, plan.expected) for node in step.nodes)])
     return work < SMALL
-
-
-def includes_of(lines: Iterable[str]) -> Iterator[str]:
-    return (line.split('"')[1] for line in lines)
 
 
 def _prepare(plan: Plan, kernels: Kernels, places: Places) -> list[str]:

@@ -37,7 +37,9 @@ def milliseconds(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Three digits: "12.3 ms", "4.56 µs", but "0.02 µs"."""
+    """Three digits: "1.23 s", "12.3 ms", "4.56 µs", but "0.02 µs"."""
+    if seconds >= 0.9995:
+        return f"{seconds:.3g} s" if seconds < 999.5 else f"{seconds:.0f} s"
     if seconds >= 0.0995e-3:
         return f"{1e3 * seconds:.3g} ms"
     return f"{1e6 * seconds:.3g} µs" if seconds >= 1e-6 else f"{1e6 * seconds:.2f} µs"

@@ -180,7 +180,7 @@ class Compiler:
         Those are the instructions that the compiler says it uses. Where these have other names than the system gives
         them, it is a processor of the same description.
         """
-        words = _processor().split()
+        words = processor().split()
         if SAME.get(platform.machine(), platform.machine()) != "x86_64":
             return tuple(sorted(set(words))) if self.cpu else ()
         _, said = _run([*self.command, *self.flags, "-dM", "-E", "-x", "c", os.devnull], os.environ)
@@ -194,14 +194,9 @@ def _plain(word: str) -> str:
     return {"bmi": "bmi1", "lzcnt": "abm"}.get(word, word)
 
 
-def processor() -> str:
-    """All that is known of this machine's processor."""
-    return _processor()
-
-
 def lacking(needs: Sequence[str]) -> list[str]:
     """Which of them this machine's processor has not. Nothing where the system does not say what it has."""
-    there = set(_processor().split())
+    there = set(processor().split())
     return [word for word in needs if word not in there] if there else []
 
 
@@ -293,9 +288,9 @@ def _isa_flags(isa: str, zig: bool) -> tuple[tuple[str, ...], str]:
     wide = ("-mprefer-vector-width=512",) if machine == "x86_64" else ()  # where there are vectors so wide
     if not isa:
         option = "-mcpu" if zig or machine == "aarch64" else "-march"
-        return ((f"{option}=native", *wide) if known else wide), _processor()
+        return ((f"{option}=native", *wide) if known else wide), processor()
     march, needed = known[isa]
-    there = set(_processor().split())
+    there = set(processor().split())
     missing = sorted(needed - there) if sys.platform == "linux" else ()
     expect(not missing, "MINIGRAPH_ISA is {!r}, and this processor has no {}", isa, ", ".join(missing))
     if zig:
@@ -304,7 +299,7 @@ def _isa_flags(isa: str, zig: bool) -> tuple[tuple[str, ...], str]:
 
 
 @functools.cache
-def _processor() -> str:
+def processor() -> str:
     """All that is known of the processor, as far as it stays the same from boot to boot."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()

@@ -8,8 +8,7 @@
 // in each group by itself: its channels lie side by side in x and in y. x carries its padding physically, as a halo of
 // zeros, so no edge is special. Rows, slices and images of x and y may lie any distance apart (y may be the interior of
 // a padded buffer). Weights are packed [group][K / width][T][R][S][C][width], width = vectors * LANES, with zeros
-// behind K (pack.h). Each is a walk of register tiles (tile.h): pixels of a row by `vectors` vectors of channels. A 1x1
-// convolution of stride 1 is a matrix product of all pixels: gemm.h.
+// behind K (pack.h). Each is a walk of register tiles (tile.h): pixels of a row by `vectors` vectors of channels.
 //
 // Needs prelude.h, vector.h, tile.h and conv_phase.h.
 #ifndef MINIGRAPH_CONV_DIRECT_H

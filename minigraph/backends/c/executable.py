@@ -121,7 +121,7 @@ class Executable:
         batch, fixed = self._split(symbols)
         still: dict[str, Any] = {s: dim.Dim.symbol(s) for s in batch}
         graph = self.graph.bind(**fixed, **still) if fixed else self.graph
-        made = plan(graph, claim, batch)
+        made = plan(graph, claim, batch, threads())
         return Printed(made, print_program(made))
 
     def _split(self, symbols: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
@@ -159,7 +159,7 @@ class Compiled:
 
     def __init__(self, printed: Printed, before: Compiled | None = None):
         """before: a program whose library serves if its text is the same."""
-        self._threads = threads()  # the plan has memory for so many
+        self._threads = printed.plan.threads
         self.plan = guarded.apart(printed.plan) if guarded.asked_for() else printed.plan
         self.source = printed.source
         single = self.source.steps if guarded.asked_for() else ()

@@ -31,7 +31,6 @@ import numpy as np
 from minigraph.backends.c.compiler import Compiler, compiler
 from minigraph.backends.c.executable import Executable, Printed, graph_literal
 from minigraph.backends.c.exported import FORMAT, HEADER, LIBRARY, MANIFEST, WEIGHTS, build, digest, machine, manifest
-from minigraph.backends.c.threads import threads
 from minigraph.backends.loops import STORED
 from minigraph.backends.places import given
 from minigraph.backends.plan import Buffer, Plan, fits
@@ -279,7 +278,7 @@ def _face(name: str, graph: Graph, program: Printed, symbols: Mapping[str, int],
         made[: len(inputs)],
         made[len(inputs) :],
         bool(plan.graph.updates),
-        threads(),
+        plan.threads,
     )
 
 

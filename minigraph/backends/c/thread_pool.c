@@ -267,7 +267,6 @@ void pool_barrier(void) {
   }
 }
 
-int pool_threads(void) { return team; }
 
 // Fork waits for the end of all jobs, so that the child gets no half-written memory. The child has no workers: it starts
 // its own.

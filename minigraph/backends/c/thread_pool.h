@@ -19,7 +19,4 @@ int pool_run(pool_job job, void *with, int threads);
 // Called by every thread of a job: goes on when all have called it. What they wrote before, all can read after.
 void pool_barrier(void);
 
-// The size of the job that the calling thread works in; 0 outside of jobs.
-int pool_threads(void);
-
 #endif

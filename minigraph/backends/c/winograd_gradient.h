@@ -21,7 +21,7 @@ typedef struct {
   idx batch, rows, columns;  // of dy
   idx groups, channels, outputs;  // channels and outputs of each group
   idx x_image, x_row;        // floats from one image, and from one row, to the next; pixels are all channels
-  idx dy_image, dy_row;
+  idx y_image, y_row;
   idx tile;                  // m: 4 or 2
   idx vectors;               // vectors of outputs in a panel: 2, or 1
   idx block;                 // tiles that are transformed before they are summed, at least 1
@@ -103,9 +103,9 @@ INLINE void winograd_gradient_block(idx first, idx tiles, bool fresh, idx panel,
       x_to_points(from + c, s.x_row, x_pixel, at.rows + 2, at.columns + 2, s.channels - c,
                   v + c / WINOGRAD_LINE * v_group + t * WINOGRAD_LINE + c % WINOGRAD_LINE, v_plane);
     }
-    from = dy + at.image * s.dy_image + at.row * s.dy_row + at.column * dy_pixel;
+    from = dy + at.image * s.y_image + at.row * s.y_row + at.column * dy_pixel;
     for (idx k = panel * width; k < panel_end * width; k += LANES) {
-      dy_to_points(from + k, s.dy_row, dy_pixel, at.rows, at.columns, s.outputs - k,
+      dy_to_points(from + k, s.y_row, dy_pixel, at.rows, at.columns, s.outputs - k,
                    d + k / width * d_panel + t * width + k % width, d_plane);
     }
   }

@@ -9,7 +9,6 @@ from typing import Any
 from minigraph.backends.access import contiguous
 from minigraph.backends.c.claims.geometry import lying_in
 from minigraph.backends.c.claims.shapes import HEADERS, MOST_LANES, fields, panels, strides, up
-from minigraph.backends.c.threads import threads
 from minigraph.backends.calls import Call, Operand, Pack, Pointers, dense
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node
@@ -63,31 +62,16 @@ def winograd(
     (top, _), (left, _) = three(node.attrs["padding"], (0, 0))[1:]
     each = _winograd_scratch(C, K, tile)
     whole = {**_winograd_fields(shape, tile), "y_image": shape["y_image"], "y_row": shape["y_row"], "scratch": each}
-    order = (
-        "batch",
-        "rows",
-        "columns",
-        "groups",
-        "channels",
-        "outputs",
-        "x_image",
-        "x_row",
-        "y_image",
-        "y_row",
-        "tile",
-        "vectors",
-    )
 
     def phases(p: Pointers) -> list[str]:
         lying = lying_in(whole, p, 0, -1)
-        text = fields("winograd_shape", {name: lying[name] for name in (*order, "block", "scratch")})
+        text = fields("winograd_shape", lying)
         first = (top - 2) * lying["x_row"] + (left - 2) * groups * C if turned else 0  # what the first result reads
         x = f"{p.operands[0]} + {first}" if first else p.operands[0]
         return [p.shared("winograd", [x, p.packs["weight"], p.result, p.scratch], text, p.finish)]
 
     headers, operands = (*HEADERS, "winograd.h"), (dense(graph, node.inputs[0]), weight)
-    scratch, apart = each * threads(), frozenset({0, -1})
-    return Call(node, headers, operands, phases, packs, scratch, finishes=True, apart=apart)
+    return Call(node, headers, operands, phases, packs, each=each, finishes=True, apart=frozenset({0, -1}))
 
 
 def winograd_weights(graph: Graph, node: Node, shape: Mapping[str, Any], tile: int) -> Call:
@@ -97,33 +81,16 @@ def winograd_weights(graph: Graph, node: Node, shape: Mapping[str, Any], tile: i
     each = _winograd_scratch(C, K, tile)
     whole = {**_winograd_fields(shape, tile), "y_image": shape["y_image"], "y_row": shape["y_row"]}
     whole.update(parts=parts, scratch=each)
-    order = (
-        "batch",
-        "rows",
-        "columns",
-        "groups",
-        "channels",
-        "outputs",
-        "x_image",
-        "x_row",
-        "dy_image",
-        "dy_row",
-        "tile",
-        "vectors",
-    )
 
     def phases(p: Pointers) -> list[str]:
         x, g = p.operands
-        lying = lying_in(whole, p, 0, 1)
-        lying.update(dy_image=lying["y_image"], dy_row=lying["y_row"])
-        names = (*order, "block", "parts", "scratch")
-        text_of_shape = fields("winograd_gradient_shape", {name: lying[name] for name in names})
+        text = fields("winograd_gradient_shape", lying_in(whole, p, 0, 1))
         pointers = [x, g, p.scratch, f"{p.scratch} + {sums}"]
         return [
-            p.shared("winograd_gradient", pointers, text_of_shape, ""),
-            p.shared("winograd_gradient_finish", [p.scratch, p.result], text_of_shape, ", 0, 0"),
+            p.shared("winograd_gradient", pointers, text, ""),
+            p.shared("winograd_gradient_finish", [p.scratch, p.result], text, ", 0, 0"),
         ]
 
     operands = (dense(graph, node.inputs[0]), dense(graph, node.inputs[1]))
     headers = (*HEADERS, "winograd.h", "winograd_gradient.h")
-    return Call(node, headers, operands, phases, scratch=sums + each * threads(), apart=frozenset({0, 1}))
+    return Call(node, headers, operands, phases, scratch=sums, each=each, apart=frozenset({0, 1}))
