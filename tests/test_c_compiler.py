@@ -91,7 +91,8 @@ def test_it_is_told_what_it_needs(tmp_path, monkeypatch):
     [
         ("no-such-compiler", "there is no program 'no-such-compiler'"),
         ("'open", "No closing quotation"),
-        ("false", "false --version` fails: "),
+        ("/a folder/gcc", "there is no program '/a'; a path with spaces needs quotes"),
+        ("false", "false --version` ends with status 1[^\\n]*$"),
         ("echo gcc 99", "echo .*makes no library"),
     ],
 )

@@ -185,7 +185,7 @@ def debugging(state: Mapping[str, np.ndarray] | None) -> list[Hook]:
     """
     level = os.environ.get("MINIGRAPH_DEBUG", "0")
     expect(level in ("0", "1", "2"), "MINIGRAPH_DEBUG is 0, 1 or 2, not {!r}", level)
-    check = os.environ.get("MINIGRAPH_CHECK", "0")
+    check = os.environ.get("MINIGRAPH_CHECK") or "0"
     expect(check in ("0", "1"), "MINIGRAPH_CHECK is 0 or 1, not {!r}", check)
     hooks: list[Hook] = []
     if level != "0":

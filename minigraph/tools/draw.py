@@ -68,6 +68,11 @@ def draw(
     for given in (graph, *([] if after is None else [after])):
         known = isinstance(given, Graph) or (isinstance(given, Plan) and after is None)
         expect(known, "draw needs a Graph, such as program.graph, not a {}", type(given).__name__)
+    expect(
+        profile is None or isinstance(profile, Profile),
+        "a profile is program.profile(...), not a {}",
+        type(profile).__name__,
+    )
     path = Path(path)
     format = path.suffix.removeprefix(".").lower()
     expect(format in (*FORMATS, "dot"), "{}: a picture is .svg, .png, .pdf or .dot, not {!r}", path, path.suffix)

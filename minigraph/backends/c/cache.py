@@ -58,7 +58,7 @@ class Entry:
 def where() -> Path:
     """The folder: $MINIGRAPH_CACHE, or minigraph/c in the place that the system has for caches."""
     own = os.environ.get("MINIGRAPH_CACHE")
-    return Path(own).absolute() if own else user_caches() / "minigraph" / "c"
+    return Path(own).expanduser().absolute() if own else user_caches() / "minigraph" / "c"
 
 
 def user_caches() -> Path:

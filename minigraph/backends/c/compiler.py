@@ -263,14 +263,16 @@ def _tried(command: Sequence[str], isa: str) -> Compiler:
     """The compiler, after a trial. CompilerError if it does not work."""
     program = shutil.which(command[0])
     if program is None:
-        raise CompilerError(f"there is no program {command[0]!r}")
+        quote = "; a path with spaces needs quotes inside of $CC" if "/" in command[0] and len(command) > 1 else ""
+        raise CompilerError(f"there is no program {command[0]!r}{quote}")
     command = (program, *command[1:])
     flags, cpu = _isa_flags(isa, _is_zig(command))
     with tempfile.TemporaryDirectory(prefix="minigraph-") as folder:  # zig wants its folders even for this
         more = _zig_folders(Path(folder)) if _is_zig(command) else {}
         status, said = _run([*command, "--version"], {**os.environ, **more})
     if status or not said.strip():
-        raise CompilerError(f"`{shlex.join(command)} --version` fails: {said.strip() or f'status {status}'}")
+        first = f": {_first_error(said)}" if said.strip() else ""
+        raise CompilerError(f"`{shlex.join(command)} --version` ends with status {status}{first}", said)
     found = Compiler(command, said.strip().splitlines()[0], (*FLAGS, *flags), cpu)
     answer = found.load(TRIAL).trial(10)
     if answer != 46:
