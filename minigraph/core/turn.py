@@ -34,17 +34,19 @@ class Turn:
         """Take a lock of its own. The old one may seem to be a new thread's, which has the number of a lost one."""
         with _one_at_a_time:
             if self._process is not _process:
-                self._lock, self.busy = threading.RLock(), False
-                self._process = _process
+                self._lock = threading.RLock()
+                self.busy = False
+                self._process = _process  # last: a signal handler that finds it finds the others, too
 
 
 _process = object()  # another one in each child
-_one_at_a_time = threading.Lock()
+_one_at_a_time = threading.RLock()  # a signal handler may come into its holder, and need it
 
 
 def _in_child() -> None:
     global _process, _one_at_a_time
-    _process, _one_at_a_time = object(), threading.Lock()
+    _one_at_a_time = threading.RLock()
+    _process = object()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
