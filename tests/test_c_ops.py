@@ -292,6 +292,21 @@ def test_what_counts_back_from_the_end_of_a_batch():
         hold(graph.bind(N=n), arrays, executable.run({"N": n}, arrays)[0])
 
 
+@pytest.mark.compiler
+def test_what_is_larger_for_a_smaller_batch():
+    """The plan for a batch has no room for what a smaller one needs."""
+    net = mg.Builder("net")
+    h, p = net.input("h", ("N", 4), "float64"), net.input("p", (4000, 4), "float64")
+    rest = mg.exp(p[h.shape[0] :])
+    graph = net.build(rest=mg.exp(rest - mg.mean(rest, axes=0)), twice=h * 2.0)
+    executable = Executable(lower(graph))
+    rng = np.random.default_rng(0)
+    for n in (3990, 20, 2000):
+        arrays = {"h": rng.normal(size=(n, 4)), "p": rng.normal(size=(4000, 4))}
+        assert not executable.program({"N": n}).plan.sizes
+        hold(graph.bind(N=n), arrays, executable.run({"N": n}, arrays)[0])
+
+
 # special numbers
 
 EDGES = [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, np.nan, np.inf, -np.inf, 1e-3, -30.0, 60.0]

@@ -65,6 +65,18 @@ def test_what_a_kernel_reads_by_its_address_is_not_written_over():
     hold(graph, {"N": 2}, {"x": rng.normal(size=(2, 1, 5, 5)), "w": rng.normal(size=(1, 1, 3, 3))})
 
 
+def test_what_is_larger_for_a_smaller_batch():
+    net = mg.Builder("net")
+    h, p = net.input("h", ("N", 4), "float64"), net.input("p", ("M", 4), "float64")
+    rest = mg.exp(p[h.shape[0] :])
+    graph = net.build(rest=mg.exp(rest - mg.mean(rest, axes=0)), twice=h * 2.0)
+    executable = null.Executable(lower(graph), claim)
+    for n in (39, 2, 20):
+        arrays = {"h": np.ones((n, 4)), "p": np.ones((40, 4))}
+        outputs, _ = executable.run({"N": n, "M": 40}, arrays)
+        np.testing.assert_allclose(outputs["rest"], np.ones((40 - n, 4)))
+
+
 class TestWords:
     """What the executor is for: a plan that is wrong is found out."""
 

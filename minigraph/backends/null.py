@@ -11,9 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from minigraph.backends.c.executable import batch_symbol
 from minigraph.backends.calls import Claim
-from minigraph.backends.plan import Buffer, Plan, Step, fits, plan
+from minigraph.backends.plan import Buffer, Plan, Step, plan, split_sizes, with_numbers
 from minigraph.core import dim
 from minigraph.core.errors import expect
 from minigraph.core.evaluate import apply
@@ -31,7 +30,6 @@ class Executable:
 
     def __init__(self, graph: Graph, claim: Claim):
         self.graph, self.claim = graph, claim
-        self.batch = batch_symbol(graph)
         self.peak_bytes = 0
         self._plans: dict[tuple[tuple[str, int], ...], Plan] = {}
 
@@ -43,14 +41,11 @@ class Executable:
 
     def _plan(self, symbols: Mapping[str, int]) -> Plan:
         """As the C backend plans: for any batch up to the largest so far, and for what is not such a batch alone."""
-        batch = {s: n for s, n in symbols.items() if s == self.batch and n != 1 and fits(self.graph, symbols)}
-        fixed = {s: n for s, n in symbols.items() if s not in batch}
+        batch, fixed = split_sizes(self.graph, symbols)
         key = tuple(sorted(fixed.items()))
         found = self._plans.get(key)
         if found is None or any(n > found.sizes[s] for s, n in batch.items()):
-            still = {s: dim.Dim.symbol(s) for s in batch}
-            graph = self.graph.bind(**fixed, **still) if fixed else self.graph  # type: ignore[arg-type]
-            self._plans[key] = found = plan(graph, self.claim, batch)
+            self._plans[key] = found = plan(with_numbers(self.graph, batch, fixed), self.claim, batch)
         return found
 
 

@@ -16,9 +16,10 @@ the new one waits in the arena and is copied at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from typing import Any
 
 from minigraph.backends.access import place
 from minigraph.backends.calls import Call, Claim, Operand, Pack
@@ -27,7 +28,7 @@ from minigraph.backends.regions import Partition, Region
 from minigraph.backends.work import Work, bytes_of, computed, number_of, work_of
 from minigraph.core import dim
 from minigraph.core.builder import Builder, Tensor
-from minigraph.core.dim import Size, product
+from minigraph.core.dim import Dim, Size, product
 from minigraph.core.errors import GraphError
 from minigraph.core.ir import Graph, Node, Type, Value
 from minigraph.core.op import OPS
@@ -183,19 +184,62 @@ def fits(graph: Graph, sizes: Mapping[str, int]) -> bool:
 
     x[-3:] is taken for three rows, from N - 3 on. Where there are two they begin at 0, and all that follows is smaller.
     """
-    for node in graph.nodes:
-        if node.op.view is not None or any(map(dim.symbolic, node.attrs.values())):
-            said = tuple(value.type.bind(sizes) for value in node.outputs)
-            places = {name: dim.places(attribute, sizes) for name, attribute in node.attrs.items()}
-            if any(places[name] != dim.bind(attribute, sizes) for name, attribute in node.attrs.items()):
-                return False
-            try:
-                _, types = node.op.infer(tuple(value.type.bind(sizes) for value in node.inputs), places)
-            except GraphError:
-                return False
-            if types != said:
-                return False
-    return True
+    return all(as_said(node, sizes) for node in graph.nodes if takes_places(node))
+
+
+def takes_places(node: Node) -> bool:
+    """Whether it reads some places of its input, or is given sizes: for few numbers it may be another."""
+    return node.op.view is not None or any(map(dim.symbolic, node.attrs.values()))
+
+
+def as_said(node: Node, sizes: Mapping[str, int]) -> bool:
+    """Whether the op takes these sizes, and gives what the graph says."""
+    places = {name: dim.places(attribute, sizes) for name, attribute in node.attrs.items()}
+    if any(places[name] != dim.bind(attribute, sizes) for name, attribute in node.attrs.items()):
+        return False
+    try:
+        _, types = node.op.infer(tuple(value.type.bind(sizes) for value in node.inputs), places)
+    except GraphError:
+        return False
+    return types == tuple(value.type.bind(sizes) for value in node.outputs)
+
+
+def batch_symbol(graph: Graph) -> str:
+    """The symbol that is the first size of inputs and no other; "" if there is none."""
+    first = {
+        str(v.type.shape[0]) for v in graph.inputs if v.type.shape and v.type.shape[0] in map(dim.size, graph.symbols)
+    }
+    others = {s for v in graph.inputs for s in dim.symbols_of(v.type.shape[1:])}
+    return next(iter(sorted(first - others)), "")
+
+
+def split_sizes(graph: Graph, symbols: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """The size of the batch, if it may be smaller where the plan is followed, and all sizes that may not.
+
+    It may where the plan for this batch has room for every smaller one. A batch of one has a plan of its own.
+    """
+    fixed = dict(symbols)
+    batch = batch_symbol(graph)
+    most = fixed.pop(batch, 1)
+    if most != 1 and fits(graph, symbols) and _grows(graph, batch, fixed):
+        return {batch: most}, fixed
+    return {}, dict(symbols)
+
+
+def _grows(graph: Graph, batch: str, others: Mapping[str, int]) -> bool:
+    """Whether no value is larger for a smaller batch, as p[N:] is."""
+    made = (value for node in graph.nodes for value in node.outputs)
+    values = (*graph.inputs, *(variable.value for variable in graph.state), *made)
+    sizes = {n for value in values for n in value.type.shape if isinstance(n, Dim)}
+    symbols: dict[str, Any] = {**others, batch: Dim.symbol(batch)}
+    bound = dim.bind(tuple(sizes), symbols)
+    return all(factor > 0 for n in bound if isinstance(n, Dim) for monomial, factor in n.terms if monomial)
+
+
+def with_numbers(graph: Graph, batch: Collection[str], fixed: Mapping[str, int]) -> Graph:
+    """The graph with numbers for all symbols but the batch."""
+    still: dict[str, Any] = {symbol: Dim.symbol(symbol) for symbol in batch}
+    return graph.bind(**fixed, **still) if fixed else graph
 
 
 def plan(graph: Graph, claim: Claim, sizes: Mapping[str, int], threads: int = 1) -> Plan:
@@ -246,7 +290,7 @@ class _Planner:
         for node in graph.nodes:
             if not node.inputs and node.op.kernel is None:
                 self._home(node.outputs[0], "literal")
-        for value in graph.outputs.values():
+        for name, value in graph.outputs.items():
             self._home(partition.base(value), "output")
         for old, new in graph.updates.items():
             base = partition.base(new)

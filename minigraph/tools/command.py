@@ -21,8 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minigraph.backends.c.executable import batch_symbol
-from minigraph.backends.plan import Plan
+from minigraph.backends.plan import Plan, batch_symbol
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, needed
 from minigraph.core.pipeline import Optimized, Pass, Pipeline

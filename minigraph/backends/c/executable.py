@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from minigraph.backends.c.compiler import compiled
 from minigraph.backends.c.threads import pool, threads
 from minigraph.backends.c.tuned import claim
 from minigraph.backends.places import given
-from minigraph.backends.plan import ALIGNMENT, Buffer, Plan, fits, plan
+from minigraph.backends.plan import ALIGNMENT, Buffer, Plan, plan, split_sizes, with_numbers
 from minigraph.backends.source import Source, print_program
 from minigraph.core import dim
 from minigraph.core.errors import GraphError
@@ -51,14 +50,13 @@ class Executable:
 
     The size of the batch is known when a program runs. One that is larger than all before is planned anew, which takes
     memory for it. The library stays where the text does, which it does from 32 to 1,023 (see plan.typical). A batch of
-    one has a program of its own, and so has one that the graph does not fit (x[-3:] of two). Other sizes are numbers in
-    the C text, and each set of them has a program.
+    one has a program of its own, and so has one that the graph does not fit (x[-3:] of two), or that needs less memory
+    than a smaller one (p[N:]). Other sizes are numbers in the C text, and each set of them has a program.
     """
 
     def __init__(self, graph: Graph, kept: Collection[str] = ()):
         """kept: the names of inputs that stay from call to call: they are state that does not move."""
         self.graph = with_state(graph, kept)
-        self.batch = batch_symbol(graph)
         self.plan: Plan | None = None  # of the last step
         self._programs: OrderedDict[tuple[tuple[str, int], ...], Compiled] = OrderedDict()
         self._last: tuple[Mapping[str, int], Compiled] | None = None
@@ -106,7 +104,7 @@ class Executable:
 
     def program(self, symbols: Mapping[str, int]) -> Compiled:
         """The program for these sizes, compiled if there is none yet that serves them."""
-        batch, fixed = self._split(symbols)
+        batch, fixed = split_sizes(self.graph, symbols)
         key = tuple(sorted(fixed.items()))
         found = self._programs.get(key)
         if found is None or any(n > found.plan.sizes[s] for s, n in batch.items()):
@@ -118,16 +116,9 @@ class Executable:
 
     def printed(self, symbols: Mapping[str, int]) -> Printed:
         """The plan and the text of the program for these sizes, and for smaller batches."""
-        batch, fixed = self._split(symbols)
-        still: dict[str, Any] = {s: dim.Dim.symbol(s) for s in batch}
-        graph = self.graph.bind(**fixed, **still) if fixed else self.graph
-        made = plan(graph, claim, batch, threads())
+        batch, fixed = split_sizes(self.graph, symbols)
+        made = plan(with_numbers(self.graph, batch, fixed), claim, batch, threads())
         return Printed(made, print_program(made))
-
-    def _split(self, symbols: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
-        """The size that is known when a program runs, if it may be, and those that are numbers in its text."""
-        batch = {s: n for s, n in symbols.items() if s == self.batch and n != 1 and fits(self.graph, symbols)}
-        return batch, {s: n for s, n in symbols.items() if s not in batch}
 
 
 def with_state(graph: Graph, names: Collection[str]) -> Graph:
@@ -135,15 +126,6 @@ def with_state(graph: Graph, names: Collection[str]) -> Graph:
     still = tuple(Variable(value, Constant(0.0), "statistic") for value in graph.inputs if value.name in names)
     inputs = tuple(value for value in graph.inputs if value.name not in names)
     return replace(graph, inputs=inputs, state=(*graph.state, *still))
-
-
-def batch_symbol(graph: Graph) -> str:
-    """The symbol that is the first size of inputs and no other; "" if there is none."""
-    first = {
-        str(v.type.shape[0]) for v in graph.inputs if v.type.shape and v.type.shape[0] in map(dim.size, graph.symbols)
-    }
-    others = {s for v in graph.inputs for s in dim.symbols_of(v.type.shape[1:])}
-    return next(iter(sorted(first - others)), "")
 
 
 @dataclass(frozen=True)
