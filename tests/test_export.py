@@ -20,7 +20,8 @@ import minigraph as mg
 from minigraph import layers
 from minigraph.backends.c import export as writing
 from minigraph.backends.c.compiler import Compiler, compiler
-from minigraph.backends.c.export import identifier, identifiers
+from minigraph.backends.c.executable import Executable
+from minigraph.backends.c.export import Size, identifier, identifiers
 from minigraph.backends.c.exported import machine
 from minigraph.tools import command
 
@@ -357,6 +358,81 @@ def test_names_in_c() -> None:
         "p__x",
         "p__",
     ]
+
+
+# which sizes are taken
+
+
+def exported(graph: mg.Graph, folder: Path, n: int) -> tuple[mg.ExportedProgram, str]:
+    """The graph for batches of up to n, and what its header says of the batch, if it says anything."""
+    place = mg.compile(graph, mg.State(), "c").export(folder, N=n)
+    return mg.load_program(place), "".join(re.findall(r"int64_t N;  // (.*)", (place / "program.h").read_text()))
+
+
+def from_the_end(x: mg.Tensor) -> mg.Tensor:
+    return x[-10:] * 2.0
+
+
+def in_windows(x: mg.Tensor) -> mg.Tensor:
+    lines = mg.reshape(mg.transpose(x), (1, 4, -1, 1))
+    return mg.sum(mg.max_pool(lines, (12, 1), stride=1), axes=2)
+
+
+@pytest.mark.parametrize(("tail", "least"), [(from_the_end, 10), (in_windows, 12)])
+def test_the_least_batch(tail: Any, least: int, tmp_path: Path) -> None:
+    net = mg.Builder("tail")
+    graph = net.build(y=tail(net.input("x", ("N", 4))))
+    program, says = exported(graph, tmp_path / "tail", 20)
+    assert says == f"from {least} to 20"
+    infer = mg.compile(graph, mg.State(), "numpy")
+    for n in range(21):
+        x = np.random.default_rng(n).normal(size=(n, 4)).astype("float32")
+        if n >= least:
+            np.testing.assert_allclose(program(x=x)["y"], infer(x=x)["y"], rtol=1e-5)
+        else:
+            with pytest.raises(mg.GraphError, match=f"N is not from {least} to 20"):
+                program(x=x)
+
+
+def test_what_is_larger_for_a_smaller_batch_is_exported_for_one(tmp_path: Path) -> None:
+    net = mg.Builder("rest")
+    h, p = net.input("h", ("N", 4)), net.input("p", (40, 4))
+    program, says = exported(net.build(rest=mg.exp(p[h.shape[0] :]), twice=h * 2.0), tmp_path / "rest", 30)
+    assert not says
+    assert "// N is 30." in (tmp_path / "rest" / "program.h").read_text()
+    numbers = rng.normal(size=(40, 4)).astype("float32")
+    np.testing.assert_allclose(program(h=np.ones((30, 4)), p=numbers)["rest"], np.exp(numbers[30:]), rtol=1e-5)
+    with pytest.raises(mg.GraphError, match=re.escape("input 'h' is float32[30, 4]; got shape (20, 4)")):
+        program(h=np.ones((20, 4)), p=numbers)
+
+
+def test_sizes_in_words_and_in_c() -> None:
+    for never, text, wrong in (
+        ((), "from 0 to 9", "n < 0 || n > 9"),
+        ((0, 1), "from 2 to 9", "n < 2 || n > 9"),
+        ((1,), "from 0 to 9 without 1", "n < 0 || n > 9 || n == 1"),
+        (
+            (0, 2, 4, 5, 6, 8),
+            "from 1 to 9 without 2, 4 to 6, 8",
+            "n < 1 || n > 9 || n == 2 || (n >= 4 && n <= 6) || n == 8",
+        ),
+    ):
+        size = Size("N", "N", 9, frozenset(never))
+        assert (size.text, size.wrong("n")) == (text, wrong)
+
+
+def test_no_export_begins_in_the_middle_of_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler would replace what the call reads."""
+    double, step = doubling(), Executable.step
+
+    def interrupted(*given: Any) -> dict[str, np.ndarray]:
+        with pytest.raises(mg.GraphError, match="a call of 'double' is not over"):
+            double.export(tmp_path / "double", N=2)
+        return step(*given)
+
+    monkeypatch.setattr(Executable, "step", interrupted)
+    assert double(x=np.ones((2, 3)))["y"].tolist() == [[2.0] * 3] * 2
+    assert not list(tmp_path.iterdir())
 
 
 # what is refused

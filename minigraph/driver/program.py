@@ -282,15 +282,18 @@ class Program:
 
         It has the C source, a header, the weights as they are now, and a library, for `load_program` and for programs
         in C, whose names begin with that of the folder: see program.h in it. sizes: of all symbols, N=64; a batch may
-        be smaller when the program runs. A folder is written whole or not at all; one that is there is replaced if it
-        is an export, too. Raises GraphError where there is no compiler, or an op that only NumPy has.
+        be smaller when the program runs, if program.h says so. A folder is written whole or not at all; one that is
+        there is replaced if it is an export, too. Raises GraphError where there is no compiler, or an op that only
+        NumPy has, and inside of a call.
         """
-        with self._turn.lock:
-            state = self._followed()
-            _, ready, _ = choose("c", self.graph)
-            prologue, rest = split(ready)
-            early = prologue.run(state)
-            return export(folder, self.graph, Executable(rest, early), sizes, {**self._arrays(state), **early})
+        return self._alone(lambda: self._export(folder, sizes))
+
+    def _export(self, folder: str | os.PathLike[str], sizes: Mapping[str, int]) -> Path:
+        state = self._followed()
+        _, ready, _ = choose("c", self.graph)
+        prologue, rest = split(ready)
+        early = prologue.run(state)
+        return export(folder, self.graph, Executable(rest, early), sizes, {**self._arrays(state), **early})
 
     def profile(self, /, repeats: int = 10, **inputs: Any) -> Profile:
         """Where the time goes, for these inputs: of each step of the plan, and of each layer. Its `str` is a table.

@@ -33,12 +33,13 @@ from minigraph.backends.c.executable import Executable, Printed, graph_literal
 from minigraph.backends.c.exported import FORMAT, HEADER, LIBRARY, MANIFEST, WEIGHTS, build, digest, machine, manifest
 from minigraph.backends.loops import STORED
 from minigraph.backends.places import given
-from minigraph.backends.plan import Buffer, Plan, fits
-from minigraph.core.errors import GraphError, expect
-from minigraph.core.ir import Graph, Type
+from minigraph.backends.plan import Buffer, Plan, as_said, takes_places
+from minigraph.core import dim
+from minigraph.core.dim import Dim
+from minigraph.core.errors import expect
+from minigraph.core.ir import Graph, Node, Type
 from minigraph.core.state import State
 
-SMALL = 8  # sizes below it are tried before the program is written
 HERE = Path(__file__).parent
 OURS = (HERE / "prelude.h", HERE / "scalar.h", HERE / "thread_pool.h", HERE / "weights.h")
 
@@ -72,17 +73,28 @@ class Size:
     symbol: str
     field: str
     most: int
-    never: tuple[int, ...]  # those between that the graph does not take
+    never: frozenset[int]  # those between that the graph does not take
+
+    @property
+    def least(self) -> int:
+        return next(n for n in range(self.most + 1) if n not in self.never)
+
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        """The first and the last of all that follow one another and are not taken, above the least."""
+        least = self.least
+        never = sorted(n for n in self.never if n > least)
+        return list(zip((n for n in never if n - 1 not in self.never), (n for n in never if n + 1 not in self.never)))
 
     @property
     def text(self) -> str:
-        return f"from 0 to {self.most}" + "".join(f" without {n}" for n in self.never)
+        gaps = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in self.gaps)
+        return f"from {self.least} to {self.most}" + (f" without {gaps}" if gaps else "")
 
     def wrong(self, variable: str) -> str:
         """The condition in C."""
-        return " || ".join(
-            [f"{variable} < 0", f"{variable} > {self.most}", *(f"{variable} == {n}" for n in self.never)]
-        )
+        gaps = [f"{variable} == {a}" if a == b else f"({variable} >= {a} && {variable} <= {b})" for a, b in self.gaps]
+        return " || ".join([f"{variable} < {self.least}", f"{variable} > {self.most}", *gaps])
 
 
 @dataclass(frozen=True)
@@ -133,17 +145,30 @@ def _check_sizes(graph: Graph, sizes: Mapping[str, int]) -> None:
     graph.bind(**sizes)
 
 
-def _not_taken(graph: Graph, sizes: Mapping[str, int], symbol: str) -> tuple[int, ...]:
-    """The small sizes that the graph does not take: the batch norm of a training step needs two images, say."""
-    return tuple(n for n in range(min(sizes[symbol], SMALL)) if not _takes(graph, {**sizes, symbol: n}))
+def _not_taken(graph: Graph, plan: Plan, sizes: Mapping[str, int], symbol: str) -> frozenset[int]:
+    """The sizes below the largest that the graph does not take: the batch norm of a training step needs two images.
+
+    All are tried: x[-10:] needs ten. Pointwise ops take what their inputs are.
+    """
+    asked = [node for node in graph.nodes if takes_places(node) or node.op.expression is None]
+    nodes = _different([*asked, *filter(takes_places, plan.graph.nodes)])
+    given = {n for value in graph.inputs for n in value.type.shape if isinstance(n, Dim)}
+
+    def takes(n: int) -> bool:
+        tried = {**sizes, symbol: n}
+        return all(size.bind(tried) >= 0 for size in given) and all(as_said(node, tried) for node in nodes)
+
+    return frozenset(n for n in range(sizes[symbol]) if not takes(n))
 
 
-def _takes(graph: Graph, sizes: Mapping[str, int]) -> bool:
-    try:
-        graph.bind(**sizes)
-        return fits(graph, sizes)
-    except GraphError:
-        return False
+def _different(nodes: Sequence[Node]) -> list[Node]:
+    """One of each kind, of those whose sizes are known when they run."""
+    found: dict[tuple[Any, ...], Node] = {}
+    for node in nodes:
+        types = tuple(value.type for value in (*node.inputs, *node.outputs))
+        if any(map(dim.symbolic, (*(type_.shape for type_ in types), *node.attrs.values()))):
+            found[node.op, types, tuple(node.attrs.items())] = node
+    return list(found.values())
 
 
 # the folder
@@ -273,7 +298,7 @@ def _face(name: str, graph: Graph, program: Printed, symbols: Mapping[str, int],
     made = [Array(name, field, type_, place) for field, (name, type_, place) in zip(fields[len(sizes) :], arrays)]
     return Face(
         name,
-        [Size(symbol, field, n, _not_taken(graph, symbols, symbol)) for field, (symbol, n) in zip(fields, sizes)],
+        [Size(symbol, field, n, _not_taken(graph, plan, symbols, symbol)) for field, (symbol, n) in zip(fields, sizes)],
         {symbol: n for symbol, n in symbols.items() if symbol not in plan.sizes},
         made[: len(inputs)],
         made[len(inputs) :],
