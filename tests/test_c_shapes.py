@@ -89,8 +89,7 @@ def joined(graph: Graph, nodes: Sequence[Node]) -> Graph:
 
 def tile_of(call: Call) -> int:
     """Of Winograd's convolutions; 0 for other calls."""
-    operands, packs = ["x"] * len(call.operands), dict.fromkeys(call.packs, "w")
-    pointers = Pointers(operands, packs, "s", "y", "", lambda *call: call[2], lambda _: None)
+    pointers = Pointers(["x"] * len(call.operands), "y", "", lambda *call: call[2], lambda _: None)
     found = re.search(r"\.tile = (\d)", " ".join(call.phases(pointers)))
     return int(found[1]) if found else 0
 

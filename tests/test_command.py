@@ -463,6 +463,12 @@ def test_optimize_writes_the_graph_and_says_what_passes_did(answering, passes, i
     np.testing.assert_array_equal(answer("fast.safetensors", image), expected(image))
 
 
+def test_optimize_does_not_write_over_what_it_reads(answering, refuses):
+    before = Path(answering).read_bytes()
+    assert "is the graph before" in refuses("optimize", answering, "-o", answering)
+    assert Path(answering).read_bytes() == before
+
+
 @pytest.mark.parametrize("left_out", [["once", "keep"], ["once", "--without", "keep"], ["relu-twice"]])
 def test_optimize_leaves_out_passes_and_rules(answering, passes, says, left_out):
     says("optimize", answering, "-o", "f.safetensors", "--pipeline", "my_passes:MINE", "--without", *left_out)

@@ -139,7 +139,7 @@ def test_a_row_says_where_and_how_long() -> None:
     assert first.split()[1:4] == ["gemm", "linear1:", "matmul;"]
     assert re.search(rf"700 +… *|{hidden.name} +float32\[N, 5\] +140 B +{hidden.offset} +1$", first)
     assert second.split()[1] == "|"  # it reads what the threads have just written
-    assert second.endswith("output")
+    assert second.endswith("output y")
 
 
 def test_numbers_for_people() -> None:

@@ -26,6 +26,7 @@ class Body:
     region: Region
     pointers: dict[Value, str]  # of what is read, as parameters of the function
     kernels: Kernels
+    prefix: str = "v"  # of the names of variables
     statements: list[Statement] = field(default_factory=list)
     known: dict[tuple[Value, Index], tuple[str, frozenset[int]]] = field(default_factory=dict)
     heavy: bool = False  # whether a statement is itself a loop
@@ -96,7 +97,7 @@ class Body:
     def _set(
         self, dtype: str, text: str, axes: frozenset[int], where: Access | None, rounded: bool = False
     ) -> tuple[str, frozenset[int]]:
-        name = f"v{len(self.known)}_{len(self.statements)}"
+        name = f"{self.prefix}{len(self.known)}_{len(self.statements)}"
         if dtype == "float16":
             text = f"(float){text}" if rounded else f"(float)(half)({text})"
         self.statements.append(Statement(f"const {COMPUTED[dtype]} {name} = {text};", axes, where))

@@ -51,9 +51,9 @@ class Pack:
 class Call:
     """How one node is computed.
 
-    operands: what it reads. packs: those that it reads packed, by the name under which `phases` know them.
-    scratch: floats that it works in, and behind them `each` more for each thread. phases: what all threads do, as C
-        statements; between two of them they wait for each other.
+    operands: what it reads. packs: those that it reads packed, by their names in the phases.
+    scratch: floats that it works in, called "scratch" there; behind them are `each` more for each thread.
+    phases: what all threads do, as C statements; between two of them they wait for each other.
     finishes: whether what follows number by number may be done by the kernel, while numbers are in the cache.
     apart: the numbers of the operands whose images and rows may lie anywhere (Pointers.rows says where); -1 stands for
         the result.
@@ -83,8 +83,6 @@ class Pointers:
     """
 
     operands: Sequence[str]
-    packs: Mapping[str, str]
-    scratch: str
     result: str
     finish: str  # ", function, with": the last arguments of kernels that finish
     shared: Callable[[str, Sequence[str], str, str], str]

@@ -93,8 +93,8 @@ class Printer:
     def _address(self, value: Value, buffer: Buffer) -> str:
         return f"({STORED[value.type.dtype]} *){self.places.of(buffer)}"
 
-    def _body(self) -> Body:
-        return Body(self.plan.partition, self.region, self.pointers, self.kernels)
+    def _body(self, prefix: str = "v") -> Body:
+        return Body(self.plan.partition, self.region, self.pointers, self.kernels, prefix)
 
     def _names(self) -> dict[Value, str]:
         """The pointers to what is written."""
@@ -120,9 +120,8 @@ class Printer:
         before, lines = self._finish(result, names) if self.region.body else ([], [])
         rows = lambda number: memory.rows(result if number < 0 else call.operands[number].value)
         finish = ", FUNCTION_finish, with" if before else ", 0, 0"
-        packs = {name: name for name in call.packs}
         target = names[result] + offset_text(memory.access(result, _every_axis(result)))
-        phases = call.phases(Pointers(operands, packs, "scratch", target, finish, self.kernels.shared, rows))
+        phases = call.phases(Pointers(operands, target, finish, self.kernels.shared, rows))
         moving = [(name, pack) for name, pack in call.packs.items() if call.operands[pack.operand].moves]
         if moving:
             phases = ["\n".join(self.kernels.packed(p, operands[p.operand], name) for name, p in moving), *phases]
@@ -268,7 +267,7 @@ class Printer:
 
     def _tail(self) -> tuple[list[Statement], list[str]]:
         """What is computed from totals, and the variables in which the totals are."""
-        region, body = self.region, self._body()
+        region, body = self.region, self._body("w")
         names = []
         every = frozenset(axis for axis, _ in region.kept)
         for number, value in enumerate(region.totals):
@@ -278,9 +277,8 @@ class Printer:
             body.known[value, index] = names[-1], every
         for value in region.tail:
             body.member(value, region.kept)
-        renamed = [Statement(_renamed(s.text), s.axes | every, s.access) for s in body.statements]
-        stores = self._stores(body, [*region.totals, *region.tail], region.kept)
-        return renamed + [Statement(_renamed(s.text), s.axes, s.access) for s in stores], names
+        inside = [Statement(s.text, s.axes | every, s.access) for s in body.statements]
+        return inside + self._stores(body, [*region.totals, *region.tail], region.kept), names
 
 
 def _every_axis(value: Value) -> Index:
@@ -307,8 +305,3 @@ def _along_a_run(loops: Sequence[Loop], whole: Access, lines: Sequence[str]) -> 
         carry,
     ]
     return [*found, *block("while (begin < end)", walk)]
-
-
-def _renamed(text: str) -> str:
-    """Variables of the tail have other names than those of the body."""
-    return re.sub(r"\bv(\d+_\d+)\b", r"w\1", text)

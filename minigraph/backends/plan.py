@@ -56,10 +56,11 @@ class Buffer:
     first: int = 0
     last: int = 0
     inside: Buffer | None = None
+    output: str = ""  # the name by which it is given out
 
     @property
     def name(self) -> str:
-        return self.value.name
+        return self.output or self.value.name
 
     @property
     def type(self) -> Type:
@@ -292,6 +293,7 @@ class _Planner:
                 self._home(node.outputs[0], "literal")
         for name, value in graph.outputs.items():
             self._home(partition.base(value), "output")
+            self.homes[partition.base(value)].output = name
         for old, new in graph.updates.items():
             base = partition.base(new)
             if self._may_overwrite(old, base):

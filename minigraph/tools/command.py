@@ -120,6 +120,8 @@ def optimize(options: argparse.Namespace) -> None:
     from minigraph.tools.explain import table
 
     expect(options.output.suffix == ENDING, "the optimized graph is a {} file, not {}", ENDING, options.output)
+    itself = options.output.exists() and options.output.samefile(options.file)
+    expect(not itself, "{} is the graph before: what it lost could not be had back; give another -o", options.output)
     optimized, state = _optimized(options)
     print(table(optimized))
     if options.page:

@@ -152,11 +152,11 @@ def _not_taken(graph: Graph, plan: Plan, sizes: Mapping[str, int], symbol: str) 
     """
     asked = [node for node in graph.nodes if takes_places(node) or node.op.expression is None]
     nodes = _different([*asked, *filter(takes_places, plan.graph.nodes)])
-    given = {n for value in graph.inputs for n in value.type.shape if isinstance(n, Dim)}
+    declared = {n for value in graph.inputs for n in value.type.shape if isinstance(n, Dim)}
 
     def takes(n: int) -> bool:
         tried = {**sizes, symbol: n}
-        return all(size.bind(tried) >= 0 for size in given) and all(as_said(node, tried) for node in nodes)
+        return all(size.bind(tried) >= 0 for size in declared) and all(as_said(node, tried) for node in nodes)
 
     return frozenset(n for n in range(sizes[symbol]) if not takes(n))
 
@@ -209,7 +209,7 @@ def _write(
     by, name, plan = compiler(), identifier(place.name), program.plan
     buffers = given(plan)
     literals = {b.name: np.asarray(graph_literal(plan, b)) for b in buffers if b.place == "literal"}
-    kept = {b: b.name for b in buffers if b.name in literals or (b.place in ("input", "state") and b.name in state)}
+    kept = {b: b.name for b in buffers if b.place == "literal" or (b.place in ("input", "state") and b.name in state)}
     arrays = State({name: literals[name] if name in literals else state[name] for name in kept.values()})
     arrays.save(folder / WEIGHTS, {"program": name})
     face = _face(name, graph, program, symbols, set(kept))

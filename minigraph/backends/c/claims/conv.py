@@ -40,7 +40,7 @@ def conv(graph: Graph, node: Node) -> Call | None:
 
     def phases(p: Pointers) -> list[str]:
         lying = fields("conv_direct_shape", lying_in(shape, p, 0, -1))
-        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {lying}"
+        arguments = f"{p.operands[0]}, weight, {p.result}, {lying}"
         return [f"conv_direct(thread, threads, {arguments}{p.finish});"]
 
     return Call(node, DIRECT, (dense(graph, x), weight), phases, packs, finishes=True, apart=frozenset({0, -1}))
@@ -67,7 +67,7 @@ def conv_input_gradient(graph: Graph, node: Node) -> Call | None:
     def phases(p: Pointers) -> list[str]:
         one = fields("conv_direct_shape", of_phase(lying_in(shape, p, 0, -1), axes))
         lying = fields("conv_direct_inputs_shape", {**text, "one": one})
-        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {lying}"
+        arguments = f"{p.operands[0]}, weight, {p.result}, {lying}"
         return [f"conv_direct_inputs(thread, threads, {arguments}{p.finish});"]
 
     return Call(node, DIRECT, (dense(graph, g), weight), phases, packs, finishes=True, apart=frozenset({0, -1}))
@@ -88,10 +88,10 @@ def conv_weight_gradient(graph: Graph, node: Node) -> Call | None:
     turned = fields("pack_shape", {**sizes, "w_k": C * taps, "w_c": taps, "w_t": R * S, "w_r": S, "w_s": 1})
 
     def phases(p: Pointers) -> list[str]:
-        sums = f"{p.operands[0]}, {p.operands[1]}, {p.scratch}, {groups * K}, {shape['vectors']} * LANES"
+        sums = f"{p.operands[0]}, {p.operands[1]}, scratch, {groups * K}, {shape['vectors']} * LANES"
         lying = fields("conv_direct_shape", lying_in(shape, p, 0, 1))
         first = f"conv_direct_weights(thread, threads, {sums}, {lying}, 0, 0);"
-        return [first, f"unpack(thread, threads, {p.scratch}, {p.result}, {turned});"]
+        return [first, f"unpack(thread, threads, scratch, {p.result}, {turned});"]
 
     operands = (dense(graph, x), dense(graph, g))
     return Call(node, DIRECT, operands, phases, scratch=taps * C * groups * K, apart=frozenset({0, 1}))

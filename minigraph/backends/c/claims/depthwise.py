@@ -38,7 +38,7 @@ def depthwise(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Call:
 
     def phases(p: Pointers) -> list[str]:
         lying = _depthwise_shape(lying_in(shape, p, 0, -1))
-        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {lying}"
+        arguments = f"{p.operands[0]}, weight, {p.result}, {lying}"
         return [f"conv_depthwise(thread, threads, {arguments}{p.finish});"]
 
     return Call(node, DEPTHWISE, (x, weight), phases, packs, finishes=True, apart=frozenset({0, -1}))
@@ -52,7 +52,7 @@ def depthwise_inputs(graph: Graph, node: Node, shape: Mapping[str, Any], axes: A
     def phases(p: Pointers) -> list[str]:
         one = _depthwise_shape(of_phase(lying_in(shape, p, 0, -1), axes))
         lying = fields("conv_depthwise_inputs_shape", {**text, "one": one})
-        arguments = f"{p.operands[0]}, {p.packs['weight']}, {p.result}, {lying}"
+        arguments = f"{p.operands[0]}, weight, {p.result}, {lying}"
         return [f"conv_depthwise_inputs(thread, threads, {arguments}{p.finish});"]
 
     return Call(node, DEPTHWISE, (g, weight), phases, packs, finishes=True, apart=frozenset({0, -1}))
@@ -64,9 +64,9 @@ def depthwise_weights(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Cal
     turned = fields("pack_shape", {**sizes, "w_k": T * R * S, "w_c": T * R * S, "w_t": R * S, "w_r": S, "w_s": 1})
 
     def phases(p: Pointers) -> list[str]:
-        arguments = f"{p.operands[0]}, {p.operands[1]}, {p.scratch}, {_depthwise_shape(lying_in(shape, p, 0, 1))}, 0, 0"
+        arguments = f"{p.operands[0]}, {p.operands[1]}, scratch, {_depthwise_shape(lying_in(shape, p, 0, 1))}, 0, 0"
         first = f"conv_depthwise_weights(thread, threads, {arguments});"
-        return [first, f"unpack(thread, threads, {p.scratch}, {p.result}, {turned});"]
+        return [first, f"unpack(thread, threads, scratch, {p.result}, {turned});"]
 
     operands = tuple(dense(graph, value) for value in node.inputs)
     return Call(node, DEPTHWISE, operands, phases, scratch=T * R * S * C, apart=frozenset({0, 1}))

@@ -31,7 +31,7 @@ def matmul(graph: Graph, node: Node) -> Call | None:
     packs = {} if as_it_lies else {"weight": packed(1, sizes, {"w_k": b_column, "w_c": b_row})}
 
     def phases(p: Pointers) -> list[str]:
-        right = p.operands[1] if as_it_lies else p.packs["weight"]
+        right = p.operands[1] if as_it_lies else "weight"
         return [
             f"gemm(thread, threads, {p.operands[0]}, {right}, {p.result}, {fields('gemm_shape', shape)}{p.finish});"
         ]

@@ -68,7 +68,7 @@ def winograd(
         text = fields("winograd_shape", lying)
         first = (top - 2) * lying["x_row"] + (left - 2) * groups * C if turned else 0  # what the first result reads
         x = f"{p.operands[0]} + {first}" if first else p.operands[0]
-        return [p.shared("winograd", [x, p.packs["weight"], p.result, p.scratch], text, p.finish)]
+        return [p.shared("winograd", [x, "weight", p.result, "scratch"], text, p.finish)]
 
     headers, operands = (*HEADERS, "winograd.h"), (dense(graph, node.inputs[0]), weight)
     return Call(node, headers, operands, phases, packs, each=each, finishes=True, apart=frozenset({0, -1}))
@@ -85,10 +85,10 @@ def winograd_weights(graph: Graph, node: Node, shape: Mapping[str, Any], tile: i
     def phases(p: Pointers) -> list[str]:
         x, g = p.operands
         text = fields("winograd_gradient_shape", lying_in(whole, p, 0, 1))
-        pointers = [x, g, p.scratch, f"{p.scratch} + {sums}"]
+        pointers = [x, g, "scratch", f"scratch + {sums}"]
         return [
             p.shared("winograd_gradient", pointers, text, ""),
-            p.shared("winograd_gradient_finish", [p.scratch, p.result], text, ", 0, 0"),
+            p.shared("winograd_gradient_finish", ["scratch", p.result], text, ", 0, 0"),
         ]
 
     operands = (dense(graph, node.inputs[0]), dense(graph, node.inputs[1]))
