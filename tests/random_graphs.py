@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -59,10 +60,12 @@ def random_graph(seed: int, dtype: str = "") -> RandomGraph:
     growth = Growth(seed, dtype)
     growth.grow()
     graph = growth.net.build(growth.outputs())
-    try:
-        bound, sizes = trial.bound(graph, dict.fromkeys(graph.symbols & {"N"}, growth.batch))
-    except GraphError:  # a maximum of nothing, say
-        bound, sizes = trial.bound(graph, dict.fromkeys(graph.symbols & {"N"}, trial.BATCH))
+    for n in (growth.batch, trial.BATCH, 8, 32):
+        with suppress(GraphError):  # a maximum of nothing, say, or a window that does not fit into what is left of N
+            bound, sizes = trial.bound(graph, dict.fromkeys(graph.symbols & {"N"}, n))
+            break
+    else:
+        raise GraphError(f"no batch fits random_graph({seed})")
     arrays = trial.draw(bound, growth.rng, {}, 1.0)
     for name, below in growth.below.items():
         arrays[name] = growth.rng.integers(0, below, arrays[name].shape).astype(arrays[name].dtype)

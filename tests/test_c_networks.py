@@ -50,6 +50,10 @@ OPTIMIZERS = {
 }
 CLEAR = ["mlp", "lenet", "lenet with batch norm", "vgg_small", "unet", "densenet_bc", "cnn1d"]  # noise grows little
 
+DROWNED = [
+    "mobilenet_v2"
+]  # noise of float32 hides all from the second step on: batch norms of few numbers nearly equal
+
 
 def answering(name: str) -> tuple[Graph, mg.State]:
     graph, state = mg.inference(tiny(name), ["logits"]), state_of(name)
@@ -150,7 +154,10 @@ def test_three_steps(name, optimizer):
 @pytest.mark.parametrize("name", TINY)
 def test_twenty_steps(name, optimizer):
     graph, state = training(name, optimizer)
-    steps(graph, name, state, 20, clear=name in CLEAR)
+    if name in DROWNED:
+        steps(trial.in_float64(graph), name, state, 20, clear=True)
+    else:
+        steps(graph, name, state, 20, clear=name in CLEAR)
 
 
 @pytest.mark.compiler

@@ -186,6 +186,15 @@ def test_gradients_are_clipped_by_their_joint_norm(limit):
     np.testing.assert_allclose(moved[limit], moved[None] * min(1, limit / norm), rtol=1e-5, atol=1e-12)
 
 
+def test_nothing_is_clipped_where_all_gradients_are_zero():
+    net = mg.Builder("net")
+    x = net.input("x", ("N", 3))
+    model = net.build(loss=mg.mean(x * net.parameter("w", (3,), mg.init.ones)))
+    step = mg.training_step(model, "loss", mg.optim.SGD(1.0), clip_norm=1.0)
+    program = mg.compile(step, model.init(0), backend="numpy")
+    assert program.first_not_finite(x=np.zeros((2, 3), "float32")) is None
+
+
 def test_clipping_shows_a_nan():
     model = classifier(norm=False)
     state = model.init(seed=0)

@@ -25,7 +25,7 @@ from minigraph.core.errors import expect
 from minigraph.core.initial import Constant
 from minigraph.core.ir import Value
 from minigraph.ops import broadcast
-from minigraph.ops.pointwise import cast, cos, equal, exp, less, sqrt, where
+from minigraph.ops.pointwise import cast, cos, equal, exp, less, maximum, sqrt, where
 
 Schedule = Callable[[Tensor], Tensor]
 Rate = float | str | Schedule
@@ -313,5 +313,5 @@ def clip_by_norm(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:
     for g in gradients:
         total = total + cast(broadcast.sum(g * g), "float64")
     norm = sqrt(total)
-    scale = where(norm <= limit, 1.0, limit / norm)  # a NaN stays one, and is seen
+    scale = limit / maximum(norm, limit)  # 1 below the limit; a NaN stays one, and is seen
     return [g * cast(scale, g.dtype) for g in gradients]
