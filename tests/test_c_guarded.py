@@ -92,7 +92,7 @@ def test_a_wrong_kernel_is_named(wrong: Callable[[str], mg.Op], text: str, betwe
     x = net.input("x", ("N",))
     y = op(mg.exp(x) if between else x)
     run = mg.compile(net.build(y=mg.exp(y) if between else y), State(), "c")
-    wanted = WRONG[text].format(x="exp" if between else "x", y=op.name)
+    wanted = WRONG[text].format(x="exp" if between else "x", y=op.name if between else "y")
     step = rf"'far': step \d of the plan \({op.name} '{op.name}'\)"
     why = r"which is a bug of minigraph or of an op\n  at .*test_c_guarded\.py:\d+"
     with pytest.raises(GraphError, match=f"(?s){step} {wanted}.*, {why}"):

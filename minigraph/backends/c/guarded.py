@@ -183,7 +183,7 @@ class Guards:
             count = int(_garbage(self.walls[_root(buffer)].inner[:size], value.type).sum())
             if count:
                 yield (
-                    f"leaves {count} of the {size // np.dtype(value.type.dtype).itemsize} numbers of {value.name!r} "
+                    f"leaves {count} of the {size // np.dtype(value.type.dtype).itemsize} numbers of {(buffer.output or value.name)!r} "
                     "unwritten, or computes them from memory that nobody wrote"
                 )
 
