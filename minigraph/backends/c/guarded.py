@@ -182,9 +182,10 @@ class Guards:
             size = self._bytes_of(value.type)
             count = int(_garbage(self.walls[_root(buffer)].inner[:size], value.type).sum())
             if count:
+                numbers, name = size // np.dtype(value.type.dtype).itemsize, buffer.output or value.name
                 yield (
-                    f"leaves {count} of the {size // np.dtype(value.type.dtype).itemsize} numbers of {(buffer.output or value.name)!r} "
-                    "unwritten, or computes them from memory that nobody wrote"
+                    f"leaves {count} of the {numbers} numbers of {name!r} unwritten, or computes them from memory that "
+                    "nobody wrote"
                 )
 
 
