@@ -190,22 +190,13 @@ def halo(x: Tensor, padding: Any, layout: str) -> Tensor:
     return OPS["pad"](x, widths=tuple((0, 0) if axis in "NC" else next(pairs) for axis in layout))
 
 
-def _conv(rewriting: Rewriting, node: Node) -> bool:
-    x, w = map(rewriting.tensor, node.inputs)
+def _of_padded(rewriting: Rewriting, node: Node) -> bool:
+    """A convolution, or its gradient to the weight, of x with the padding around it."""
+    x, other = map(rewriting.tensor, node.inputs)
     padding, layout = node.attrs["padding"], node.attrs["layout"]
     if not any(map(any, padding)):
         return False
-    padded = conv(halo(x, padding, layout), w, **{**node.attrs, "padding": 0})
-    rewriting.now[node.outputs[0]] = padded.value
-    return True
-
-
-def _conv_weight_gradient(rewriting: Rewriting, node: Node) -> bool:
-    x, g = map(rewriting.tensor, node.inputs)
-    padding, layout = node.attrs["padding"], node.attrs["layout"]
-    if not any(map(any, padding)):
-        return False
-    padded = conv_weight_gradient(halo(x, padding, layout), g, **{**node.attrs, "padding": 0})
+    padded = node.op(halo(x, padding, layout), other, **{**node.attrs, "padding": 0})
     rewriting.now[node.outputs[0]] = padded.value
     return True
 
@@ -246,4 +237,4 @@ def gradient_halo(node: Node) -> list[tuple[int, int]] | None:
     return found
 
 
-HALOS = {conv: _conv, conv_weight_gradient: _conv_weight_gradient, conv_input_gradient: _conv_input_gradient}
+HALOS = {conv: _of_padded, conv_weight_gradient: _of_padded, conv_input_gradient: _conv_input_gradient}
