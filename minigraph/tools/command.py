@@ -396,6 +396,22 @@ def _parser() -> argparse.ArgumentParser:
         )
         return one
 
+    _add_views(command)
+    _add_passes(command)
+    _add_runs(command)
+    _add_programs(command)
+    about = "list the compiled programs that are kept for the next time, or clear them, or say where they are"
+    one = commands.add_parser("cache", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    one.add_argument("what", choices=("list", "clear", "where"), nargs="?", default="list", help="list, if left out")
+    one.set_defaults(command=cache, modules=[])
+    return parser
+
+
+Command = Callable[..., argparse.ArgumentParser]  # (function, about, example, takes) -> the parser of its options
+
+
+def _add_views(command: Command) -> None:
+    """Those that show a graph."""
     one = command(draw, "draw a picture of the graph", "-o digits.svg --expand 'conv*'")
     one.add_argument(
         "-o", "--output", metavar="PICTURE", default="net.svg", help="a .svg, .png, .pdf or .dot file (net.svg)"
@@ -421,6 +437,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command(text, "print the graph as text, which diff and mg.parse read", "> digits.txt")
 
+
+def _add_passes(command: Command) -> None:
+    """Those that send a graph through passes."""
     about = "say what each pass does to the graph, and why it does not do more"
     one = command(explain, about, "bn1", "FILE [NODE] [options]")
     one.add_argument(
@@ -440,6 +459,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_pipeline(one)
 
+
+def _add_runs(command: Command) -> None:
+    """Those that run a graph, or examine one."""
     one = command(
         run, "run the graph as it is on arrays, and print or write its outputs", "--input image=image.npy -o out.npz"
     )
@@ -457,6 +479,14 @@ def _parser() -> argparse.ArgumentParser:
         "--outputs", metavar="NAME", nargs="+", action="extend", help="these outputs alone, and only what they need"
     )
 
+    command(check, "check the graph, its state and whether its numbers are finite", "")
+
+    one = command(doctor, "examine every batch norm on one batch of data", "--input image=image.npy")
+    _add_input(one)
+
+
+def _add_programs(command: Command) -> None:
+    """Those that compile the graph that answers."""
     about = "compile the graph that answers, for C programs and for mg.load_program where there is no compiler"
     one = command(export, about, "N=64 --out digits --outputs logits", "FILE [N=SIZE ...] --out FOLDER [options]")
     one.add_argument(
@@ -480,17 +510,6 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--repeats", metavar="RUNS", type=_count, default=10, help="the least of so many runs (10)")
     one.add_argument("--rows", metavar="ROWS", type=_count, default=25, help="of each table, the dearest first (25)")
     one.add_argument("-o", "--output", metavar="PICTURE", help="draw the graph with the times: .svg, .png, .pdf, .dot")
-
-    command(check, "check the graph, its state and whether its numbers are finite", "")
-
-    one = command(doctor, "examine every batch norm on one batch of data", "--input image=image.npy")
-    _add_input(one)
-
-    about = "list the compiled programs that are kept for the next time, or clear them, or say where they are"
-    one = commands.add_parser("cache", help=about, description=f"{about[0].upper()}{about[1:]}.")
-    one.add_argument("what", choices=("list", "clear", "where"), nargs="?", default="list", help="list, if left out")
-    one.set_defaults(command=cache, modules=[])
-    return parser
 
 
 def _add_pipeline(parser: argparse.ArgumentParser) -> None:
