@@ -240,7 +240,7 @@ def test_busy_neighbours():
 
 def script(text):
     """A process that has the jobs of this file, and runs this text."""
-    head = "import ctypes, os, signal, sys, threading, time\nimport test_c_pool as t\n"
+    head = "import ctypes, os, signal, sys, threading, time\nimport test_c_pool as t\nfrom test_c_pool import say\n"
     settings = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     return subprocess.Popen(
         [sys.executable, "-c", head + textwrap.dedent(text)],
@@ -249,6 +249,11 @@ def script(text):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def say(*values):
+    """Print a line in one piece: an unbuffered print() of two processes mixes their words."""
+    os.write(1, (" ".join(map(str, values)) + "\n").encode())
 
 
 def said(process):
@@ -268,11 +273,11 @@ def test_fork_after_use():
         time.sleep(0.1)  # the fork is in mid-job
         child = os.fork()
         found = t.run("rounds", 3, rounds=100)
-        print(sum(found.calls), found.wrong, flush=True)
+        say(sum(found.calls), found.wrong)
         if child == 0:
             os._exit(0)
         waits.join()
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """)
     assert said(process) == ["3", "0", "3", "0", "0"]
 
@@ -285,11 +290,11 @@ def test_a_fork_waits_for_a_job_of_one_thread():
         waits.start()
         time.sleep(0.3)  # the fork is in mid-job
         child = os.fork()
-        print(context.calls[0], sum(t.run("rounds", 1, rounds=1).calls), flush=True)
+        say(context.calls[0], sum(t.run("rounds", 1, rounds=1).calls))
         if child == 0:
             os._exit(0)
         waits.join()
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """)
     assert said(process) == ["1", "1", "1", "1", "0"]
 
