@@ -16,6 +16,7 @@ from minigraph.core.ir import Node, Value
 from minigraph.core.op import Along
 
 Index = tuple[Along, ...]
+ONE = Along(None)  # of an axis of size 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def place(shape: Shape, domain: Sequence[tuple[int, Size]]) -> Index | None:
     index = []
     for size in shape:
         if size == 1:
-            index.append(Along(None))
+            index.append(ONE)
             continue
         axis, wanted = next(axes, (0, None))
         if wanted != size:
@@ -86,7 +87,7 @@ def broadcast(value: Value, result: Value, index: Index) -> Index:
     """The index into an operand of a pointwise op, from one into its result."""
     behind = result.type.rank - value.type.rank
     return tuple(
-        Along(None) if size == 1 else along for size, along in zip(value.type.shape, index[behind:], strict=True)
+        ONE if size == 1 else along for size, along in zip(value.type.shape, index[behind:], strict=True)
     )
 
 
@@ -97,4 +98,4 @@ def reshaped(value: Value, result: Value, index: Index) -> Index | None:
     if old != [size for _, size in new]:
         return None
     alongs = iter([along for along, _ in new])
-    return tuple(Along(None) if size == 1 else next(alongs) for size in value.type.shape)
+    return tuple(ONE if size == 1 else next(alongs) for size in value.type.shape)

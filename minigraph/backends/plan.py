@@ -16,6 +16,7 @@ the new one waits in the arena and is copied at the end.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -460,16 +461,18 @@ def place_in_arena(buffers: list[Buffer], phases: list[int]) -> int:
     roots: dict[Buffer, list[Buffer]] = {}
     for buffer in buffers:
         roots.setdefault(buffer.root, []).append(buffer)
-    placed: list[tuple[int, int, int, int]] = []  # offset, end, first and last phase
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, first and last phase; sorted
     for root, group in sorted(roots.items(), key=lambda item: (-item[0].nbytes, item[0].first)):
         first, last = phases[min(b.first for b in group)], phases[max(b.last for b in group)]
         size = -(-root.nbytes // ALIGNMENT) * ALIGNMENT
         offset = 0
-        for start, end in sorted((p[0], p[1]) for p in placed if p[2] <= last and first <= p[3]):
-            if offset + size <= start:
-                break
-            offset = max(offset, end)
-        placed.append((offset, offset + size, first, last))
+        for start, end, from_, until in placed:
+            if from_ <= last and first <= until:
+                if offset + size <= start:
+                    break
+                if end > offset:
+                    offset = end
+        insort(placed, (offset, offset + size, first, last))
         for buffer in group:
             buffer.offset = offset
     return max((end for _, end, _, _ in placed), default=0)

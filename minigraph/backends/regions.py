@@ -111,6 +111,7 @@ class Partition:
         self.virtual: set[Value] = set()
         self._cost: dict[Value, int] = {}
         self._numbers: dict[Region, int] = {}
+        self._awaited = 0  # bits: the regions that others wait for
         self._readers: dict[Value, list[Region]] = {}
         self.needed = self._needed()
         for node in graph.nodes:
@@ -199,7 +200,7 @@ class Partition:
             return False
         cost = _operations(node) + sum(self._cost.get(v, 0) for v in node.inputs if v in self.virtual)
         self._cost[value] = cost
-        full = {leaf.value for leaf in self._reads_of(node, _own(value)) if leaf.value.type.size == value.type.size}
+        full = {source for source in self._sources(node) if source.type.size == value.type.size}
         return cost <= CHEAP and (len(full) <= 1 or value.type.size == 1)
 
     def _add_call(self, node: Node) -> None:
@@ -252,16 +253,26 @@ class Partition:
     def _reads_of(self, node: Node, index: Index) -> list[Leaf]:
         return [leaf for operand, inner in self.operands(node, index) for leaf in self.leaves(operand, inner)]
 
+    def _sources(self, node: Node) -> set[Value]:
+        """What is read from memory, or from members of regions, to compute a node."""
+        found: set[Value] = set()
+        for value in node.inputs:
+            if value in self.virtual and value not in self.region_of:
+                found |= self._sources(self.graph.producer[value])
+            else:
+                found.add(self.base(value))
+        return found
+
     def _candidates(self, value: Value) -> list[Region]:
         """Regions that compute or read what the value is computed from, the latest first."""
         found: set[Region] = set()
         node = self.graph.producer.get(value)
-        known = node is None or value in self.region_of
-        for leaf in [Leaf(value, None)] if known else self._reads_of(node, _own(value)):  # type: ignore[arg-type]
-            if leaf.value in self.region_of:
-                found.add(self.region_of[leaf.value])
-            if leaf.value.type.size == value.type.size:
-                found.update(self._readers.get(leaf.value, ()))
+        size = value.type.size
+        for source in (value,) if node is None or value in self.region_of else self._sources(node):
+            if source in self.region_of:
+                found.add(self.region_of[source])
+            if source.type.size == size:
+                found.update(self._readers.get(source, ()))
         return sorted(found, key=lambda region: -self._numbers[region])
 
     def _may_join(self, region: Region, part: list[Value], axes: list[tuple[int, Size]], leaves: list[Leaf]) -> bool:
@@ -314,11 +325,14 @@ class Partition:
         return True
 
     def _wait(self, region: Region, waits: int) -> None:
-        if waits & ~region.before:
-            region.before |= waits
-            for other in self.regions:
-                if other.before & self._bit(region):
-                    other.before |= waits
+        if not waits & ~region.before:
+            return
+        region.before |= waits
+        self._awaited |= waits
+        bit = self._bit(region)
+        for other in self.regions if self._awaited & bit else ():
+            if other.before & bit:
+                other.before |= waits
 
     def _bit(self, region: Region) -> int:
         return 1 << self._numbers[region]

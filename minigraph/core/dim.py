@@ -50,6 +50,8 @@ class Dim:
         return _normal(total)
 
     def __mul__(self, other: Size) -> Size:
+        if isinstance(other, int):  # by far the most frequent case
+            return Dim(tuple([(monomial, factor * other) for monomial, factor in self.terms])) if other else 0
         total: dict[Monomial, int] = {}
         for m, a in self.terms:
             for n, b in _terms(other):
@@ -171,9 +173,16 @@ def _parse(text: str) -> Size:
 
 
 def product(sizes: Iterable[Size]) -> Size:
-    result: Size = 1
+    number: int = 1
+    symbolic: list[Dim] = []
     for n in sizes:
-        result = result * n
+        if isinstance(n, Dim):
+            symbolic.append(n)
+        else:
+            number *= n
+    result: Size = number
+    for size in symbolic:
+        result = size * result
     return result
 
 

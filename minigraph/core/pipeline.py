@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,6 +85,39 @@ def run(
     turns: what a pass leaves may be work for one before it. So often the passes with rules take turns, until none
         fires; of later turns the steps are told that change something. A function is called once.
     """
+    now, steps = with_own_names(graph), list[Step]()
+    reasons: dict[int, list[Refused]] = {}
+    for turn, p, step in _steps(_chosen(pipeline, without), now, state, turns):
+        step = replace(step, refused=refusals(step.after, p.rules, state))
+        now = step.after
+        reasons.setdefault(turn, []).extend(step.refused)
+        if turn == 0 or step.after is not step.before:
+            steps.append(step)
+            for hook in hooks:
+                hook(step)
+    there = {node.name for node in now.nodes}
+    last = reasons[max(reasons)] if reasons else []
+    return Optimized(graph, now, tuple(steps), tuple(dict.fromkeys(reason for reason in last if reason.at in there)))
+
+
+@paused()
+def applied(
+    pipeline: Pipeline, graph: Graph, without: Collection[str] = (), hooks: Sequence[Hook] = (), turns: int = 1
+) -> Graph:
+    """The graph after these passes, as `run` leaves it, for whoever does not ask why they did no more.
+
+    hooks: each is called with each step that changes something; it has no reasons.
+    """
+    now = with_own_names(graph)
+    for _, _, step in _steps(_chosen(pipeline, without), now, None, turns):
+        now = step.after
+        for hook in hooks if step.after is not step.before else ():
+            hook(step)
+    return now
+
+
+def _chosen(pipeline: Pipeline, without: Collection[str]) -> list[Pass]:
+    """The passes, those by these names and the rules by these names left out."""
     expect(not isinstance(without, str), "without is a list of names, not {!r}", without)
     passes = [p if isinstance(p, Pass) else Pass(p.__name__, (p.__doc__ or "").strip(), function=p) for p in pipeline]
     names = [p.name for p in passes]
@@ -92,23 +125,23 @@ def run(
     for name in without:
         expect(name in names or name in rules, "there is no pass or rule {!r}; there are {}", name, ", ".join(names))
     kept = [p for p in passes if p.name not in without]
-    passes = [replace(p, rules=tuple(rule for rule in p.rules if rule.name not in without)) for p in kept]
-    now, steps, last = with_own_names(graph), list[Step](), list[Step]()
+    return [replace(p, rules=tuple(rule for rule in p.rules if rule.name not in without)) for p in kept]
+
+
+def _steps(
+    passes: Sequence[Pass], graph: Graph, state: Mapping[str, np.ndarray] | None, turns: int
+) -> Iterator[tuple[int, Pass, Step]]:
+    """What each pass does, in which turn, without reasons why not more."""
+    now = graph
     for turn in range(turns):
-        last = []
+        before = now
         for p in passes:
             if turn == 0 or p.rules:
-                last.append(_step(p, now, state))
-                now = last[-1].after
-                if turn == 0 or last[-1].after is not last[-1].before:
-                    steps.append(last[-1])
-                    for hook in hooks:
-                        hook(last[-1])
-        if all(step.after is step.before for step in last):
-            break
-    there = {node.name for node in now.nodes}
-    refused = dict.fromkeys(reason for step in last for reason in step.refused if reason.at in there)
-    return Optimized(graph, now, tuple(steps), tuple(refused))
+                step = _step(p, now, state)
+                now = step.after
+                yield turn, p, step
+        if now is before:
+            return
 
 
 def _step(p: Pass, before: Graph, state: Mapping[str, np.ndarray] | None) -> Step:
@@ -117,16 +150,14 @@ def _step(p: Pass, before: Graph, state: Mapping[str, np.ndarray] | None) -> Ste
         after = p.function(before)
         expect(isinstance(after, Graph), "the pass {} gives a Graph, not a {}", p.name, type(after).__name__)
         walk: Walk = Walk(after)
-        reasons: tuple[Refused, ...] = ()
     else:
         walk = Walk(before, p.rules, state)
         after = walk.run()
-        reasons = refusals(after, p.rules, state)
-    after = with_own_names(after)
     if after is not before:
+        after = with_own_names(after)
         after.check()
     seconds = time.perf_counter() - start
-    return Step(p.name, p.about, before, after, tuple(walk.fired), reasons, seconds, tuple(walk.facts))
+    return Step(p.name, p.about, before, after, tuple(walk.fired), (), seconds, tuple(walk.facts))
 
 
 def with_own_names(graph: Graph) -> Graph:

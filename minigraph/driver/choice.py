@@ -12,7 +12,7 @@ from minigraph.backends.c.tuned import laid_out
 from minigraph.backends.lower import lower
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph
-from minigraph.core.pipeline import debugging, run
+from minigraph.core.pipeline import applied, debugging
 from minigraph.passes.pipelines import LAID_OUT, LOWERED, TURNS
 
 BACKENDS = ("c", "numpy")
@@ -48,8 +48,8 @@ def choose(backend: str, graph: Graph) -> tuple[str, Graph, str]:
         if backend == "c":
             raise
         return "numpy", graph, str(error)
-    tidy = run(LOWERED, ready, hooks=debugging(None), turns=TURNS).graph
-    return "c", run(LAID_OUT, laid_out(tidy), hooks=debugging(None)).graph, ""
+    tidy = applied(LOWERED, ready, hooks=debugging(None), turns=TURNS)
+    return "c", applied(LAID_OUT, laid_out(tidy), hooks=debugging(None)), ""
 
 
 class Unfit(GraphError):

@@ -15,7 +15,7 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.collector import paused
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, needed
-from minigraph.core.pipeline import run
+from minigraph.core.pipeline import applied
 from minigraph.nn import optim
 from minigraph.passes.freeze import freeze
 from minigraph.passes.pipelines import BEFORE_AUTODIFF
@@ -119,7 +119,7 @@ def _without_redundant(
     model: Graph, loss: str, parameters: Sequence[Tensor], without: Collection[str]
 ) -> tuple[Builder, list[Tensor]]:
     """The model after BEFORE_AUTODIFF, with all of its state, and those of the parameters that still have an effect."""
-    builder = Builder.extending(replace(run(BEFORE_AUTODIFF, model, without=without).graph, state=model.state))
+    builder = Builder.extending(replace(applied(BEFORE_AUTODIFF, model, without), state=model.state))
     _, live = needed(builder.nodes, [builder.tensor(loss).value])
     chosen = [builder.tensor(p.name) for p in parameters if p.value in live]
     expect(
