@@ -20,7 +20,7 @@ from minigraph.ops.constant import count
 
 def on_input(walk: Walk, node: Node) -> Bound | None:
     """For patterns: a count of what is no input, and the input and its axes that hold as many."""
-    if node.op is not count or node.inputs[0] in walk.source.inputs:
+    if node.inputs[0] in walk.source.inputs:
         return None
     wanted = product(node.inputs[0].type.shape[axis] for axis in node.attrs["axes"])
     for given in walk.source.inputs if symbolic(wanted) else ():
@@ -38,7 +38,13 @@ def count_of_input(match: Match, given: Tensor) -> Tensor:
 
 
 RULES = (
-    Rule("count-input", "count(f(x), axes) = count(x, axes'), along axes of the same sizes", on_input, count_of_input),
+    Rule(
+        "count-input",
+        "count(f(x), axes) = count(x, axes'), along axes of the same sizes",
+        on_input,
+        count_of_input,
+        ops=(count,),
+    ),
 )
 
 PASS = Pass("count-inputs", "Sizes are read off the inputs.", RULES)

@@ -24,7 +24,7 @@ from minigraph.passes.towards_norms import stops
 
 def norm_with_beta(walk: Walk, node: Node) -> Bound | None:
     """For patterns: a batch norm whose β is not 0, where it might go: what reads its result is linear."""
-    if node.op is not batch_norm or not walk.is_frozen(node.inputs[2]):
+    if not walk.is_frozen(node.inputs[2]):
         return None
     beta = walk.producer.get(node.inputs[2])
     if beta is not None and beta.op is fill and beta.attrs["value"] == 0:
@@ -52,6 +52,7 @@ RULES = (
         norm_with_beta,
         apart,
         pays=(Condition("β gets to other batch norms, on all ways", beta_stays),),
+        ops=(batch_norm,),
     ),
     *drop_bias.RULES,
 )

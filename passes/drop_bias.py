@@ -42,8 +42,6 @@ from minigraph.passes.towards_norms import (
 
 def norm_of_bias(walk: Walk, node: Node) -> Bound | None:
     """For patterns: a batch norm of y = x + b; also one with such a y further up that stays where it is."""
-    if node.op is not batch_norm:
-        return None
     if shift := shift_of(walk, node.inputs[0]):
         return bound(shift, node.inputs[0])
     above = bias_above(walk, node.inputs[0])
@@ -131,7 +129,7 @@ def sum_of_shift(walk: Walk, node: Node) -> Bound | None:
 
 def subtracted(walk: Walk, node: Node) -> Bound | None:
     """For patterns: x - b."""
-    if node.op is not sub or walk.is_frozen(node.inputs[0]) or not walk.is_frozen(node.inputs[1]):
+    if walk.is_frozen(node.inputs[0]) or not walk.is_frozen(node.inputs[1]):
         return None
     x, b = node.inputs
     return {"x": x, "b": b} if gets_down(walk, node) and x.type == node.outputs[0].type else None
@@ -139,8 +137,6 @@ def subtracted(walk: Walk, node: Node) -> Bound | None:
 
 def branch_is_shift(walk: Walk, node: Node) -> Bound | None:
     """For patterns: concat(x + b, y, ...), in any place; the first branch whose bias may go on, else the first."""
-    if node.op is not concat:
-        return None
     shifts = [(y, shift) for y in node.inputs if (shift := shift_of(walk, y))]
     shifts.sort(key=lambda found: bool(stops(walk, found[0], found[1].axis)))
     return bound(shifts[0][1], shifts[0][0]) if shifts and gets_down(walk, node) else None
@@ -282,6 +278,7 @@ DROP = Rule(
         Condition("the batch norm reads x + b itself", stays_above),
         Condition("b is one number for each channel of the batch norm", not_of_its_channels),
     ),
+    ops=(batch_norm,),
     pays=(IT_GOES,),
 )
 
@@ -293,6 +290,7 @@ RULES = (
         subtracted,
         lambda match, x, b: x + (-b),
         pays=(Condition("−b gets to batch norms, on all ways", number_stays),),
+        ops=(sub,),
     ),
     Rule(
         "join-biases",
@@ -325,6 +323,7 @@ RULES = (
         past_branches,
         sound=(Condition("it joins channels, or the bias is one for all", joins_other_axis),),
         pays=(IT_GOES,),
+        ops=(concat,),
     ),
     Rule(
         "bias-past-scale",

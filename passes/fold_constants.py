@@ -95,8 +95,6 @@ def run_on_one_number(node: Node, makers: Sequence[Node]) -> Bound | None:
 
 def one_literal(walk: Walk, node: Node) -> Bound | None:
     """A literal that holds one number everywhere."""
-    if node.op is not constant:
-        return None
     array = node.attrs["value"].array
     same = array.size and array.tobytes() == array.reshape(-1)[:1].tobytes() * array.size
     return {"numbers": array} if same else None
@@ -104,8 +102,6 @@ def one_literal(walk: Walk, node: Node) -> Bound | None:
 
 def known_count(walk: Walk, node: Node) -> Bound | None:
     """A count of axes whose sizes are known."""
-    if node.op is not count:
-        return None
     sizes = tuple(node.inputs[0].type.shape[axis] for axis in node.attrs["axes"])
     if symbolic(sizes):
         return None
@@ -119,8 +115,20 @@ def as_constant(match: Match, **_: Any) -> Tensor:
 
 RULES = (
     Rule("fold-constants", "f(constants) is a constant", computed, as_constant),
-    Rule("fill-literal", "a literal that holds one number everywhere is a fill", one_literal, as_constant),
-    Rule("known-count", "how many numbers there are along axes of known sizes is a constant", known_count, as_constant),
+    Rule(
+        "fill-literal",
+        "a literal that holds one number everywhere is a fill",
+        one_literal,
+        as_constant,
+        ops=(constant,),
+    ),
+    Rule(
+        "known-count",
+        "how many numbers there are along axes of known sizes is a constant",
+        known_count,
+        as_constant,
+        ops=(count,),
+    ),
 )
 
 PASS = Pass("fold-constants", "What depends on constants alone is computed.", RULES)

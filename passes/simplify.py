@@ -126,10 +126,8 @@ CHANGES_NOTHING: Mapping[Op, Callable[[Node], bool]] = {
 
 def unchanged(walk: Walk, node: Node) -> Bound | None:
     """What the node gives back, if it does."""
-    test = CHANGES_NOTHING.get(node.op)
-    if test is None or node.inputs[0].type != node.outputs[0].type or not test(node):
-        return None
-    return {"x": node.inputs[0]}
+    same = node.inputs[0].type == node.outputs[0].type and CHANGES_NOTHING[node.op](node)
+    return {"x": node.inputs[0]} if same else None
 
 
 ONCE = frozenset((relu, absolute, sign, floor, ceil, trunc, rounded, stop_gradient))
@@ -137,8 +135,6 @@ ONCE = frozenset((relu, absolute, sign, floor, ceil, trunc, rounded, stop_gradie
 
 def again(walk: Walk, node: Node) -> Bound | None:
     """What an op makes of its own result, where that stays."""
-    if node.op not in ONCE:
-        return None
     before = walk.producer.get(node.inputs[0])
     return {"x": node.inputs[0]} if before is not None and before.op is node.op else None
 
@@ -147,7 +143,7 @@ CHOICES = frozenset((maximum, minimum, logical_and, logical_or))
 
 
 def same_twice(walk: Walk, node: Node) -> Bound | None:
-    return {"x": node.inputs[0]} if node.op in CHOICES and node.inputs[0] is node.inputs[1] else None
+    return {"x": node.inputs[0]} if node.inputs[0] is node.inputs[1] else None
 
 
 # two steps in one
@@ -188,8 +184,6 @@ MEETING = (add, sub, mul, div, maximum, minimum, equal, less, less_equal, logica
 
 
 def broadcast_before(walk: Walk, node: Node) -> Bound | None:
-    if node.op not in MEETING:
-        return None
     for i, value in enumerate(node.inputs):
         maker = walk.producer.get(value)
         if maker is not None and maker.op is broadcast_to and meets(node, i, maker.inputs[0].type):
@@ -198,8 +192,6 @@ def broadcast_before(walk: Walk, node: Node) -> Bound | None:
 
 
 def filled_before(walk: Walk, node: Node) -> Bound | None:
-    if node.op not in MEETING:
-        return None
     for i, value in enumerate(node.inputs):
         maker = walk.producer.get(value)
         if maker is not None and maker.op is fill and value.type.shape and meets(node, i, Type((), value.type.dtype)):
@@ -247,9 +239,9 @@ RULES = (
     Rule("negate-twice", "−(−x) = x", neg(neg(x)), itself),
     Rule("subtract-negative", "x − (−y) = x + y", x - (-y), lambda match, x, y: x + y),
     Rule("not-twice", "not not x = x", ~(~x), itself),
-    Rule("changes-nothing", "f(x) = x", unchanged, itself),
-    Rule("done-already", "f(f(x)) = f(x), f such as relu", again, itself),
-    Rule("same-twice", "f(x, x) = x, f one of maximum, minimum, and, or", same_twice, itself),
+    Rule("changes-nothing", "f(x) = x", unchanged, itself, ops=frozenset(CHANGES_NOTHING)),
+    Rule("done-already", "f(f(x)) = f(x), f such as relu", again, itself, ops=ONCE),
+    Rule("same-twice", "f(x, x) = x, f one of maximum, minimum, and, or", same_twice, itself, ops=CHOICES),
     Rule("true-choice", "where(true, x, y) = x", where(True, x, y), itself, sound=(SAME_TYPE,)),
     Rule("false-choice", "where(false, y, x) = x", where(False, y, x), itself, sound=(SAME_TYPE,)),
     Rule("same-choice", "where(condition, x, x) = x", where(c, x, x), itself, sound=(SAME_TYPE,)),
@@ -278,8 +270,10 @@ RULES = (
         in_one_step,
         sound=(Condition("the first cast loses nothing", loses),),
     ),
-    Rule("broadcast-anyway", "f(broadcast_to(x, a), y) = f(x, y), f pointwise", broadcast_before, on_narrow),
-    Rule("fill-anyway", "f(fill(a, …), y) = f(a, y), f pointwise", filled_before, on_number),
+    Rule(
+        "broadcast-anyway", "f(broadcast_to(x, a), y) = f(x, y), f pointwise", broadcast_before, on_narrow, ops=MEETING
+    ),
+    Rule("fill-anyway", "f(fill(a, …), y) = f(a, y), f pointwise", filled_before, on_number, ops=MEETING),
 )
 
 AFTER_AUTODIFF = (

@@ -62,7 +62,7 @@ class Builder:
         builder._reserved = {*graph.variables, *(value.name for value in graph.inputs)}
         builder._names = {*graph.values, *(node.name for node in graph.nodes)}
         for name in builder._names:
-            builder._taken.update(name[:i] for i, letter in enumerate(name) if letter == ".")
+            builder._take_scopes(name)
         builder._streams = 1 + max((n.attrs["stream"] for n in graph.nodes if "stream" in n.attrs), default=-1)
         return builder
 
@@ -231,7 +231,8 @@ class Builder:
     def origin(self, base: Origin | None = None, **changes: Any) -> Iterator[None]:
         """Nodes made inside carry this origin: `base` (by default the user's line) with `changes`."""
         before = self._origin
-        self._origin = replace(base or before or _users_line(self._scope), **changes)
+        base = base or before or _users_line(self._scope)
+        self._origin = replace(base, **changes) if changes else base
         try:
             yield
         finally:
@@ -245,8 +246,15 @@ class Builder:
         expect(name not in self._reserved, "there is already something called {!r} in {!r}", name, self.name)
         self._reserved.add(name)
         self._names.add(name)
-        self._taken.update(name[:i] for i, letter in enumerate(name) if letter == ".")
+        self._take_scopes(name)
         return name
+
+    def _take_scopes(self, name: str) -> None:
+        """Those that a name is in: a.b.c is in a.b and in a."""
+        scope = name.rpartition(".")[0]
+        while scope and scope not in self._taken:
+            self._taken.add(scope)
+            scope = scope.rpartition(".")[0]
 
     def _fresh(self, kind: str) -> str:
         """A name for a node that nobody named: relu, relu2, relu3, in the scope."""

@@ -8,7 +8,7 @@ the walk: so rules meet each other's work. Nodes upstream of every change stay t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,7 +40,7 @@ class Rule:
 
     law: the identity behind it, as a formula.
     pattern: what it looks for; the anchor is the node of its outermost op. A function (walk, node) -> what is found, by
-        name, or None, looks at every node.
+        name, or None, looks at the nodes of `ops`, or at every node if it names none.
     becomes: (match, **tensors) -> a tensor for each output of the anchor (one alone needs no tuple), built from the
         values that the pattern names.
     sound: without these conditions the answer would be wrong. pays: without them it would be slower.
@@ -52,6 +52,7 @@ class Rule:
     becomes: Callable[..., Any]
     sound: tuple[Condition, ...] = ()
     pays: tuple[Condition, ...] = ()
+    ops: Collection[Op] = ()
 
     def __post_init__(self) -> None:
         looks = self.anchor is not None or (callable(self.pattern) and not isinstance(self.pattern, Pattern))
@@ -61,9 +62,12 @@ class Rule:
 
     @property
     def anchor(self) -> Op | None:
-        """The op whose nodes it looks at; None is any."""
+        """The op that its pattern, if it is no function, looks for."""
         pattern = self.pattern[0] if isinstance(self.pattern, tuple) else self.pattern
         return pattern.op if isinstance(pattern, Pattern) else None
+
+    def looks_at(self, op: Op) -> bool:
+        return op is self.anchor if self.anchor is not None else not self.ops or op in self.ops
 
     def matches(self, walk: Walk, node: Node) -> Iterator[Match]:
         """The ways in which it could be applied at a node, conditions aside."""
@@ -166,9 +170,8 @@ class Walk:
         self._readers: dict[Value, list[Node | str]] = {}
         self._originals: dict[Value, list[Value]] = {}
         self._numbers: dict[Value, np.ndarray] = {}
-        self._anchored: dict[Any, list[Rule]] = {}
-        for rule in rules:
-            self._anchored.setdefault(rule.anchor, []).append(rule)
+        self._rules = sorted(rules, key=lambda rule: rule.anchor is None)
+        self._looking: dict[Op, list[Rule]] = {}  # rules by op, as far as asked
         for node in graph.nodes:
             for value in node.inputs:
                 self._readers.setdefault(value, []).append(node)
@@ -297,8 +300,10 @@ class Walk:
             self._frozen.update(node.outputs)
 
     def rules(self, node: Node) -> Sequence[Rule]:
-        """Those that look at nodes of this op, and those that look at all."""
-        return (*self._anchored.get(node.op, ()), *self._anchored.get(None, ()))
+        """Those that look at nodes of this op: first those with a pattern of it, then functions."""
+        if node.op not in self._looking:
+            self._looking[node.op] = [rule for rule in self._rules if rule.looks_at(node.op)]
+        return self._looking[node.op]
 
     def _fires(self, node: Node) -> Match | None:
         for rule in self.rules(node):
