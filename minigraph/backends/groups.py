@@ -38,21 +38,24 @@ def regrouped(graph: Graph, serves: Callable[[Node], bool], least: int) -> Graph
     """
     rewriting = Rewriting(graph)
     for node in graph.nodes:
+        if node.op not in REPEATED or node.attrs["groups"] == 1 or not serves(node):
+            rewriting.keep(node)
+            continue
         with rewriting.builder.origin(node.origin):
-            if node.op not in REPEATED or node.attrs["groups"] == 1 or not serves(node):
-                rewriting.keep(node)
-                continue
-            rows, columns = _of_each(node)
-            result: Tensor | None = None
-            if columns == 1:
-                result = REPEATED[node.op](rewriting, node, rows) if rows > 1 else None
-            elif (count := _neighbours(node.attrs["groups"], min(rows, columns), least)) > 1:
-                result = MERGED[node.op](rewriting, node, count)
-            if result is None:
-                rewriting.keep(node)
-            else:
-                rewriting.now[node.outputs[0]] = result.value
+            result = _regrouped(rewriting, node, least)
+        if result is None:
+            rewriting.keep(node)
+        else:
+            rewriting.now[node.outputs[0]] = result.value
     return rewriting.result()
+
+
+def _regrouped(rewriting: Rewriting, node: Node, least: int) -> Tensor | None:
+    rows, columns = _of_each(node)
+    if columns == 1:
+        return REPEATED[node.op](rewriting, node, rows) if rows > 1 else None
+    count = _neighbours(node.attrs["groups"], min(rows, columns), least)
+    return MERGED[node.op](rewriting, node, count) if count > 1 else None
 
 
 def _of_each(node: Node) -> tuple[int, int]:

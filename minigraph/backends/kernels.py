@@ -4,6 +4,7 @@ tuned ones, which are called by a function for each shape.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from minigraph.core.ir import Node
 from minigraph.core.op import Op
 
 
+@functools.cache
 def header_of(op: Op) -> Path:
     """The file of the op's kernel, beside the file that the op is written in."""
     assert op.kernel is not None

@@ -73,9 +73,12 @@ class _ChannelsLast(Rewriting):
 
     def run(self) -> Graph:
         for node in self.graph.nodes:
-            with self.builder.origin(node.origin):
-                if not self._turns(node):
-                    self.keep(node)
+            if node.op.images or any(value in self.turned for value in node.inputs):
+                with self.builder.origin(node.origin):
+                    if not self._turns(node):
+                        self.keep(node)
+            else:
+                self.keep(node)
         return self.result()
 
     def tensor(self, value: Value) -> Tensor:
@@ -97,12 +100,10 @@ class _ChannelsLast(Rewriting):
         return shape.transpose(tensor, to_last(rank))
 
     def _turns(self, node: Node) -> bool:
-        """Whether the node was replaced by one that computes the same with channels last."""
+        """Whether the node, of images or of what is turned, was replaced by one that computes it with channels last."""
         rank = node.outputs[0].type.rank
         if node.op.images:
             return self._turn_images(node)
-        if not any(value in self.turned for value in node.inputs):
-            return False
         if node.op is count:
             axes = tuple(to_last(node.inputs[0].type.rank).index(axis) for axis in node.attrs["axes"])
             counted = count(self.turned[node.inputs[0]], **{**node.attrs, "axes": axes})
@@ -175,9 +176,11 @@ def with_halos(graph: Graph, serves: Callable[[Node], bool]) -> Graph:
     """The graph with physical padding for the convolutions that a backend's kernels serve so."""
     rewriting = Rewriting(graph)
     for node in graph.nodes:
-        how = HALOS.get(node.op) if node.op in HALOS and serves(node) else None
+        if node.op not in HALOS or not serves(node):
+            rewriting.keep(node)
+            continue
         with rewriting.builder.origin(node.origin):
-            if how is None or not how(rewriting, node):
+            if not HALOS[node.op](rewriting, node):
                 rewriting.keep(node)
     return rewriting.result()
 

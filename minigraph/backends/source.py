@@ -87,8 +87,7 @@ def is_small(plan: Plan, step: Step) -> bool:
     number = partial(number_of, sizes=plan.expected)
     if region.call is None and step.scratch is None and number(product(size for _, size in region.kept)) == 1:
         return True  # no loop to share: all would do it, and one may read what another has written already
-    work = max([number(product(region.domain)), *(flops_of(node, plan.expected) for node in step.nodes)])
-    return work < SMALL
+    return number(product(region.domain)) < SMALL and all(flops_of(n, plan.expected) < SMALL for n in step.nodes)
 
 
 def _prepare(plan: Plan, kernels: Kernels, places: Places) -> list[str]:

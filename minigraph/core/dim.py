@@ -211,13 +211,16 @@ def broadcast(*shapes: Shape) -> Shape:
     if all(shape == first for shape in shapes):
         return first
     rank = max(map(len, shapes))
-    result: list[Size] = []
-    for axis in range(-rank, 0):
-        sizes = {shape[axis] for shape in shapes if -axis <= len(shape)} - {1}
-        if len(sizes) > 1:
-            found, given = " and ".join(sorted(map(str, sizes))), " and ".join(map(show, shapes))
-            raise GraphError(f"shapes {given} do not broadcast: axis {axis} has sizes {found}")
-        result.append(sizes.pop() if sizes else 1)
+    result: list[Size] = [1] * rank
+    for shape in shapes:
+        for axis, size in enumerate(shape, rank - len(shape)):
+            if size == 1 or size == result[axis]:
+                continue
+            if result[axis] != 1:
+                sizes = sorted({str(result[axis]), str(size)})
+                given = " and ".join(map(show, shapes))
+                raise GraphError(f"shapes {given} do not broadcast: axis {axis - rank} has sizes {' and '.join(sizes)}")
+            result[axis] = size
     return tuple(result)
 
 

@@ -207,26 +207,22 @@ class Graph:
             expect(variable.kind in KINDS, "state {} is of unknown kind {!r}", variable.name, variable.kind)
         inferred: dict[Any, tuple[Mapping[str, Any], tuple[Type, ...]]] = {}  # layers repeat
         for node in self.nodes:
-            for value in node.inputs:
-                expect(value in known, "{!r} reads {} before it is defined", node, value)
+            early = next((value for value in node.inputs if value not in known), None)
+            expect(early is None, "{!r} reads {} before it is defined", node, early)
             inputs = tuple([value.type for value in node.inputs])
             key = node.op, inputs, tuple(node.attrs.items())
             if key not in inferred:
                 inferred[key] = node.op.infer(inputs, node.attrs)
+                for value in node.outputs:
+                    strange = dim.symbols_of(value.type.shape) - self.symbols
+                    expect(not strange, "no input tells how large {} is, in {}", strange, value)
             attrs, types = inferred[key]
             expect(attrs == node.attrs, "{!r} has attributes {}, whose canonical form is {}", node, node.attrs, attrs)
-            expect(
-                types == tuple(value.type for value in node.outputs),
-                "{!r} has outputs {}; its op infers {}",
-                node,
-                node.outputs,
-                types,
-            )
-            for value in node.outputs:
-                expect(value not in known, "{} is defined twice", value)
-                known.add(value)
-                strange = dim.symbols_of(value.type.shape) - self.symbols
-                expect(not strange, "no input tells how large {} is, in {}", strange, value)
+            found = tuple([value.type for value in node.outputs])
+            expect(types == found, "{!r} has outputs {}; its op infers {}", node, node.outputs, types)
+            twice = next((value for value in node.outputs if value in known), None)
+            expect(twice is None, "{} is defined twice", twice)
+            known.update(node.outputs)
         for name, value in self.outputs.items():
             expect(value in known, "output {!r} is not defined", name)
             expect(name not in names or value.name == name, "output {!r} is not the input or state of that name", name)
