@@ -60,6 +60,3 @@ INFERENCE = (
 
 # What lowering leaves: the insides of composite ops are in nobody's way before.
 LOWERED = TRAINING
-
-# What laying it out leaves: halos that two convolutions read. They must not go into the convolutions again.
-LAID_OUT = (merge_equal.PASS, drop_dead.PASS)

@@ -17,6 +17,7 @@ from typing import Any
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS
+from minigraph.core.rewrite import without_dead
 from minigraph.ops import shape
 from minigraph.ops.constant import count
 from minigraph.ops.conv import conv, conv_input_gradient, conv_weight_gradient
@@ -55,7 +56,7 @@ class Rewriting:
             return self.graph
         ends = {name: self.tensor(value).value for name, value in self.graph.outputs.items()}
         moved = {old: self.tensor(value).value for old, value in self.graph.updates.items()}
-        return replace(self.graph, nodes=tuple(self.builder.nodes), outputs=ends, updates=moved)
+        return without_dead(replace(self.graph, nodes=tuple(self.builder.nodes), outputs=ends, updates=moved))
 
 
 # channels last
@@ -70,6 +71,7 @@ class _ChannelsLast(Rewriting):
     def __init__(self, graph: Graph):
         super().__init__(graph)
         self.turned: dict[Value, Tensor] = {}  # values whose own form is the one with channels last
+        self._lasts: dict[tuple[Value, int], Tensor] = {}  # of others, for those of a rank
 
     def run(self) -> Graph:
         for node in self.graph.nodes:
@@ -92,12 +94,12 @@ class _ChannelsLast(Rewriting):
         """The value with channels last, among values of this rank; smaller ones are broadcast against them."""
         if value in self.turned:
             return self.turned[value]
-        tensor = self.tensor(value)
-        if not tensor.shape:
-            return tensor
-        if tensor.rank < rank:
-            tensor = shape.reshape(tensor, (*(1,) * (rank - tensor.rank), *tensor.shape))
-        return shape.transpose(tensor, to_last(rank))
+        if (value, rank) not in self._lasts:
+            tensor = self.tensor(value)
+            if 0 < tensor.rank < rank:
+                tensor = shape.reshape(tensor, (*(1,) * (rank - tensor.rank), *tensor.shape))
+            self._lasts[value, rank] = shape.transpose(tensor, to_last(rank)) if tensor.shape else tensor
+        return self._lasts[value, rank]
 
     def _turns(self, node: Node) -> bool:
         """Whether the node, of images or of what is turned, was replaced by one that computes it with channels last."""
@@ -174,7 +176,7 @@ PER_AXIS = {
 
 def with_halos(graph: Graph, serves: Callable[[Node], bool]) -> Graph:
     """The graph with physical padding for the convolutions that a backend's kernels serve so."""
-    rewriting = Rewriting(graph)
+    rewriting = _Halos(graph)
     for node in graph.nodes:
         if node.op not in HALOS or not serves(node):
             rewriting.keep(node)
@@ -185,26 +187,36 @@ def with_halos(graph: Graph, serves: Callable[[Node], bool]) -> Graph:
     return rewriting.result()
 
 
-def halo(x: Tensor, padding: Any, layout: str) -> Tensor:
-    """x with zeros around its spatial axes."""
-    if not any(map(any, padding)):
-        return x
-    pairs = iter(padding)
-    return OPS["pad"](x, widths=tuple((0, 0) if axis in "NC" else next(pairs) for axis in layout))
+class _Halos(Rewriting):
+    def __init__(self, graph: Graph):
+        super().__init__(graph)
+        self._padded: dict[
+            tuple[Value, tuple[tuple[int, int], ...]], Tensor
+        ] = {}  # a convolution and its gradient share
+
+    def padded(self, x: Tensor, padding: Any, layout: str) -> Tensor:
+        """x with zeros around its spatial axes."""
+        if not any(map(any, padding)):
+            return x
+        pairs = iter(padding)
+        widths = tuple((0, 0) if axis in "NC" else next(pairs) for axis in layout)
+        if (x.value, widths) not in self._padded:
+            self._padded[x.value, widths] = OPS["pad"](x, widths=widths)
+        return self._padded[x.value, widths]
 
 
-def _of_padded(rewriting: Rewriting, node: Node) -> bool:
+def _of_padded(rewriting: _Halos, node: Node) -> bool:
     """A convolution, or its gradient to the weight, of x with the padding around it."""
     x, other = map(rewriting.tensor, node.inputs)
     padding, layout = node.attrs["padding"], node.attrs["layout"]
     if not any(map(any, padding)):
         return False
-    padded = node.op(halo(x, padding, layout), other, **{**node.attrs, "padding": 0})
+    padded = node.op(rewriting.padded(x, padding, layout), other, **{**node.attrs, "padding": 0})
     rewriting.now[node.outputs[0]] = padded.value
     return True
 
 
-def _conv_input_gradient(rewriting: Rewriting, node: Node) -> bool:
+def _conv_input_gradient(rewriting: _Halos, node: Node) -> bool:
     """With zeros around g, as if x had been padded further, and the windows there had got a gradient of zero."""
     g, w = map(rewriting.tensor, node.inputs)
     attrs, layout = node.attrs, node.attrs["layout"]
@@ -212,7 +224,7 @@ def _conv_input_gradient(rewriting: Rewriting, node: Node) -> bool:
     if pairs is None or not any(map(any, pairs)):
         return False
     padding = [(a + m * s, b + n * s) for (a, b), (m, n), s in zip(attrs["padding"], pairs, attrs["stride"])]
-    padded = conv_input_gradient(halo(g, pairs, layout), w, **{**attrs, "padding": tuple(padding)})
+    padded = conv_input_gradient(rewriting.padded(g, pairs, layout), w, **{**attrs, "padding": tuple(padding)})
     rewriting.now[node.outputs[0]] = padded.value
     return True
 

@@ -13,7 +13,7 @@ from minigraph.backends.lower import lower
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph
 from minigraph.core.pipeline import applied, debugging
-from minigraph.passes.pipelines import LAID_OUT, LOWERED
+from minigraph.passes.pipelines import LOWERED
 
 BACKENDS = ("c", "numpy")
 
@@ -49,7 +49,7 @@ def choose(backend: str, graph: Graph) -> tuple[str, Graph, str]:
             raise
         return "numpy", graph, str(error)
     tidy = applied(LOWERED, ready, hooks=debugging(None))
-    return "c", applied(LAID_OUT, laid_out(tidy), hooks=debugging(None)), ""
+    return "c", laid_out(tidy).check(), ""
 
 
 class Unfit(GraphError):
