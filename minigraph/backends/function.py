@@ -28,7 +28,7 @@ from minigraph.backends.loops import (
     size_text,
 )
 from minigraph.backends.places import Places
-from minigraph.backends.plan import Buffer, Plan, Step, results
+from minigraph.backends.plan import Plan, Step, results
 from minigraph.backends.totals import Sums, Total
 from minigraph.backends.work import number_of
 from minigraph.core.dim import Size
@@ -38,19 +38,37 @@ from minigraph.core.op import Along
 
 @dataclass(frozen=True)
 class Function:
-    """A printed function without its name, and what it is called with."""
+    """A printed function without its name, and what it is called with beside what its step writes and works in.
+
+    reads: values, by their addresses. symbols: sizes that are known only at run time.
+    """
 
     text: str  # FUNCTION stands for its name
-    arguments: tuple[str, ...]
-    comment: str
+    reads: tuple[Value, ...]
+    barrier: bool
+    symbols: tuple[str, ...]
+    fault: bool
+
+    def arguments(self, step: Step, reads: Sequence[Value], places: Places, barrier: str) -> list[str]:
+        """Those of a call for a step that reads these values."""
+        given = [(value, step.reads[value]) for value in reads]
+        given += step.writes.items()
+        given += [(b.value, b) for b in (*step.packs.values(), *([step.scratch] if step.scratch else []))]
+        addresses = [f"({STORED[value.type.dtype]} *){places.of(buffer)}" for value, buffer in given]
+        return [
+            *addresses,
+            *([barrier] if self.barrier else []),
+            *(f"n_{name}" for name in self.symbols),
+            *(["&c->fault"] if self.fault else []),
+        ]
 
 
 class Printer:
     """Prints the function of one region."""
 
-    def __init__(self, plan: Plan, step: Step, kernels: Kernels, places: Places):
+    def __init__(self, plan: Plan, step: Step, kernels: Kernels):
         assert step.region is not None
-        self.plan, self.step, self.region, self.kernels, self.places = plan, step, step.region, kernels, places
+        self.plan, self.step, self.region, self.kernels = plan, step, step.region, kernels
         self.pointers: dict[Value, str] = {}
 
     def function(self) -> Function:
@@ -78,20 +96,12 @@ class Printer:
         parameters += ["void (*barrier)(void)"] if barrier else []
         symbols = sorted({name for name in self.plan.sizes if any(f"n_{name}" in line for line in lines)})
         parameters += [f"idx n_{name}" for name in symbols]
-        fault = ["int *fault"] if any("fault" in line for line in lines) else []
-        head = f"NOINLINE void FUNCTION({', '.join(['int thread', 'int threads', *parameters, *fault])})"
+        fault = any("fault" in line for line in lines)
+        parameters += ["int *fault"] if fault else []
+        head = f"NOINLINE void FUNCTION({', '.join(['int thread', 'int threads', *parameters])})"
         unused = ["(void)thread, (void)threads;"]
-        arguments = [self._address(v, self.step.reads[v]) for v in reads]
-        arguments += [self._address(v, self.step.writes[v]) for v in writes]
-        arguments += [self._address(b.value, b) for b in packs.values()]
-        arguments += [self._address(self.step.scratch.value, self.step.scratch)] if self.step.scratch else []
-        arguments += ["c->barrier"] if barrier else []
-        arguments += [f"n_{name}" for name in symbols] + (["&c->fault"] if fault else [])
-        comment = ", ".join(dict.fromkeys(node.name for node in self.step.nodes))
-        return Function("\n".join([*before, *block(head, unused + lines)]), tuple(arguments), comment)
-
-    def _address(self, value: Value, buffer: Buffer) -> str:
-        return f"({STORED[value.type.dtype]} *){self.places.of(buffer)}"
+        text = "\n".join([*before, *block(head, unused + lines)])
+        return Function(text, tuple(reads), barrier, tuple(symbols), fault)
 
     def _body(self, prefix: str = "v") -> Body:
         return Body(self.plan.partition, self.region, self.pointers, self.kernels, prefix)

@@ -5,17 +5,20 @@ Functions whose texts agree are one function.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from minigraph.backends.function import Printer
+from minigraph.backends.function import Function, Printer
 from minigraph.backends.kernels import Kernels
+from minigraph.backends.likeness import likeness
 from minigraph.backends.loops import block, offset_text
 from minigraph.backends.places import Places
 from minigraph.backends.plan import Plan, Step, may_fail
 from minigraph.backends.work import flops_of, number_of
 from minigraph.core.dim import product
+from minigraph.core.ir import Value
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,28 @@ class Source:
     steps: tuple[str, ...]  # not in the text: functions step_0, step_1, ..., each of one step of the plan by itself
 
 
+class _Functions:
+    """The functions of a plan: each is printed for the first of the steps that are alike."""
+
+    def __init__(self, plan: Plan, kernels: Kernels):
+        self.plan, self.kernels = plan, kernels
+        self.names: dict[str, str] = {}  # by text
+        self._first: dict[Hashable, tuple[Function, tuple[Value, ...]]] = {}
+
+    def of(self, step: Step) -> tuple[str, Function, list[Value]]:
+        """The name of a step's function, the function, and the values that it reads for this step."""
+        like, values = likeness(self.plan, step)
+        if like not in self._first:
+            self._first[like] = Printer(self.plan, step, self.kernels).function(), values
+        function, first = self._first[like]
+        own = dict(zip(first, values))
+        name = self.names.setdefault(function.text, f"f{len(self.names)}")
+        return name, function, [own[value] for value in function.reads]
+
+
 def print_program(plan: Plan) -> Source:
     kernels, places = Kernels(), Places(plan)
-    names: dict[str, str] = {}
+    functions = _Functions(plan, kernels)
     calls: list[str] = []
     steps: list[list[str]] = []
     first = first_write_to_state(plan)
@@ -42,13 +64,13 @@ def print_program(plan: Plan) -> Source:
         if step.region is None:
             steps.append(_copies(step, places))
         else:
-            function = Printer(plan, step, kernels, places).function()
-            name = names.setdefault(function.text, f"f{len(names)}")
+            name, function, reads = functions.of(step)
             alone = is_small(plan, step)
             who = ["0", "1"] if alone else ["thread", "threads"]
-            arguments = ["alone" if alone and a == "c->barrier" else a for a in function.arguments]
+            arguments = function.arguments(step, reads, places, "alone" if alone else "c->barrier")
             call = f"{name}({', '.join([*who, *arguments])});"
-            steps.append([f"// {number}: {function.comment}", f"if (thread == 0) {call}" if alone else call])
+            comment = ", ".join(dict.fromkeys(node.name for node in step.nodes))
+            steps.append([f"// {number}: {comment}", f"if (thread == 0) {call}" if alone else call])
         calls += steps[-1]
     symbols = [f"const idx n_{name} = c->sizes[{i}];" for i, name in enumerate(sorted(plan.sizes))]
     start = ["char *const arena = c->arena;", "const idx *const at = c->offsets;"]
@@ -59,13 +81,13 @@ def print_program(plan: Plan) -> Source:
         block(f"void step_{number}(struct context *c, int thread, int threads)", [*start, *unused, *lines])
         for number, lines in enumerate(steps)
     ]
-    functions = [text.replace("FUNCTION", name) for text, name in names.items()]
+    printed = [text.replace("FUNCTION", name) for text, name in functions.names.items()]
     tuned = dict.fromkeys(name for call in plan.partition.claims.values() for name in call.headers)
     own = ("prelude.h", "scalar.h", *tuned)
     includes = [f'#include "{name}"' for name in own]
     prepare = _prepare(plan, kernels, places)
     shared = list(kernels.functions())
-    parts = [*includes, "", *kernels.includes(), "", *shared, "", *functions, "", *prepare, "", *step_text, ""]
+    parts = [*includes, "", *kernels.includes(), "", *shared, "", *printed, "", *prepare, "", *step_text, ""]
     headers = frozenset(header for header, _, _ in kernels.included)
     return Source("\n".join(parts), own, headers, tuple("\n".join(lines) for lines in each))
 
