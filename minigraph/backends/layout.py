@@ -42,20 +42,24 @@ class Rewriting:
         self.builder.nodes = []
         self.now: dict[Value, Value] = {}
 
-    def tensor(self, value: Value) -> Tensor:
+    def value(self, value: Value) -> Value:
         """What the value has become."""
-        return Tensor(self.builder, self.now.get(value, value))
+        return self.now.get(value, value)
+
+    def tensor(self, value: Value) -> Tensor:
+        """The same, to build with."""
+        return Tensor(self.builder, self.value(value))
 
     def keep(self, node: Node) -> None:
         """The node as it is, reading what its inputs have become."""
-        inputs = tuple([self.tensor(value).value for value in node.inputs])
-        self.builder.append(node if inputs == node.inputs else replace(node, inputs=inputs))
+        inputs = tuple([self.value(value) for value in node.inputs])
+        self.builder.append(node if inputs == node.inputs else node.reading(inputs))
 
     def result(self) -> Graph:
         if self.builder.nodes == list(self.graph.nodes):
             return self.graph
-        ends = {name: self.tensor(value).value for name, value in self.graph.outputs.items()}
-        moved = {old: self.tensor(value).value for old, value in self.graph.updates.items()}
+        ends = {name: self.value(value) for name, value in self.graph.outputs.items()}
+        moved = {old: self.value(value) for old, value in self.graph.updates.items()}
         return without_dead(replace(self.graph, nodes=tuple(self.builder.nodes), outputs=ends, updates=moved))
 
 
@@ -83,12 +87,12 @@ class _ChannelsLast(Rewriting):
                 self.keep(node)
         return self.result()
 
-    def tensor(self, value: Value) -> Tensor:
+    def value(self, value: Value) -> Value:
         """The value as it was, turned back where it is turned."""
         if value in self.turned and value not in self.now:
             back = shape.transpose(self.turned[value], to_first(value.type.rank))
             self.now[value] = back.value
-        return super().tensor(value)
+        return super().value(value)
 
     def last(self, value: Value, rank: int) -> Tensor:
         """The value with channels last, among values of this rank; smaller ones are broadcast against them."""

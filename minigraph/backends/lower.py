@@ -53,7 +53,7 @@ def _reading(node: Node, now: dict[Value, Value]) -> Node:
     """The node, reading what its inputs have become."""
     if not any(value in now for value in node.inputs):
         return node
-    return replace(node, inputs=tuple(_latest(value, now) for value in node.inputs))
+    return node.reading(tuple([_latest(value, now) for value in node.inputs]))
 
 
 def _expanded(node: Node, builder: Builder, now: dict[Value, Value]) -> list[Node]:

@@ -466,12 +466,11 @@ def place_in_arena(buffers: list[Buffer], phases: list[int]) -> int:
         first, last = phases[min(b.first for b in group)], phases[max(b.last for b in group)]
         size = -(-root.nbytes // ALIGNMENT) * ALIGNMENT
         offset = 0
-        for start, end, from_, until in placed:
-            if from_ <= last and first <= until:
+        for start, end, begins, ends in placed:
+            if end > offset and begins <= last and first <= ends:
                 if offset + size <= start:
                     break
-                if end > offset:
-                    offset = end
+                offset = end
         insort(placed, (offset, offset + size, first, last))
         for buffer in group:
             buffer.offset = offset

@@ -106,6 +106,10 @@ class Node:
     name: str
     origin: Origin = Origin()
 
+    def reading(self, inputs: tuple[Value, ...], outputs: tuple[Value, ...] | None = None) -> Node:
+        """The node on other values of the same types, with its own outputs or with these."""
+        return Node(self.op, inputs, self.outputs if outputs is None else outputs, self.attrs, self.name, self.origin)
+
     def __repr__(self) -> str:
         return f"<{self.op.name} {self.name}>"
 
@@ -207,8 +211,9 @@ class Graph:
             expect(variable.kind in KINDS, "state {} is of unknown kind {!r}", variable.name, variable.kind)
         inferred: dict[Any, tuple[Mapping[str, Any], tuple[Type, ...]]] = {}  # layers repeat
         for node in self.nodes:
-            early = next((value for value in node.inputs if value not in known), None)
-            expect(early is None, "{!r} reads {} before it is defined", node, early)
+            if not known.issuperset(node.inputs):
+                early = next(value for value in node.inputs if value not in known)
+                raise GraphError(f"{node!r} reads {early} before it is defined")
             inputs = tuple([value.type for value in node.inputs])
             key = node.op, inputs, tuple(node.attrs.items())
             if key not in inferred:
@@ -220,8 +225,9 @@ class Graph:
             expect(attrs == node.attrs, "{!r} has attributes {}, whose canonical form is {}", node, node.attrs, attrs)
             found = tuple([value.type for value in node.outputs])
             expect(types == found, "{!r} has outputs {}; its op infers {}", node, node.outputs, types)
-            twice = next((value for value in node.outputs if value in known), None)
-            expect(twice is None, "{} is defined twice", twice)
+            if not known.isdisjoint(node.outputs):
+                twice = next(value for value in node.outputs if value in known)
+                raise GraphError(f"{twice} is defined twice")
             known.update(node.outputs)
         for name, value in self.outputs.items():
             expect(value in known, "output {!r} is not defined", name)

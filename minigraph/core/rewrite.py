@@ -285,7 +285,7 @@ class Walk:
         for old, new in zip(node.outputs, copies):
             self._originals[new] = []
             self._stands(old, new)
-        return replace(node, inputs=inputs, outputs=copies)
+        return node.reading(inputs, copies)
 
     def _stands(self, old: Value, new: Value) -> None:
         """From now on `new` is read where `old` was."""
