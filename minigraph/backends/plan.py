@@ -16,11 +16,12 @@ the new one waits in the arena and is copied at the end.
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
+
+import numpy as np
 
 from minigraph.backends.access import place
 from minigraph.backends.calls import Call, Claim, Operand, Pack
@@ -461,20 +462,20 @@ def place_in_arena(buffers: list[Buffer], phases: list[int]) -> int:
     roots: dict[Buffer, list[Buffer]] = {}
     for buffer in buffers:
         roots.setdefault(buffer.root, []).append(buffer)
-    placed: list[tuple[int, int, int, int]] = []  # offset, end, first and last phase; sorted
-    for root, group in sorted(roots.items(), key=lambda item: (-item[0].nbytes, item[0].first)):
+    starts, ends, begins, finishes = placed = np.zeros((4, len(roots)), np.int64)  # places, and first and last phases
+    largest_first = sorted(roots.items(), key=lambda item: (-item[0].nbytes, item[0].first))
+    for number, (root, group) in enumerate(largest_first):
         first, last = phases[min(b.first for b in group)], phases[max(b.last for b in group)]
         size = -(-root.nbytes // ALIGNMENT) * ALIGNMENT
-        offset = 0
-        for start, end, begins, ends in placed:
-            if end > offset and begins <= last and first <= ends:
-                if offset + size <= start:
-                    break
-                offset = end
-        insort(placed, (offset, offset + size, first, last))
+        taken = np.flatnonzero((begins[:number] <= last) & (first <= finishes[:number]))
+        taken = taken[np.argsort(starts[taken])]
+        free = np.concatenate(([0], np.maximum.accumulate(ends[taken])))  # from where on, up to the next that is taken
+        gaps = np.flatnonzero(free[:-1] + size <= starts[taken])
+        offset = int(free[gaps[0] if gaps.size else -1])
+        placed[:, number] = offset, offset + size, first, last
         for buffer in group:
             buffer.offset = offset
-    return max((end for _, end, _, _ in placed), default=0)
+    return int(ends.max(initial=0))
 
 
 def with_barriers(steps: list[Step]) -> Iterator[Step]:
