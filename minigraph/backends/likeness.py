@@ -53,4 +53,4 @@ class _Seen:
         if value not in self.members and (value in partition.region_of or value not in partition.virtual):
             return value.type, where
         node = partition.graph.producer[value]
-        return node.op, exactly(tuple(node.attrs.items())), tuple(map(self.number, node.inputs)), value.type, where
+        return node.op, exactly(tuple(node.attrs.items())), tuple(map(self.number, node.inputs)), where

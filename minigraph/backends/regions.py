@@ -200,8 +200,10 @@ class Partition:
             return False
         cost = _operations(node) + sum(self._cost.get(v, 0) for v in node.inputs if v in self.virtual)
         self._cost[value] = cost
-        full = {source for source in self._sources(node) if source.type.size == value.type.size}
-        return cost <= CHEAP and (len(full) <= 1 or value.type.size == 1)
+        if cost > CHEAP:
+            return False
+        size = value.type.size
+        return size == 1 or sum(source.type.size == size for source in self._sources(node)) <= 1
 
     def _add_call(self, node: Node) -> None:
         region = self._new(Region(extent(node.outputs[0].type.shape), node))
