@@ -85,6 +85,8 @@ def _compose(outer: Along, index: Index) -> Along:
 
 def broadcast(value: Value, result: Value, index: Index) -> Index:
     """The index into an operand of a pointwise op, from one into its result."""
+    if value.type.shape == result.type.shape and 1 not in value.type.shape:
+        return index
     behind = result.type.rank - value.type.rank
     return tuple(ONE if size == 1 else along for size, along in zip(value.type.shape, index[behind:], strict=True))
 

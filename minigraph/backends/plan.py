@@ -30,6 +30,7 @@ from minigraph.backends.regions import Partition, Region
 from minigraph.backends.work import Work, bytes_of, computed, number_of, work_of
 from minigraph.core import dim
 from minigraph.core.builder import Builder, Tensor
+from minigraph.core.collector import paused
 from minigraph.core.dim import Dim, Size, product
 from minigraph.core.errors import GraphError
 from minigraph.core.ir import Graph, Node, Type, Value
@@ -245,6 +246,7 @@ def with_numbers(graph: Graph, batch: Collection[str], fixed: Mapping[str, int])
     return graph.bind(**fixed, **still) if fixed else graph
 
 
+@paused()
 def plan(graph: Graph, claim: Claim, sizes: Mapping[str, int], threads: int = 1) -> Plan:
     """Plan a lowered graph for symbols of at most these sizes, and for at most so many threads.
 

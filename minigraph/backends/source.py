@@ -17,6 +17,7 @@ from minigraph.backends.loops import block, offset_text
 from minigraph.backends.places import Places
 from minigraph.backends.plan import Plan, Step, may_fail
 from minigraph.backends.work import flops_of, number_of
+from minigraph.core.collector import paused
 from minigraph.core.dim import product
 from minigraph.core.ir import Value
 
@@ -50,6 +51,7 @@ class _Functions:
         return name, function, [own[value] for value in function.reads]
 
 
+@paused()
 def print_program(plan: Plan) -> Source:
     kernels, places = Kernels(), Places(plan)
     functions = _Functions(plan, kernels)

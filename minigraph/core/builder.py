@@ -275,8 +275,8 @@ class Builder:
         try:
             complete, types = op.infer(tuple([value.type for value in inputs]), attrs)
             for t in types:
-                strange = symbols_of(t.shape) - self._symbols
-                expect(not strange, "no input tells how large {} is", ", ".join(strange))
+                if strange := symbols_of(t.shape) - self._symbols:
+                    raise GraphError(f"no input tells how large {', '.join(strange)} is")
         except GraphError as error:
             raise GraphError(explain(op.name, self._scoped(op.name), str(error), inputs, attrs, origin)) from None
         name = self._fresh(op.name)

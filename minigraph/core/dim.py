@@ -240,7 +240,11 @@ def places(value: Any, symbols: Mapping[str, int]) -> Any:
 
 
 def symbols_of(shape: Shape) -> set[str]:
-    return {symbol for n in shape if isinstance(n, Dim) for symbol in n.symbols()}
+    found: set[str] = set()
+    for n in shape:
+        if isinstance(n, Dim):
+            found.update(*[monomial for monomial, _ in n.terms])
+    return found
 
 
 def symbolic(value: Any) -> bool:

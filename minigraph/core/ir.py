@@ -216,12 +216,13 @@ class Graph:
                 raise GraphError(f"{node!r} reads {early} before it is defined")
             inputs = tuple([value.type for value in node.inputs])
             key = node.op, inputs, tuple(node.attrs.items())
-            if key not in inferred:
-                inferred[key] = node.op.infer(inputs, node.attrs)
+            form = inferred.get(key)
+            if form is None:
+                form = inferred[key] = node.op.infer(inputs, node.attrs)
                 for value in node.outputs:
                     strange = dim.symbols_of(value.type.shape) - self.symbols
                     expect(not strange, "no input tells how large {} is, in {}", strange, value)
-            attrs, types = inferred[key]
+            attrs, types = form
             expect(attrs == node.attrs, "{!r} has attributes {}, whose canonical form is {}", node, node.attrs, attrs)
             found = tuple([value.type for value in node.outputs])
             expect(types == found, "{!r} has outputs {}; its op infers {}", node, node.outputs, types)

@@ -240,11 +240,12 @@ class Op:
             names = [p.name for p in self.__signature__.parameters.values() if p.kind is p.POSITIONAL_ONLY]
             hint = f"; {self.layer} makes the others" if self.layer and len(types) < self.tensors else ""
             raise GraphError(f"takes {self.tensors} tensors ({', '.join(names)}), got {len(types)}{hint}")
-        attrs = {name: given.get(name, default) for name, default in self.defaults.items()}
+        attrs = {**self.defaults, **given}
         for name, value in attrs.items():
-            expect(value is not REQUIRED, "needs the attribute {!r}", name)
-        for name in given:
-            expect(name in attrs, "has no attribute {!r}; it has {}", name, ", ".join(attrs) or "none")
+            if value is REQUIRED:
+                raise GraphError(f"needs the attribute {name!r}")
+            if name not in self.defaults:
+                raise GraphError(f"has no attribute {name!r}; it has {', '.join(self.defaults) or 'none'}")
         try:
             if self.canonical is not None:
                 attrs = self.canonical(*types, **attrs)

@@ -88,6 +88,8 @@ def run(
     now, steps = with_own_names(graph), list[Step]()
     reasons: dict[int, list[Refused]] = {}
     for turn, p, step in _steps(_chosen(pipeline, without), now, state, turns):
+        if step.after is not step.before:
+            step.after.check()
         step = replace(step, refused=refusals(step.after, p.rules, state))
         now = step.after
         reasons.setdefault(turn, []).extend(step.refused)
@@ -104,7 +106,7 @@ def run(
 def applied(
     pipeline: Pipeline, graph: Graph, without: Collection[str] = (), hooks: Sequence[Hook] = (), turns: int = 1
 ) -> Graph:
-    """The graph after these passes, as `run` leaves it, for whoever does not ask why they did no more.
+    """The graph after these passes, as `run` leaves it, but unchecked, for whoever does not ask why they did no more.
 
     hooks: each is called with each step that changes something; it has no reasons.
     """
@@ -155,7 +157,6 @@ def _step(p: Pass, before: Graph, state: Mapping[str, np.ndarray] | None) -> Ste
         after = walk.run()
     if after is not before:
         after = with_own_names(after)
-        after.check()
     seconds = time.perf_counter() - start
     return Step(p.name, p.about, before, after, tuple(walk.fired), (), seconds, tuple(walk.facts))
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from minigraph.backends.c.compiler import CompilerError, NoCompiler, compiler
 from minigraph.backends.c.tuned import laid_out
 from minigraph.backends.lower import lower
+from minigraph.core.collector import paused
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph
 from minigraph.core.pipeline import applied, debugging
@@ -29,6 +30,7 @@ def asked_for(backend: str) -> str:
     return setting
 
 
+@paused()
 def choose(backend: str, graph: Graph) -> tuple[str, Graph, str]:
     """The backend that runs this graph, the graph as it wants it, and why it is not the fastest ("" if it is).
 

@@ -119,7 +119,7 @@ def _without_redundant(
     model: Graph, loss: str, parameters: Sequence[Tensor], without: Collection[str]
 ) -> tuple[Builder, list[Tensor]]:
     """The model after BEFORE_AUTODIFF, with all of its state, and those of the parameters that still have an effect."""
-    builder = Builder.extending(replace(applied(BEFORE_AUTODIFF, model, without), state=model.state))
+    builder = Builder.extending(replace(applied(BEFORE_AUTODIFF, model, without).check(), state=model.state))
     _, live = needed(builder.nodes, [builder.tensor(loss).value])
     chosen = [builder.tensor(p.name) for p in parameters if p.value in live]
     expect(
