@@ -53,6 +53,36 @@ def test_a_lowered_op_is_the_same_function(op: Op, example: Example) -> None:
         np.testing.assert_allclose(other[name], array, rtol=1e-11, atol=1e-11, equal_nan=True)
 
 
+REPEATED = {
+    "other numbers": lambda x, y: (mg.mse_loss(x, y), mg.mse_loss(y, x * 2.0)),
+    "itself, first": lambda x, y: (mg.kl_div(x, x), mg.kl_div(x, y), mg.kl_div(y, x)),
+    "itself, afterwards": lambda x, y: (mg.kl_div(x, y), mg.kl_div(y, y)),
+    "other attributes": lambda x, y: (mg.mean(x, 0), mg.mean(y, 0, keepdims=True), mg.mean(x, 1), mg.mean(y, 0)),
+    "one inside another": lambda x, y: (mg.std(x, 0), mg.var(y, 0), mg.std(y, 0), mg.mean(y, 0)),
+    "several results": lambda x, y: (
+        *mg.batch_norm(x, y[0], y[1]),
+        *mg.batch_norm(y, x[0], x[1]),
+        *mg.batch_norm(y, x[0], x[1], axis=0),
+    ),
+    "one input in common": lambda x, y: (mg.rms_norm(x, x[0]), mg.rms_norm(y, x[0])),
+    "of other sizes": lambda x, y: (mg.logsumexp(x, 0), mg.logsumexp(y[:3], 0), mg.logsumexp(y, 0)),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_an_op_that_repeats_is_expanded_for_each_of_its_inputs(name: str) -> None:
+    """What one expansion was is built again of others."""
+    net = Builder()
+    x, y = (net.input(name, (5, 5), "float64") for name in "xy")
+    graph = net.build({f"out{i}": tensor for i, tensor in enumerate(REPEATED[name](x, y))})
+    after = lower(graph).check()
+    names = [value.name for node in after.nodes for value in node.outputs]
+    assert len(set(names)) == len(names)
+    assert all(runs(node.op) for node in after.nodes)
+    rng = np.random.default_rng(2)
+    assert off(graph, after, {name: rng.uniform(0.5, 2.0, (5, 5)) for name in "xy"}) < 1e-14
+
+
 CONVOLUTIONS = [
     pytest.param(op, example, id=f"{op.name}-{number}")
     for op in (conv, conv_input_gradient, conv_weight_gradient)

@@ -279,14 +279,24 @@ class Builder:
                     raise GraphError(f"no input tells how large {', '.join(strange)} is")
         except GraphError as error:
             raise GraphError(explain(op.name, self._scoped(op.name), str(error), inputs, attrs, origin)) from None
+        return tuple([Tensor(self, value) for value in self._add(op, inputs, types, complete, origin)])
+
+    def again(self, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+        """Append the node once more, of other inputs of the same types, under a name of its own; what it gives."""
+        origin = self._origin or _users_line(self._scope)
+        return self._add(node.op, inputs, [value.type for value in node.outputs], node.attrs, origin)
+
+    def _add(
+        self, op: Op, inputs: tuple[Value, ...], types: Sequence[Type], attrs: Mapping[str, Any], origin: Origin
+    ) -> tuple[Value, ...]:
         name = self._fresh(op.name)
         if len(types) == 1:
             outputs: tuple[Value, ...] = (Value(types[0], name),)
         else:
             outputs = tuple(Value(t, f"{name}.{o}") for t, o in zip(types, op.outputs, strict=True))
             self._names.update(value.name for value in outputs)
-        self.nodes.append(Node(op, inputs, outputs, complete, name, origin))
-        return tuple([Tensor(self, value) for value in outputs])
+        self.nodes.append(Node(op, inputs, outputs, attrs, name, origin))
+        return outputs
 
     def append(self, node: Node) -> None:
         """Take over a node of another graph as it is."""
