@@ -654,3 +654,15 @@ def test_a_long_chain_in_which_nothing_fires_gives_itself() -> None:
     graph = chain("relu", 3000)
     assert rewrite(graph, (TANH_TO_SIN,)) is graph
     assert refusals(graph, FOLDING) == ()
+
+
+def test_a_function_sees_the_nodes_of_its_ops_alone():
+    seen = []
+
+    def look(walk, node):
+        seen.append(node.op)
+
+    graph = graph_of(lambda x: mg.relu(mg.exp(mg.tanh(x))))
+    law = Rule("look", "a = a", look, lambda match: None, ops=(mg.exp, mg.relu))
+    assert rewrite(graph, (law,)) is graph
+    assert seen == [mg.exp, mg.relu]

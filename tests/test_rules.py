@@ -153,7 +153,8 @@ def refuses(rule: Rule, condition: Condition, graph: Graph, state: dict[str, np.
     assert rewrite(graph, (rule,), state) is graph
     walk, sentences = Walk(graph, (rule,), state), []
     for node in graph.nodes:
-        sentences += [m.refusal() for m in rule.matches(walk, node) if first_that_fails(m) is condition]
+        found = rule.matches(walk, node) if rule.looks_at(node.op) else ()
+        sentences += [m.refusal() for m in found if first_that_fails(m) is condition]
         walk.keep(node)
     assert sentences, f"it is not this condition that refuses: {refusals(graph, (rule,), state)}"
     names = {node.name for node in graph.nodes} | graph.values.keys()

@@ -70,7 +70,7 @@ class Rule:
         return op is self.anchor if self.anchor is not None else not self.ops or op in self.ops
 
     def matches(self, walk: Walk, node: Node) -> Iterator[Match]:
-        """The ways in which it could be applied at a node, conditions aside."""
+        """The ways in which it could be applied at a node that it looks at, conditions aside."""
         pattern = self.pattern[0] if isinstance(self.pattern, tuple) else self.pattern
         if isinstance(pattern, Pattern):
             for bound in matches(pattern, node, walk.producer.get, walk):
