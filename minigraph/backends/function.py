@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minigraph.backends.access import Access, Index, access, place
-from minigraph.backends.body import Body
 from minigraph.backends.calls import Pointers
-from minigraph.backends.kernels import Kernels
 from minigraph.backends.loops import (
     STORED,
     Loop,
@@ -28,10 +26,9 @@ from minigraph.backends.loops import (
     size_text,
 )
 from minigraph.backends.places import Places
-from minigraph.backends.plan import Plan, Step, results
-from minigraph.backends.totals import Sums, Total
-from minigraph.backends.work import number_of
-from minigraph.core.dim import Size
+from minigraph.backends.plan import Step, results
+from minigraph.backends.statements import Statements, accesses
+from minigraph.backends.totals import Sums
 from minigraph.core.ir import Value
 from minigraph.core.op import Along
 
@@ -63,13 +60,8 @@ class Function:
         ]
 
 
-class Printer:
+class Printer(Statements):
     """Prints the function of one region."""
-
-    def __init__(self, plan: Plan, step: Step, kernels: Kernels):
-        assert step.region is not None
-        self.plan, self.step, self.region, self.kernels = plan, step, step.region, kernels
-        self.pointers: dict[Value, str] = {}
 
     def function(self) -> Function:
         region = self.region
@@ -103,17 +95,6 @@ class Printer:
         text = "\n".join([*before, *block(head, unused + lines)])
         return Function(text, tuple(reads), barrier, tuple(symbols), fault)
 
-    def _body(self, prefix: str = "v") -> Body:
-        return Body(self.plan.partition, self.region, self.pointers, self.kernels, prefix)
-
-    def _names(self) -> dict[Value, str]:
-        """The pointers to what is written."""
-        return {value: f"y{i}" for i, value in enumerate(self.step.writes)}
-
-    def _stores(self, body: Body, values: Sequence[Value], axes: Sequence[tuple[int, Size]]) -> list[Statement]:
-        names = self._names()
-        return [body.store(value, axes, names[value]) for value in values if value in names]
-
     # calls
 
     def _tuned(self) -> tuple[list[str], list[str]]:
@@ -121,7 +102,7 @@ class Printer:
         node = self.region.call
         assert node is not None
         call = self.plan.partition.claims[node]
-        memory, names = self.plan.partition.memory, self._names()
+        memory, names = self.plan.partition.memory, self.names()
         result = next(v for v in results(self.plan.partition, node) if v in names)
         operands = []
         for operand in call.operands:
@@ -145,7 +126,7 @@ class Printer:
 
         A run is a piece of a row of the result, of which the kernel tells where in the result's memory it begins.
         """
-        region, body, axes = self.region, self._body(), self.region.axes
+        region, body, axes = self.region, self.body(), self.region.axes
         assert region.call is not None
         output = region.call.outputs[0]
         index, lying = place(output.type.shape, axes), place(result.type.shape, axes)
@@ -157,7 +138,7 @@ class Printer:
             body.member(value, axes)
         whole = self.plan.partition.memory.access(result, lying)
         first = Statement(f"const float number = {names[result]}[@];", every, whole)
-        stores = self._stores(body, region.body, axes)
+        stores = self.stores(body, region.body, axes)
         if output in names and output is not result:
             stores.append(body.store(output, axes, names[output]))
         statements = [first, *body.statements, *stores]
@@ -175,7 +156,7 @@ class Printer:
 
     def _borders(self) -> list[str]:
         """The zeros around what lies in the middle of something padded."""
-        partition, names = self.plan.partition, self._names()
+        partition, names = self.plan.partition, self.names()
         nodes = [partition.graph.producer[value] for value in self.region.padded]
         calls = [partition.claims[node].border for node in nodes]
         return [border(names[node.outputs[0]]) for node, border in zip(nodes, calls) if border is not None]
@@ -208,7 +189,7 @@ class Printer:
         for value in node.inputs:
             base = partition.base(value)
             self.pointers.setdefault(base, f"x{len(self.pointers)}")
-        names = self._names()
+        names = self.names()
         pointers = [self.pointers[partition.base(v)] for v in node.inputs] + [names[v] for v in node.outputs]
         count = node.op.kernel.lines([v.type for v in node.inputs], [v.type for v in node.outputs], **node.attrs)
         limits = [f"const idx lines = {size_text(count)};"]
@@ -218,23 +199,16 @@ class Printer:
     # number by number
 
     def _pointwise(self) -> list[str]:
-        body, axes = self._body(), self.region.axes
-        for value in self.region.body:
-            body.member(value, axes)
-        statements = body.statements + self._stores(body, self.region.body, axes)
-        loops = merged(axes, [s.access for s in statements if s.access is not None], "i")
+        statements, heavy = self.each_point()
+        loops = merged(self.region.axes, accesses(statements), "i")
         nest = Nest(loops)
         if not loops:
             return nest.at(statements, 0)
-        split = self._split(loops)
-        return self._nested(nest, statements, 0, split, body.heavy)
+        return self._nested(nest, statements, 0, self._split(loops), heavy)
 
     def _split(self, loops: Sequence[Loop]) -> int:
         """Which loop the threads share."""
-        return shared_loop([self._number(loop.size) for loop in loops])
-
-    def _number(self, size: Size) -> int:
-        return number_of(size, self.plan.expected)
+        return shared_loop([self.number(loop.size) for loop in loops])
 
     def _nested(self, nest: Nest, statements: list[Statement], level: int, split: int, heavy: bool) -> list[str]:
         """The statements of this level, and the loops further in."""
@@ -255,40 +229,12 @@ class Printer:
     # totals
 
     def _totals(self) -> list[str]:
-        region, body = self.region, self._body()
-        for value in region.body:
-            body.member(value, region.axes)
-        operands = []
-        for total in region.totals:
-            operand = self.plan.graph.producer[total].inputs[0]
-            index = place(operand.type.shape, region.axes)
-            assert index is not None
-            operands.append(body.value(operand, index)[0])
-        statements = body.statements + self._stores(body, region.body, region.axes)
-        tail, names = self._tail()
-        totals = [
-            Total(number, self.plan.graph.producer[value], operand, name)
-            for number, (value, operand, name) in enumerate(zip(region.totals, operands, names))
-        ]
-        accesses = [s.access for s in (*statements, *tail) if s.access is not None]
-        kept = merged(region.kept, accesses, "i")
-        reduced = merged([a for a in region.axes if a[0] in (region.reduced or ())], accesses, "r")
-        return Sums(kept, reduced, statements, tail, totals, self._number, self.step.scratch is not None).lines()
-
-    def _tail(self) -> tuple[list[Statement], list[str]]:
-        """What is computed from totals, and the variables in which the totals are."""
-        region, body = self.region, self._body("w")
-        names = []
-        every = frozenset(axis for axis, _ in region.kept)
-        for number, value in enumerate(region.totals):
-            index = place(value.type.shape, region.kept)
-            assert index is not None
-            names.append(f"total{number}")
-            body.known[value, index] = names[-1], every
-        for value in region.tail:
-            body.member(value, region.kept)
-        inside = [Statement(s.text, s.axes | every, s.access) for s in body.statements]
-        return inside + self._stores(body, [*region.totals, *region.tail], region.kept), names
+        region, sums = self.region, self.sums()
+        places = accesses([*sums.statements, *sums.tail])
+        kept = merged(region.kept, places, "i")
+        reduced = merged([a for a in region.axes if a[0] in (region.reduced or ())], places, "r")
+        chunked = self.step.scratch is not None
+        return Sums(kept, reduced, sums.statements, sums.tail, sums.totals, self.number, chunked).lines()
 
 
 def _every_axis(value: Value) -> Index:

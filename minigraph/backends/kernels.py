@@ -40,7 +40,7 @@ class Kernels:
         fields = kernel.shape(inputs, outputs, **node.attrs)
         shape = ", ".join(f".{name} = {number_text(value)}" for name, value in fields.items())
         fault = ["fault"] if kernel.checks else []
-        return f"{node.op.name}_{number}({', '.join([*arguments, f'({node.op.name}_shape){{{shape}}}', *fault])})"
+        return f"{node.op.name}_{number}({', '.join([*arguments, f'SHAPE({node.op.name}_shape, {shape})', *fault])})"
 
     def shared(self, kernel: str, pointers: Sequence[str], shape: str, finish: str) -> str:
         """A call of the function that calls a tuned kernel with this shape."""

@@ -16,7 +16,7 @@ the new one waits in the arena and is copied at the end.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
@@ -41,6 +41,8 @@ from minigraph.core.table import aligned, begun, quantity, shortened
 CHUNKS = 16  # into which the numbers of few totals are divided, whatever the number of threads
 CHUNKED = 1 << 15  # numbers, and more, that are worth it
 ALIGNMENT = 64  # bytes: a line of the cache, and the widest vector
+
+Chunks = Callable[[Region, Mapping[str, int]], int]
 
 
 @dataclass(eq=False)
@@ -247,19 +249,30 @@ def with_numbers(graph: Graph, batch: Collection[str], fixed: Mapping[str, int])
 
 
 @paused()
-def plan(graph: Graph, claim: Claim, sizes: Mapping[str, int], threads: int = 1) -> Plan:
+def in_chunks(region: Region, sizes: Mapping[str, int]) -> int:
+    """Into how many chunks the numbers of totals are divided: 1 where there are totals enough for the threads to share.
+
+    sizes: those that choices are made for.
+    """
+    kept = number_of(product(size for _, size in region.kept), sizes)
+    columns = bool(region.kept) and bool(region.reduced) and region.kept[-1][0] == len(region.domain) - 1
+    few = kept <= 8 * 64 if columns else kept <= 8
+    return CHUNKS if region.reduced and few and number_of(product(region.domain), sizes) >= CHUNKED else 1
+
+
+def plan(graph: Graph, claim: Claim, sizes: Mapping[str, int], threads: int = 1, chunks: Chunks = in_chunks) -> Plan:
     """Plan a lowered graph for symbols of at most these sizes, and for at most so many threads.
 
-    claim: which nodes are computed by tuned kernels.
+    claim: which nodes are computed by tuned kernels. chunks: how those of totals are divided.
     """
     graph = with_own_ends(graph)
     claims = {node: call for node in graph.nodes if (call := claim(graph, node)) is not None}
-    return _Planner(graph, Partition(graph, claims, framed(graph, claims)), sizes, threads).plan()
+    return _Planner(graph, Partition(graph, claims, framed(graph, claims)), sizes, threads, chunks).plan()
 
 
 class _Planner:
-    def __init__(self, graph: Graph, partition: Partition, sizes: Mapping[str, int], threads: int):
-        self.graph, self.partition, self.sizes, self.threads = graph, partition, sizes, threads
+    def __init__(self, graph: Graph, partition: Partition, sizes: Mapping[str, int], threads: int, chunks: Chunks):
+        self.graph, self.partition, self.sizes, self.threads, self.chunks = graph, partition, sizes, threads, chunks
         self.homes: dict[Value, Buffer] = {}
         self.late: list[tuple[Value, Buffer]] = []  # what is copied into a state at the end
         self.work: list[Buffer] = []  # of the arena: what calls work in
@@ -350,22 +363,14 @@ class _Planner:
         """Of a call: the buffers of its packed operands, and what it works in."""
         call = self.partition.claims.get(region.call) if region.call is not None else None
         if call is None:
-            if not self._in_chunks(region):
+            chunks = self.chunks(region, typical(self.sizes)) if region.totals else 1
+            if chunks == 1:
                 return {}, None
-            floats = product((2 * CHUNKS * len(region.totals), *(size for _, size in region.kept)))
+            floats = product((2 * chunks * len(region.totals), *(size for _, size in region.kept)))
             return {}, self._work(f"{region.totals[0].name}.chunks", floats)
         packs = {name: self._packed(call, name, pack) for name, pack in call.packs.items()}
         floats = call.scratch + call.each * self.threads
         return packs, self._work(f"{call.node.name}.scratch", floats) if floats else None
-
-    def _in_chunks(self, region: Region) -> bool:
-        """Whether the totals of a region are too few for the threads to share, and of many numbers."""
-        expected = typical(self.sizes)
-        kept = number_of(product(size for _, size in region.kept), expected)
-        work = number_of(product(region.domain), expected)
-        columns = bool(region.kept) and bool(region.reduced) and region.kept[-1][0] == len(region.domain) - 1
-        few = kept <= 8 * 64 if columns else kept <= 8
-        return bool(region.totals and region.reduced) and few and work >= CHUNKED
 
     def _packed(self, call: Call, name: str, pack: Pack) -> Buffer:
         operand = call.operands[pack.operand]

@@ -10,85 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from minigraph.backends.expressions import COMPUTED
-from minigraph.backends.loops import Loop, Nest, Statement, block, for_, number_text, shared_loop, size_text
+from minigraph.backends.loops import Loop, Nest, Statement, block, for_, shared_loop, size_text
 from minigraph.backends.plan import CHUNKS
+from minigraph.backends.total import Total
 from minigraph.core.dim import Size, product
-from minigraph.core.ir import Node
 
 LANES = 64
 ROUNDS = 64  # additions to a part in float before it goes to a double
-OPERATORS = {"sum": "+", "prod": "*", "and": "&&", "or": "||"}
-
-
-@dataclass(frozen=True)
-class Total:
-    """How one total is added up: in parts (an array), whose sums go to a wider number."""
-
-    number: int
-    node: Node
-    operand: str  # the variable of what is added
-    name: str
-
-    @property
-    def dtype(self) -> str:
-        return self.node.outputs[0].type.dtype
-
-    @property
-    def narrow(self) -> bool:
-        """Whether its parts are less exact than their sum."""
-        return self.node.op.reduction == "sum" and self.dtype in ("float16", "float32")
-
-    @property
-    def wide(self) -> str:
-        return "double" if self.narrow else COMPUTED[self.dtype]
-
-    def start(self) -> str:
-        floats = {"sum": "0", "prod": "1", "max": "-INFINITY", "min": "INFINITY", "and": "true", "or": "false"}
-        if self.node.op.reduction in ("max", "min") and not self.node.outputs[0].type.is_float:
-            limits = np.iinfo(self.dtype)
-            return number_text(int(limits.min if self.node.op.reduction == "max" else limits.max))
-        return floats[self.node.op.reduction]
-
-    def combined(self, a: str, b: str, kind: str) -> str:
-        how = self.node.op.reduction
-        if how in OPERATORS:
-            return f"{a} {OPERATORS[how]} {b}"
-        return f"{how}_{kind}({a}, {b})"
-
-    def begin(self, lanes: int) -> list[str]:
-        kind, start = COMPUTED[self.dtype], self.start()
-        lines = [f"{kind} part{self.number}[{lanes}]; FILL(part{self.number}, {lanes}, {start});"]
-        return [*lines, f"{self.wide} sum{self.number}[{lanes}]; FILL(sum{self.number}, {lanes}, {start});"]
-
-    def step(self, lane: str) -> str:
-        kind = COMPUTED[self.dtype]
-        return f"part{self.number}{lane} = ({kind})({self.combined(f'part{self.number}{lane}', self.operand, kind)});"
-
-    def chunk(self, size: str, chunk: str, point: str) -> str:
-        """The place of the sum of one chunk at one point, in the memory that the region works in."""
-        before = f"scratch + {2 * self.number * CHUNKS} * {size}"
-        return f"(({self.wide} *)({before}))[{chunk} * {size} + {point}]"
-
-    def added_up(self, lanes: int) -> str:
-        """Adds the parts up, two and two, so that their order is the same on every machine."""
-        kind, parts = self.wide, f"sum{self.number}"
-        one = self.combined(f"{parts}[k]", f"{parts}[k + h]", kind)
-        add = f"{parts}[k] = ({kind})({one});"
-        pairs = f"for (int n = {lanes}, h; n > 1; n = h) {{ h = (n + 1) / 2; for (int k = 0; k + h < n; k++) {add} }}"
-        return pairs
-
-    def declared(self, place: str) -> str:
-        kind = COMPUTED[self.dtype]
-        rounded = f"(float)(half){place}" if self.dtype == "float16" else f"({kind}){place}"
-        return f"const {kind} {self.name} = {rounded};"
-
-    def flush(self, lanes: int) -> str:
-        both = self.combined(f"sum{self.number}[k]", f"part{self.number}[k]", self.wide)
-        one = f"sum{self.number}[k] = ({self.wide})({both});"
-        return f"for (int k = 0; k < {lanes}; k++) {{ {one} part{self.number}[k] = {self.start()}; }}"
 
 
 @dataclass(frozen=True)
@@ -118,7 +47,7 @@ class Sums:
     def _rows(self) -> list[str]:
         """For each kept point, its numbers are added up in LANES parts."""
         nest, within = Nest([*self.kept, *self.reduced]), len(self.kept)
-        inner = nest.at(self.statements, len(nest.loops)) + [t.step("[lane]") for t in self.totals]
+        inner = nest.at(self.statements, len(nest.loops)) + [_step(t, "[lane]") for t in self.totals]
         lanes = _lanes(self.reduced[-1]) if self.reduced else 1
         if self.reduced:
             lines = self._lanes_of_a_row(self.reduced[-1], lanes, inner)
@@ -128,7 +57,7 @@ class Sums:
             lines = [*nest.at(self.statements, within), *self._begin(lanes), *lines]
         else:
             lines = self._begin(1) + [line.replace("[lane]", "[0]") for line in inner]
-        lines += [t.flush(lanes) for t in self.totals] + [t.added_up(lanes) for t in self.totals]
+        lines += [_flushed(t, lanes) for t in self.totals] + [_added_up(t, lanes) for t in self.totals]
         lines += self._finished("[0]")
         split = -1 if self.chunked or not self.kept else shared_loop([self.number(loop.size) for loop in self.kept])
         for level in range(within, 0, -1):
@@ -143,7 +72,7 @@ class Sums:
         lines = [f"const idx count = {rest} < {lanes} ? {rest} : {lanes};", "SIMD"]
         lines += block(for_("lane", "0", "count"), [f"const idx {name} = {name}_0 + lane;", *inner])
         if any(t.narrow for t in self.totals):
-            flush = " ".join(t.flush(lanes) for t in self.totals)
+            flush = " ".join(_flushed(t, lanes) for t in self.totals)
             lines.append(f"if (++rounds == {ROUNDS}) {{ rounds = 0; {flush} }}")
         return block(f"for (idx {name}_0 = {first}; {name}_0 < {end}; {name}_0 += {lanes})", lines)
 
@@ -154,14 +83,14 @@ class Sums:
         last, outer = self.kept[-1], self.kept[:-1]
         nest, lanes, name = Nest([*outer, *self.reduced, last]), _lanes(last), last.variable
         at = f"const idx {name} = {name}_0 + lane;"
-        inner = [at, *nest.at(self.statements, len(nest.loops)), *(t.step("[lane]") for t in self.totals)]
+        inner = [at, *nest.at(self.statements, len(nest.loops)), *(_step(t, "[lane]") for t in self.totals)]
         lines = ["SIMD", *block(for_("lane", "0", "count"), inner)]
         for position in range(len(self.reduced) - 1, -1, -1):
             level = len(outer) + position + 1
             lines = [*nest.at(self.statements, level), *lines]
             innermost = position == len(self.reduced) - 1 and any(t.narrow for t in self.totals)
             lines = (self._in_rounds if innermost else self._over)(self.reduced[position], lines)
-        lines += [t.flush(lanes) for t in self.totals]
+        lines += [_flushed(t, lanes) for t in self.totals]
         lines += block(for_("lane", "0", "count"), [at, *self._finished("[lane]")])
         rest = f"{last.limit} - {name}_0"
         count = f"const idx count = {rest} < {lanes} ? {rest} : {lanes};"
@@ -179,7 +108,7 @@ class Sums:
         """A loop in pieces of ROUNDS, after each of which the parts are added to wider numbers."""
         lanes, name, (first, end) = _lanes(self.kept[-1]), loop.variable, self._bounds(loop)
         piece = f"for (idx {name} = {name}_0; {name} < {name}_0 + {ROUNDS} && {name} < {end}; {name}++)"
-        flush = [t.flush(lanes) for t in self.totals]
+        flush = [_flushed(t, lanes) for t in self.totals]
         return block(
             f"for (idx {name}_0 = {first}; {name}_0 < {end}; {name}_0 += {ROUNDS})", [*block(piece, lines), *flush]
         )
@@ -196,13 +125,13 @@ class Sums:
         return block(for_(variable, *_share(limit)) if shared else for_(variable, "0", limit), lines)
 
     def _begin(self, lanes: int) -> list[str]:
-        begin = [line for t in self.totals for line in t.begin(lanes)]
+        begin = [line for t in self.totals for line in _begun(t, lanes)]
         return [*begin, "int rounds = 0;", "(void)rounds;"] if any(t.narrow for t in self.totals) else begin
 
     def _finished(self, part: str) -> list[str]:
         """What is done with the sums of one point."""
         if self.chunked:
-            return [f"{t.chunk(self._size, 'chunk', self._point)} = sum{t.number}{part};" for t in self.totals]
+            return [f"{t.chunk(CHUNKS, self._size, 'chunk', self._point)} = sum{t.number}{part};" for t in self.totals]
         return [t.declared(f"sum{t.number}{part}") for t in self.totals] + [Nest(self.kept).line(s) for s in self.tail]
 
     # chunks
@@ -229,7 +158,7 @@ class Sums:
         ends: list[str] = []
         for t in self.totals:
             ends.append(f"{t.wide} sum{t.number} = {t.start()};")
-            add = t.combined(f"sum{t.number}", t.chunk(self._size, "chunk", self._point), t.wide)
+            add = t.combined(f"sum{t.number}", t.chunk(CHUNKS, self._size, "chunk", self._point), t.wide)
             ends.append(f"for (idx chunk = 0; chunk < {CHUNKS}; chunk++) sum{t.number} = ({t.wide})({add});")
             ends.append(t.declared(f"sum{t.number}"))
         ends += [Nest(self.kept).line(s) for s in self.tail]
@@ -240,6 +169,33 @@ class Sums:
         if not self.kept:
             ends = block("if (thread == 0)", ends)
         return [*chunks, "barrier();", *ends]
+
+
+# lanes of one total
+
+
+def _begun(total: Total, lanes: int) -> list[str]:
+    kind, start = COMPUTED[total.dtype], total.start()
+    lines = [f"{kind} part{total.number}[{lanes}]; FILL(part{total.number}, {lanes}, {start});"]
+    return [*lines, f"{total.wide} sum{total.number}[{lanes}]; FILL(sum{total.number}, {lanes}, {start});"]
+
+
+def _step(total: Total, lane: str) -> str:
+    kind, part = COMPUTED[total.dtype], f"part{total.number}{lane}"
+    return f"{part} = ({kind})({total.combined(part, total.operand, kind)});"
+
+
+def _flushed(total: Total, lanes: int) -> str:
+    both = total.combined(f"sum{total.number}[k]", f"part{total.number}[k]", total.wide)
+    one = f"sum{total.number}[k] = ({total.wide})({both});"
+    return f"for (int k = 0; k < {lanes}; k++) {{ {one} part{total.number}[k] = {total.start()}; }}"
+
+
+def _added_up(total: Total, lanes: int) -> str:
+    """Adds the parts up, two and two, so that their order is the same on every machine."""
+    kind, parts = total.wide, f"sum{total.number}"
+    add = f"{parts}[k] = ({kind})({total.combined(f'{parts}[k]', f'{parts}[k + h]', kind)});"
+    return f"for (int n = {lanes}, h; n > 1; n = h) {{ h = (n + 1) / 2; for (int k = 0; k + h < n; k++) {add} }}"
 
 
 def _lanes(loop: Loop) -> int:

@@ -12,6 +12,7 @@ typedef _Float16 half;
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline, unused))
 
+#define SHAPE(type, ...) ((type){__VA_ARGS__})
 #define SIMD _Pragma("omp simd")
 #define FILL(array, n, value) for (int k_ = 0; k_ < (n); k_++) array[k_] = (value)
 
