@@ -69,6 +69,11 @@ def test_examples(chunk, dtype):
 @pytest.mark.compiler
 @pytest.mark.parametrize("chunk", CHUNKS, ids=[chunk[0][0] for chunk in CHUNKS])
 def test_gradients_of_examples(chunk):
+    hold_all(joined_gradients(chunk))
+
+
+def joined_gradients(chunk) -> Joined:
+    """The gradients of some examples as one graph, in float32."""
     net = mg.Builder("gradients")
     outputs, arrays, rng = {}, {}, np.random.default_rng(0)
     for label, op, example in chunk:
@@ -87,7 +92,7 @@ def test_gradients_of_examples(chunk):
             own.update(zip(node.outputs, made))
         outputs.update({f"{label}.{name}": own[value] for name, value in backward.outputs.items()})
     joined = net.build(outputs)
-    hold_all(Joined(joined, typed(joined, arrays)))
+    return Joined(joined, typed(joined, arrays))
 
 
 @pytest.mark.compiler

@@ -450,6 +450,13 @@ def may_fail(region: Region, partition: Partition) -> bool:
     return any(node.op.kernel is not None and node.op.kernel.checks for node in computed(region, partition))
 
 
+def first_write_to_state(plan: Plan) -> int | None:
+    """The step before which all that may find an input wrong is done, where anything may and a state is written."""
+    doubtful = any(step.region is not None and may_fail(step.region, plan.partition) for step in plan.steps)
+    moving = (n for n, step in enumerate(plan.steps) if any(b.place == "state" for b in step.writes.values()))
+    return next(moving, None) if doubtful else None
+
+
 def results(partition: Partition, node: Node) -> list[Value]:
     """The values in whose memory the kernel of a claimed node may put its result."""
     (result,) = node.outputs

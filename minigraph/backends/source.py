@@ -15,7 +15,7 @@ from minigraph.backends.kernels import Kernels
 from minigraph.backends.likeness import likeness
 from minigraph.backends.loops import block, offset_text
 from minigraph.backends.places import Places
-from minigraph.backends.plan import Plan, Step, may_fail
+from minigraph.backends.plan import Plan, Step, first_write_to_state
 from minigraph.backends.work import flops_of, number_of
 from minigraph.core.collector import paused
 from minigraph.core.dim import product
@@ -92,13 +92,6 @@ def print_program(plan: Plan) -> Source:
     parts = [*includes, "", *kernels.includes(), "", *shared, "", *printed, "", *prepare, "", *step_text, ""]
     headers = frozenset(header for header, _, _ in kernels.included)
     return Source("\n".join(parts), own, headers, tuple("\n".join(lines) for lines in each))
-
-
-def first_write_to_state(plan: Plan) -> int | None:
-    """The step before which all that may find an input wrong is done, where anything may and a state is written."""
-    doubtful = any(step.region is not None and may_fail(step.region, plan.partition) for step in plan.steps)
-    moving = (n for n, step in enumerate(plan.steps) if any(b.place == "state" for b in step.writes.values()))
-    return next(moving, None) if doubtful else None
 
 
 SMALL = 1 << 12  # operations that are not worth waking other threads for

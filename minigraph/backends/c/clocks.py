@@ -19,8 +19,8 @@ from minigraph.backends.c import guarded
 from minigraph.backends.c.compiler import compiled
 from minigraph.backends.c.executable import Executable
 from minigraph.backends.loops import block
-from minigraph.backends.plan import Plan
-from minigraph.backends.source import Source, first_write_to_state
+from minigraph.backends.plan import Plan, first_write_to_state
+from minigraph.backends.source import Source
 from minigraph.core.errors import expect
 from minigraph.core.turn import Turn
 

@@ -1,0 +1,112 @@
+"""The kernels of one region, as CUDA C++: loops over points become grids of threads.
+
+A thread computes whole points of the domain, one after the other: all that stands in a nest of loops on a CPU, with its
+place along each axis read off its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minigraph.backends.access import access
+from minigraph.backends.cupy import totals
+from minigraph.backends.cupy.grid import Grid, count, each, grid_of, placed
+from minigraph.backends.loops import STORED, Loop, Nest, Statement, block, index_text, merged
+from minigraph.backends.statements import Statements, accesses
+from minigraph.core.dim import known
+from minigraph.core.ir import Value
+from minigraph.core.op import Along
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A printed kernel without its name, and what it is called with beside what its step writes and works in.
+
+    reads: values, by their addresses. faults: whether it may find an input wrong.
+    """
+
+    text: str  # NAME stands for its name
+    grid: Grid
+    reads: tuple[Value, ...]
+    faults: bool
+
+
+class Printer(Statements):
+    """Prints the kernels of one region of a plan whose sizes are all numbers."""
+
+    def printed(self, guarded: bool) -> list[Kernel]:
+        """In the order in which they are launched. guarded: whether they do nothing once an input was found wrong."""
+        region = self.region
+        if region.call is not None and region.call.op.parts is not None:
+            found = self._parts()
+        elif region.call is not None:
+            found = [self._lines()]
+        elif region.totals:
+            found = self._totals()
+        else:
+            found = [self._pointwise()]
+        reads = tuple(self.pointers)
+        return [self._kernel(lines, grid, reads, guarded) for grid, lines in found if grid.blocks]
+
+    def _kernel(self, lines: list[str], grid: Grid, reads: tuple[Value, ...], guarded: bool) -> Kernel:
+        parameters = [f"const {STORED[v.type.dtype]} *{self.pointers[v]}" for v in reads]
+        parameters += [f"{STORED[v.type.dtype]} *{name}" for v, name in self.names().items()]
+        parameters += ["float *scratch"] if self.step.scratch else []
+        faults = any("fault" in line for line in lines)
+        parameters += ["int *fault"] if faults or guarded else []
+        guard = ["if (*fault) return;"] if guarded else []
+        text = "\n".join(block(f"KERNEL NAME({', '.join(parameters)})", [*guard, *lines]))
+        return Kernel(text, grid, reads, faults or guarded)
+
+    # number by number
+
+    def _pointwise(self) -> tuple[Grid, list[str]]:
+        statements, _ = self.each_point()
+        return self._points(merged(self.region.axes, accesses(statements), "i"), statements)
+
+    def _points(self, loops: Sequence[Loop], statements: Sequence[Statement]) -> tuple[Grid, list[str]]:
+        nest, points = Nest(loops), count(loops)
+        inner = [line for level in range(len(loops) + 1) for line in nest.at(statements, level)]
+        return grid_of(points), each("point", str(points), [*placed("point", loops), *inner])
+
+    # calls
+
+    def _parts(self) -> list[tuple[Grid, list[str]]]:
+        """Each input of the node goes to its place in the result."""
+        node = self.region.call
+        assert node is not None
+        assert node.op.parts is not None
+        found = []
+        places = node.op.parts([v.type for v in node.inputs], [v.type for v in node.outputs], **node.attrs)
+        for value, alongs in zip(node.inputs, places, strict=True):
+            base, shape = self.plan.partition.base(value), value.type.shape
+            pointer = self.pointers.setdefault(base, f"x{len(self.pointers)}")
+            read = access(tuple(Along(axis) for axis in range(len(shape))), shape)
+            write = access(tuple(alongs), node.outputs[0].type.shape)
+            loops = merged(list(enumerate(shape)), [read, write], "i")
+            copy = f"y0[{index_text(write, loops)}] = {pointer}[{index_text(read, loops)}];"
+            found.append(self._points(loops, [Statement(copy, frozenset(range(len(shape))))]))
+        return found
+
+    def _lines(self) -> tuple[Grid, list[str]]:
+        """A thread for each line."""
+        node, partition, names = self.region.call, self.plan.partition, self.names()
+        assert node is not None
+        assert node.op.kernel is not None
+        assert node.op.kernel.lines is not None
+        for value in node.inputs:
+            self.pointers.setdefault(partition.base(value), f"x{len(self.pointers)}")
+        pointers = [self.pointers[partition.base(v)] for v in node.inputs] + [names[v] for v in node.outputs]
+        lines = node.op.kernel.lines([v.type for v in node.inputs], [v.type for v in node.outputs], **node.attrs)
+        lines = known(lines, "the number of lines")
+        return grid_of(lines), each("line", str(lines), [self.kernels.call(node, ["line", *pointers]) + ";"])
+
+    # totals
+
+    def _totals(self) -> list[tuple[Grid, list[str]]]:
+        sums = self.sums()
+        places = accesses([*sums.statements, *sums.tail])
+        kept = merged(self.region.kept, places, "i")
+        reduced = merged([a for a in self.region.axes if a[0] in (self.region.reduced or ())], places, "r")
+        return totals.printed(totals.shares(self.region), kept, reduced, sums)

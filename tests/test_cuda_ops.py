@@ -1,0 +1,60 @@
+"""Every op of the registry as CUDA C++, run on a CPU, against its reference."""
+
+from __future__ import annotations
+
+import pytest
+from c_programs import Joined, Joining, outcome
+from cuda_on_cpu import Processor
+from test_c_ops import CHUNK, CHUNKS, FREE, Draw, hold, joined_gradients
+from test_onnx_ops import CASES
+
+from minigraph.backends.cupy.executable import Executable
+from minigraph.backends.lower import lower
+from minigraph.core.ir import FLOATS
+from minigraph.core.op import OPS
+
+pytestmark = pytest.mark.compiler
+
+
+@pytest.fixture(scope="session")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Processor:
+    return Processor(tmp_path_factory.mktemp("cuda"))
+
+
+def hold_all(joined: Joined, device: Processor) -> None:
+    found = outcome(*Executable(lower(joined.graph), device).run({}, joined.arrays))
+    hold(joined.graph, joined.arrays, found)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("chunk", CHUNKS, ids=[chunk[0][0] for chunk in CHUNKS])
+def test_examples(chunk, dtype, device):
+    joining = Joining()
+    for label, op, example in chunk:
+        joining.example(label, op, example, dtype)
+    assert len(joining.refused) < 0.2 * len(chunk), joining.refused
+    hold_all(joining.done(), device)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS, ids=[chunk[0][0] for chunk in CHUNKS])
+def test_gradients_of_examples(chunk, device):
+    hold_all(joined_gradients(chunk), device)
+
+
+@pytest.mark.parametrize("start", range(0, len(CASES), CHUNK))
+def test_cases_of_other_implementations(start, device):
+    """With NaN, infinities and signed zeros among them."""
+    joining = Joining()
+    for i, case in enumerate(CASES[start : start + CHUNK]):
+        dtype = case.dtypes[i % len(case.dtypes)]
+        joining.add(f"{i}.{case.op}", OPS[case.op], case.draw(dtype), case.attrs)
+    hold_all(joining.done(), device)
+
+
+@pytest.mark.parametrize("seed", [pytest.param(i, marks=() if i < 2 else pytest.mark.nightly) for i in range(30)])
+def test_random_applications(seed, device):
+    drawn = Draw(seed)
+    for i in range(3):
+        for op in FREE:
+            drawn.draw(f"{op.name}.{i}", op)
+    hold_all(drawn.joining.done(), device)
