@@ -23,13 +23,24 @@ from minigraph.core.op import Along
 class Kernel:
     """A printed kernel without its name, and what it is called with beside what its step writes and works in.
 
-    reads: values, by their addresses. faults: whether it may find an input wrong.
+    kinds: of the pointers that it takes. reads: values, by their addresses. faults: whether it may find an input wrong,
+    or does nothing where one was. light: whether it goes over points of a loop, each of which takes little.
     """
 
     text: str  # NAME stands for its name
     grid: Grid
+    kinds: tuple[str, ...]
     reads: tuple[Value, ...]
     faults: bool
+    light: bool
+
+    @property
+    def function(self) -> str:
+        """The same as a function that is told which points a thread takes, and how far they lie apart."""
+        head, _, rest = self.text.partition("KERNEL NAME(")
+        own = rest.replace("first_point()", "first").replace("all_threads()", "all")
+        comma = ", " if self.kinds or self.faults else ""
+        return f"{head}INLINE void NAME(idx first, idx all{comma}{own}"
 
 
 class Printer(Statements):
@@ -50,14 +61,20 @@ class Printer(Statements):
         return [self._kernel(lines, grid, reads, guarded) for grid, lines in found if grid.blocks]
 
     def _kernel(self, lines: list[str], grid: Grid, reads: tuple[Value, ...], guarded: bool) -> Kernel:
-        parameters = [f"const {STORED[v.type.dtype]} *{self.pointers[v]}" for v in reads]
-        parameters += [f"{STORED[v.type.dtype]} *{name}" for v, name in self.names().items()]
-        parameters += ["float *scratch"] if self.step.scratch else []
-        faults = any("fault" in line for line in lines)
-        parameters += ["int *fault"] if faults or guarded else []
+        given = {self.pointers[v]: f"const {STORED[v.type.dtype]}" for v in reads}
+        given.update((name, STORED[v.type.dtype]) for v, name in self.names().items())
+        given.update({"scratch": "float"} if self.step.scratch else {})
+        faults = guarded or any("fault" in line for line in lines)
+        parameters = [*(f"{kind} *{name}" for name, kind in given.items()), *(["int *fault"] if faults else [])]
         guard = ["if (*fault) return;"] if guarded else []
         text = "\n".join(block(f"KERNEL NAME({', '.join(parameters)})", [*guard, *lines]))
-        return Kernel(text, grid, reads, faults or guarded)
+        return Kernel(text, grid, tuple(given.values()), reads, faults, self._is_light())
+
+    def _is_light(self) -> bool:
+        """Whether it is number by number, without loops of an op's own."""
+        own = [node.op.kernel for node in self.step.nodes if node.op.kernel is not None]
+        parts = self.region.call is not None and self.region.call.op.parts is not None
+        return (self.region.call is None or parts) and not self.region.totals and all(k.light for k in own)
 
     # number by number
 
