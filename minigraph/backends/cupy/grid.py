@@ -1,4 +1,8 @@
-"""Grids of threads, and which points of a nest of loops each thread takes."""
+"""Grids of threads, and which points of a nest of loops each thread takes.
+
+Numbers of points and of places in memory are a `place`: 32 bits where they are enough, since a GPU divides those much
+faster.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from minigraph.backends.loops import Loop, block
 from minigraph.core.dim import known, product
 
 THREADS = 256  # of a block
+NARROW = 1 << 30  # numbers, and fewer, are counted in 32 bits
 MOST_BLOCKS = 1 << 16  # of a grid: the threads of more take several points each
 
 
@@ -32,7 +37,7 @@ def count(loops: Sequence[Loop]) -> int:
 
 def each(variable: str, limit: str, lines: Sequence[str]) -> list[str]:
     """For each of so many points those that a thread takes."""
-    return block(f"for (idx {variable} = first_point(); {variable} < {limit}; {variable} += all_threads())", lines)
+    return block(f"for (place {variable} = first_point(); {variable} < {limit}; {variable} += all_threads())", lines)
 
 
 def placed(point: str, loops: Sequence[Loop]) -> list[str]:
@@ -40,7 +45,7 @@ def placed(point: str, loops: Sequence[Loop]) -> list[str]:
     lines, rest = [], point
     for loop in reversed(loops[1:]):
         lines.append(
-            f"const idx {loop.variable} = {rest} % {loop.limit}, {loop.variable}_rest = {rest} / {loop.limit};"
+            f"const place {loop.variable} = {rest} % {loop.limit}, {loop.variable}_rest = {rest} / {loop.limit};"
         )
         rest = f"{loop.variable}_rest"
-    return [*lines, *(f"const idx {loop.variable} = {rest};" for loop in loops[:1])]
+    return [*lines, *(f"const place {loop.variable} = {rest};" for loop in loops[:1])]

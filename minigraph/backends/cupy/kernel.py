@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from minigraph.backends.access import access
 from minigraph.backends.cupy import totals
-from minigraph.backends.cupy.grid import Grid, count, each, grid_of, placed
+from minigraph.backends.cupy.grid import NARROW, Grid, count, each, grid_of, placed
 from minigraph.backends.loops import STORED, Loop, Nest, Statement, block, index_text, merged
 from minigraph.backends.statements import Statements, accesses
-from minigraph.core.dim import known
+from minigraph.core.dim import known, product
 from minigraph.core.ir import Value
 from minigraph.core.op import Along
 
@@ -67,8 +67,14 @@ class Printer(Statements):
         faults = guarded or any("fault" in line for line in lines)
         parameters = [*(f"{kind} *{name}" for name, kind in given.items()), *(["int *fault"] if faults else [])]
         guard = ["if (*fault) return;"] if guarded else []
+        guard.append(f"typedef {'int' if self._is_narrow() else 'idx'} place;")
         text = "\n".join(block(f"KERNEL NAME({', '.join(parameters)})", [*guard, *lines]))
         return Kernel(text, grid, tuple(given.values()), reads, faults, self._is_light())
+
+    def _is_narrow(self) -> bool:
+        """Whether 32 bits count all points, and all places in what is read and written."""
+        sizes = [product(self.region.domain), *(v.type.size for v in (*self.pointers, *self.step.writes))]
+        return all(known(size, "a size") < NARROW for size in sizes)
 
     def _is_light(self) -> bool:
         """Whether it is number by number, without loops of an op's own."""

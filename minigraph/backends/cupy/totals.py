@@ -89,7 +89,7 @@ def _added(share: Shares, kept: Sequence[Loop], reduced: Sequence[Loop], sums: O
     fast, slow = ("kept", "reduced") if share.columns else ("reduced", "kept")
     fast_lanes, blocks = getattr(share, fast), -(-points // share.kept)
     lines = [f"const int {fast}_lane = threadIdx.x % {fast_lanes}, {slow}_lane = threadIdx.x / {fast_lanes};"]
-    lines += [f"const idx kept = (idx)blockIdx.x % {blocks} * {share.kept} + kept_lane, chunk = blockIdx.x / {blocks};"]
+    lines += [f"const place kept = blockIdx.x % {blocks} * {share.kept} + kept_lane, chunk = blockIdx.x / {blocks};"]
     lines += [f"__shared__ {t.wide} parts{t.number}[{share.threads}];" for t in sums.totals]
     lines += [f"{t.wide} sum{t.number} = {t.start()};" for t in sums.totals]
     lines += block(
@@ -130,8 +130,8 @@ def _of_a_thread(
         inner.append(_joined(t, f"part{t.number}" if t.narrow else f"sum{t.number}", t.operand, kind))
     flush = " ".join(f"sum{t.number} += part{t.number}; part{t.number} = 0;" for t in narrow)
     inner += [f"if (++rounds == {ROUNDS}) {{ rounds = 0; {flush} }}"] if narrow else []
-    begin, end = f"{numbers} * chunk / {share.chunks}", f"{numbers} * (chunk + 1) / {share.chunks}"
-    head = f"for (idx reduced = {begin} + reduced_lane; reduced < {end}; reduced += {share.reduced})"
+    begin, end = (f"(place)((idx){numbers} * {chunk} / {share.chunks})" for chunk in ("chunk", "(chunk + 1)"))
+    head = f"for (place reduced = {begin} + reduced_lane; reduced < {end}; reduced += {share.reduced})"
     return [*lines, *block(head, inner), *([flush] if narrow else [])]
 
 
@@ -140,7 +140,7 @@ def _of_chunks(share: Shares, points: int, kept: Sequence[Loop], sums: OfTotals)
     for t in sums.totals:
         part = t.chunk(share.chunks, str(points), "chunk", "kept")
         lines.append(f"{t.wide} sum{t.number} = {t.start()};")
-        lines += [f"for (idx chunk = 0; chunk < {share.chunks}; chunk++) {_joined(t, f'sum{t.number}', part, t.wide)}"]
+        lines += [f"for (int chunk = 0; chunk < {share.chunks}; chunk++) {_joined(t, f'sum{t.number}', part, t.wide)}"]
         lines.append(t.declared(f"sum{t.number}"))
     return [*lines, *(Nest(kept).line(s) for s in sums.tail)]
 
