@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from c_compilers import cxx
 
 import minigraph.backends.c
 import minigraph.backends.cupy
@@ -18,7 +19,7 @@ from minigraph.backends.cupy.grid import Grid
 from minigraph.backends.cupy.source import Source
 
 OWN = [Path(room.__path__[0]) for room in (minigraph.backends.cupy, minigraph.backends.c)]
-COMPILER = ["g++", "-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-ffp-contract=off"]
+FLAGS = ["-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-ffp-contract=off"]
 GARBAGE = 0xFF  # in every byte of memory that nobody has written
 
 
@@ -62,7 +63,7 @@ def compiled(source: Source, folder: Path) -> Path:
         file.write_text(text)
         folders = dict.fromkeys([Path(__file__).parent, *OWN, *(header.parent for header in source.headers)])
         done = subprocess.run(
-            [*COMPILER, *(f"-I{f}" for f in folders), str(file), "-o", str(library)], capture_output=True, text=True
+            [cxx(), *FLAGS, *(f"-I{f}" for f in folders), str(file), "-o", str(library)], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[:4000]
     return library

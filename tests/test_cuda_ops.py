@@ -13,7 +13,7 @@ from minigraph.backends.lower import lower
 from minigraph.core.ir import FLOATS
 from minigraph.core.op import OPS
 
-pytestmark = pytest.mark.compiler
+pytestmark = pytest.mark.cxx
 
 
 @pytest.fixture(scope="session")
