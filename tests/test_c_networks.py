@@ -10,13 +10,14 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
+import null_backend
 import numpy as np
 import pytest
 from c_programs import Room, by_references, differences, largest, outcome, typed
 from test_example_networks import BATCH, TINY, batch, tiny
 
 import minigraph as mg
-from minigraph.backends import null, source
+from minigraph.backends import source
 from minigraph.backends.c.executable import Executable
 from minigraph.backends.c.tuned import claim
 from minigraph.backends.lower import lower
@@ -198,4 +199,4 @@ def test_dropout_drops_what_the_reference_drops():
 def test_plans_keep_their_word(name):
     graph, state = training(name, "momentum")
     arrays = given(graph, name, state)
-    hold(graph, arrays, outcome(*null.Executable(lower(graph), claim).run({"N": BATCH}, arrays)))
+    hold(graph, arrays, outcome(*null_backend.Executable(lower(graph), claim).run({"N": BATCH}, arrays)))

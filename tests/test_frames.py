@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import null_backend
 import numpy as np
 import pytest
 
 import minigraph as mg
 from minigraph import layers
-from minigraph.backends import null
 from minigraph.backends import numpy as references
 from minigraph.backends.c.executable import Executable
 from minigraph.backends.c.tuned import claim, laid_out
@@ -45,7 +45,7 @@ def holds(net: mg.Builder, **outputs: mg.Tensor) -> Plan:
         given = [*graph.inputs, *(variable.value for variable in graph.state)]
         arrays = {v.name: RNG.normal(size=dim.bind(v.type.shape, sizes)).astype("float32") for v in given}
         wanted, new, _ = references.Executable(graph).run(sizes, arrays)
-        for executable in (null.Executable(graph, claim), Executable(graph)):
+        for executable in (null_backend.Executable(graph, claim), Executable(graph)):
             found, moved = executable.run(sizes, arrays)
             for name, array in {**wanted, **new}.items():
                 room = WINOGRAD * float(np.abs(array).max(initial=0))

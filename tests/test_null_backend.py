@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import null_backend
 import numpy as np
 import pytest
 from c_programs import Room, by_references, differences, outcome, typed
 from test_random_graphs import with_gradients
 
 import minigraph as mg
-from minigraph.backends import null
 from minigraph.backends.c.tuned import claim
 from minigraph.backends.lower import lower
 from minigraph.backends.plan import plan
@@ -28,7 +28,7 @@ def hold(graph: Graph, sizes, arrays) -> int:
     lowered = lower(graph)
     arrays = typed(lowered, arrays)
     bound = lowered.bind(**sizes) if lowered.symbols else lowered
-    found = outcome(*null.Executable(lowered, claim).run(sizes, arrays))
+    found = outcome(*null_backend.Executable(lowered, claim).run(sizes, arrays))
     wrong, loose = differences(by_references(bound, arrays), found, Room(bound, arrays))
     assert not wrong, "; ".join(wrong)
     return loose
@@ -70,7 +70,7 @@ def test_what_is_larger_for_a_smaller_batch():
     h, p = net.input("h", ("N", 4), "float64"), net.input("p", ("M", 4), "float64")
     rest = mg.exp(p[h.shape[0] :])
     graph = net.build(rest=mg.exp(rest - mg.mean(rest, axes=0)), twice=h * 2.0)
-    executable = null.Executable(lower(graph), claim)
+    executable = null_backend.Executable(lower(graph), claim)
     for n in (39, 2, 20):
         arrays = {"h": np.ones((n, 4)), "p": np.ones((40, 4))}
         outputs, _ = executable.run({"N": n, "M": 40}, arrays)
@@ -94,13 +94,13 @@ class TestWords:
         for buffer in planned.buffers:
             buffer.offset = 0
         with pytest.raises(mg.GraphError, match="over"):
-            null.Run(planned, {}, arrays)
+            null_backend.Run(planned, {}, arrays)
 
     def test_a_step_that_comes_too_early(self):
         graph, arrays = self.net()
         planned = plan(graph, claim, {})
         early = replace(planned, steps=(planned.steps[-1], *planned.steps[:-1]))
-        found, _ = null.Run(early, {}, arrays).outcome()
+        found, _ = null_backend.Run(early, {}, arrays).outcome()
         assert np.isnan(found["z"]).any()
 
     def test_a_step_that_reads_more_than_it_says(self):
@@ -109,4 +109,4 @@ class TestWords:
         last = planned.steps[-1]
         silent = replace(planned, steps=(*planned.steps[:-1], replace(last, reads={})))
         with pytest.raises(mg.GraphError, match="does not say so"):
-            null.Run(silent, {}, arrays)
+            null_backend.Run(silent, {}, arrays)
