@@ -14,7 +14,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import broadcast
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Channels, Example, Op, Sample, axis_of, each_number, float_dtype, real
+from minigraph.core.op import Channels, Example, Half, Op, Sample, axis_of, each_number, float_dtype, real
 from minigraph.ops.broadcast import broadcast_to_channels
 from minigraph.ops.pointwise import (
     ONE,
@@ -52,6 +52,7 @@ relu6 = pointwise(
     float_dtype,
     BOTH_SIDES,
     lambda g, x, y: (where(logical_or(x <= 0.0, x >= 6.0), 0.0, g),),
+    half=Half(),
 )
 leaky_relu = pointwise(
     "leaky_relu",
@@ -61,6 +62,7 @@ leaky_relu = pointwise(
     (*ONE, Example(real(2, 3), alpha=0.25), Example(real(3), alpha=0)),
     lambda g, x, y, alpha: (where(x > 0.0, g, g * alpha),),
     channels=each_number("positive"),
+    half=Half(),
 )
 thresholded_relu = pointwise(
     "thresholded_relu",
@@ -70,6 +72,7 @@ thresholded_relu = pointwise(
     (*ONE, Example(real(2, 3), alpha=-0.5), Example(real(2, 3), alpha=0)),
     lambda g, x, y, alpha: (where(x <= alpha, 0.0, g),),
     channels=lambda types, axis, alpha: Channels(axis, "positive", False) if alpha == 0 else None,  # then it is relu
+    half=Half(),
 )
 hard_sigmoid = pointwise(
     "hard_sigmoid",
@@ -79,6 +82,7 @@ hard_sigmoid = pointwise(
     float_dtype,
     (*BOTH_SIDES, Example(real(2, 3), alpha=0.5, beta=0.25)),
     lambda g, x, y, alpha, beta: (where(logical_or(y <= 0.0, y >= 1.0), 0.0, g * alpha),),
+    half=Half(),
 )
 hard_swish = pointwise(
     "hard_swish",
@@ -87,6 +91,7 @@ hard_swish = pointwise(
     float_dtype,
     BOTH_SIDES,
     lambda g, x, y: (where(x <= -3.0, 0.0, where(x >= 3.0, g, g * (x / 3.0 + 0.5))),),
+    half=Half(),
 )
 
 
@@ -110,6 +115,7 @@ _prelu: Op = pointwise(
     TWO,
     lambda g, x, slope, y: (where(x > 0.0, g, g * slope), where(x > 0.0, 0.0, g * x)),
     channels=prelu_channels,
+    half=Half(),
 )
 
 
@@ -138,6 +144,7 @@ elu = pointwise(
     float_dtype,
     (*ONE, Example(real(2, 3), alpha=0.3)),
     lambda g, x, y, alpha: (where(x > 0.0, g, g * (y + alpha)),),
+    half=Half(),
 )
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 SELU_BELOW = SELU_SCALE * SELU_ALPHA
@@ -149,6 +156,7 @@ selu = pointwise(
     float_dtype,
     ONE,
     lambda g, x, y: (where(x > 0.0, g * SELU_SCALE, g * (y + SELU_BELOW)),),
+    half=Half(),
 )
 celu = pointwise(
     "celu",
@@ -159,6 +167,7 @@ celu = pointwise(
     (*ONE, Example(real(2, 3), alpha=0.3)),
     lambda g, x, y, alpha: (where(x > 0.0, g, g * (y / alpha + 1.0)),),
     above_zero,
+    half=Half(),
 )
 
 # smooth ones
@@ -170,6 +179,7 @@ softsign = pointwise(
     float_dtype,
     ONE,
     lambda g, x, y: (g / (magnitude(x) + 1.0) / (magnitude(x) + 1.0),),
+    half=Half(),
 )
 silu = pointwise(
     "silu",
@@ -178,6 +188,7 @@ silu = pointwise(
     float_dtype,
     ONE,
     lambda g, x, y: (_silu_gradient(g, x),),
+    half=Half(),
 )
 
 
@@ -193,6 +204,7 @@ mish = pointwise(
     float_dtype,
     ONE,
     lambda g, x, y: (_mish_gradient(g, x),),
+    half=Half(),
 )
 
 
@@ -241,4 +253,5 @@ gelu = pointwise(
     (*ONE, Example(real(2, 3), approximate="tanh"), Example(real(0), approximate="tanh")),
     lambda g, x, y, approximate: (_gelu_gradient(g, x, approximate),),
     _approximation,
+    half=Half(),
 )

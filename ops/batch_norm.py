@@ -24,7 +24,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, float_dtype, per_number, positive, real, statistic
+from minigraph.core.op import Example, Half, Op, axis_of, float_dtype, per_number, positive, real, statistic
 from minigraph.ops import broadcast
 from minigraph.ops.constant import count_along
 from minigraph.ops.half import wide, wide_dtype
@@ -170,6 +170,7 @@ batch_norm = Op(
     flops=per_number(7),
     outputs=("y", "mean", "var"),
     layer="layers.batch_norm",
+    half=Half(inputs=(0,)),
     examples=tuple(
         Example(real(*s), statistic(c), statistic(c), **a) for s, a in SHAPES for c in [s[a.get("axis", 1)]]
     ),
@@ -281,6 +282,7 @@ batch_norm_inference = Op(
     expand=batch_norm_inference_expand,
     canonical=lambda x, gamma, beta, mean, var, axis, eps: _canonical(x, axis, eps),
     flops=per_number(3),
+    half=Half(inputs=(0,)),
     examples=tuple(
         Example(real(*s), statistic(c), statistic(c), statistic(c), statistic(c, low=0.1), **a)
         for s, a in SHAPES
@@ -301,6 +303,7 @@ def running_average_types(
         the new one (PyTorch's convention).
     unbiased=True, for variances, first takes the batch's times count / (count - 1).
     """
+    float_dtype(running)
     expect(running == batch, "the running average is {}, and the batch's {}", running, batch)
     for name, t in (("count", count), ("momentum", momentum)):
         expect(t == Type((), running.dtype), "{} is a scalar {}, not {}", name, running.dtype, t)

@@ -11,7 +11,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import Shape, Size, broadcast, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Along, Channels, Example, Op, axis_of, integers, no_flops, per_number, real
+from minigraph.core.op import Along, Channels, Example, Half, Op, axis_of, integers, no_flops, per_number, real
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape
 
@@ -43,6 +43,7 @@ broadcast_to = Op(
     flops=no_flops,
     channels=broadcast_to_channels,
     view=broadcast_to_view,
+    half=Half(),
     examples=(
         Example(real(3), shape=(2, 3)),
         Example(real(2, 1, 3), shape=(4, 2, 5, 3)),

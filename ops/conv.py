@@ -18,7 +18,7 @@ import numpy as np
 from minigraph.core.dim import known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Kernel, Op, Weight, float_dtype, real, whole
+from minigraph.core.op import Example, Half, Kernel, Op, Weight, float_dtype, real, whole
 from minigraph.ops.broadcast import broadcast_to, sum
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape
@@ -194,6 +194,7 @@ conv: Op = Op(
     kernel=Kernel("conv.h", lambda xs, ys, **attrs: _fields(*xs, *ys, **attrs)),
     images=(0, -1),
     layer="layers.conv2d",
+    half=Half(seeks=True),
     examples=tuple(Example(real(*x), real(*w), **attrs) for x, w, attrs in CASES),
 )
 
@@ -256,6 +257,7 @@ conv_input_gradient: Op = Op(
     flops=lambda inputs, outputs, attrs: _flops(inputs[0], inputs[1], attrs["layout"]),
     kernel=Kernel("conv.h", lambda xs, ys, extents, **attrs: _fields(ys[0], xs[1], xs[0], **attrs)),
     images=(0, -1),
+    half=Half(seeks=True),
     examples=(
         Example(real(2, 2, 5, 4), real(2, 3, 3, 3), extents=(5, 4), padding=1),
         Example(real(1, 6, 3, 6), real(6, 2, 3, 2), extents=(6, 5), stride=(2, 1), padding=((1, 0), (0, 2)), groups=2),
@@ -321,6 +323,7 @@ conv_weight_gradient: Op = Op(
     flops=lambda inputs, outputs, attrs: _flops(inputs[1], outputs[0], attrs["layout"]),
     kernel=Kernel("conv.h", lambda xs, ys, window, **attrs: _fields(xs[0], ys[0], xs[1], **attrs)),
     images=(0, 1),
+    half=Half(seeks=True),
     examples=(
         Example(real(2, 3, 5, 4), real(2, 2, 5, 4), window=3, padding=1),
         Example(real(1, 4, 6, 5), real(1, 6, 3, 6), window=(3, 2), stride=(2, 1), padding=((1, 0), (0, 2)), groups=2),
@@ -441,6 +444,7 @@ conv_transpose: Op = Op(
     weights=conv_transpose_weights,
     flops=lambda inputs, outputs, attrs: _flops(inputs[0], inputs[1], attrs["layout"]),
     layer="layers.conv_transpose2d",
+    half=Half(seeks=True),
     examples=(
         Example(real(2, 2, 3, 2), real(2, 3, 3, 3), padding=1),
         Example(real(1, 4, 2, 3), real(4, 3, 3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), groups=2),

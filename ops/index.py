@@ -23,6 +23,7 @@ from minigraph.core.op import (
     OPS,
     Channels,
     Example,
+    Half,
     Kernel,
     Op,
     Sample,
@@ -135,6 +136,7 @@ gather: Op = Op(
     channels=gather_channels,
     kernel=Kernel("index.h", gather_shape, checks=True),
     flops=no_flops,
+    half=Half(),
     examples=(
         Example(real(4, 2), _places(2, 3, of=4)),
         Example(real(2, 3, 2), _places(5, of=3, dtype="int32"), axis=1),

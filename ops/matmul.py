@@ -11,7 +11,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import broadcast, product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Kernel, Op, Weight, float_dtype, real
+from minigraph.core.op import Example, Half, Kernel, Op, Weight, float_dtype, real
 from minigraph.ops.broadcast import sum, sum_to
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape, transpose
@@ -90,6 +90,7 @@ matmul = Op(
     weights=matmul_weights,
     flops=lambda inputs, outputs, attrs: 2 * outputs[0].size * inputs[0].shape[-1],
     kernel=Kernel("matmul.h", _fields),
+    half=Half(seeks=True),
     examples=(
         Example(real(2, 3), real(3, 4)),
         Example(real(2, 3, 1), real(1, 5)),

@@ -23,7 +23,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import Shape, known, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Op, axis_of, float_dtype, per_number, real, statistic, whole
+from minigraph.core.op import Example, Half, Op, axis_of, float_dtype, per_number, real, statistic, whole
 from minigraph.ops import broadcast
 from minigraph.ops.batch_norm import EPS, along, centered, channel_sum, eps_of, other_axes, statistics_dtype
 from minigraph.ops.half import in_float32, wide, widened
@@ -100,6 +100,7 @@ layer_norm = Op(
     canonical=lambda x, gamma, beta, axis, eps: _last_canonical(x, axis, eps),
     flops=per_number(9),
     layer="layers.layer_norm",
+    half=Half(inputs=(0,)),
     examples=(
         Example(real(2, 3), statistic(3), statistic(3)),
         Example(real(2, 2, 3), statistic(2, 3), statistic(2, 3), axis=1, eps=1e-3),
@@ -175,6 +176,7 @@ group_norm = Op(
     canonical=group_norm_canonical,
     flops=per_number(9),
     layer="layers.group_norm",
+    half=Half(inputs=(0,)),
     examples=(
         Example(real(1, 4, 3), statistic(4), statistic(4), groups=2),
         Example(real(2, 3, 1, 2), statistic(3), statistic(3), groups=1, eps=1e-3),
@@ -219,6 +221,7 @@ rms_norm = Op(
     canonical=lambda x, gamma, axis, eps: _last_canonical(x, axis, eps),
     flops=per_number(5),
     layer="layers.rms_norm",
+    half=Half(inputs=(0,)),
     examples=(
         Example(real(2, 3), statistic(3)),
         Example(real(2, 2, 3), statistic(2, 3), axis=1, eps=1e-3),

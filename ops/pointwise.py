@@ -21,6 +21,7 @@ from minigraph.core.ir import Type, dtype_of
 from minigraph.core.op import (
     Channels,
     Example,
+    Half,
     Op,
     Sample,
     booleans,
@@ -56,6 +57,7 @@ def pointwise(
     attribute: Callable[[str, Any], Any] | None = None,
     commutative: bool = False,
     channels: Callable[..., Channels | None] | None = None,
+    half: Half | None = None,
 ) -> Op:
     """Declare a pointwise op of one, two or three inputs.
 
@@ -64,7 +66,7 @@ def pointwise(
     rule: (g, *inputs, y, *, attributes) -> a gradient for each input, or None for zero.
     attribute: (name, value) -> the attribute in its one form, or GraphError; by default a finite number becomes a
         float.
-    commutative, channels: as of Op.
+    commutative, channels, half: as of Op.
     """
 
     def result(*types: Type, **attrs: Any) -> Type:
@@ -90,6 +92,7 @@ def pointwise(
         expression=expression,
         commutative=commutative,
         channels=channels,
+        half=half,
         examples=tuple(examples),
     )
 
@@ -140,11 +143,33 @@ def choice_dtype(condition: Type, x: Type, y: Type) -> str:
 
 # arithmetic
 add = pointwise(
-    "add", "x + y.", lambda x, y: x + y, number_dtype, TWO + WHOLE, lambda g, x, y, z: (g, g), commutative=True
+    "add",
+    "x + y.",
+    lambda x, y: x + y,
+    number_dtype,
+    TWO + WHOLE,
+    lambda g, x, y, z: (g, g),
+    commutative=True,
+    half=Half(),
 )
-sub = pointwise("sub", "x - y.", lambda x, y: x - y, number_dtype, TWO + WHOLE, lambda g, x, y, z: (g, -g))
+sub = pointwise(
+    "sub",
+    "x - y.",
+    lambda x, y: x - y,
+    number_dtype,
+    TWO + WHOLE,
+    lambda g, x, y, z: (g, -g),
+    half=Half(),
+)
 mul = pointwise(
-    "mul", "x * y.", lambda x, y: x * y, number_dtype, TWO + WHOLE, lambda g, x, y, z: (g * y, g * x), commutative=True
+    "mul",
+    "x * y.",
+    lambda x, y: x * y,
+    number_dtype,
+    TWO + WHOLE,
+    lambda g, x, y, z: (g * y, g * x),
+    commutative=True,
+    half=Half(),
 )
 div = pointwise(
     "div",
@@ -162,6 +187,7 @@ neg = pointwise(
     (*ONE, Example(integers(4, below=9))),
     lambda g, x, y: (-g,),
     channels=each_number("any"),
+    half=Half(),
 )
 square = pointwise(
     "square",
@@ -182,6 +208,7 @@ absolute: Op = pointwise(
     (*ONE, Example(integers(4, below=9))),
     lambda g, x, y: (g * sign(x),),
     channels=each_number("positive"),
+    half=Half(),
 )
 sign: Op = pointwise(
     "sign",
@@ -207,6 +234,7 @@ maximum: Op = pointwise(
     TWO + WHOLE,
     lambda g, x, y, z: _chosen(g, x, y, lambda a, b: a < b),
     commutative=True,
+    half=Half(),
 )
 minimum: Op = pointwise(
     "minimum",
@@ -216,6 +244,7 @@ minimum: Op = pointwise(
     TWO + WHOLE,
     lambda g, x, y, z: _chosen(g, x, y, lambda a, b: a > b),
     commutative=True,
+    half=Half(),
 )
 
 
@@ -339,7 +368,13 @@ rsqrt = pointwise(
     lambda g, x, y: (g * y * y * y * -0.5,),
 )
 tanh = pointwise(
-    "tanh", "The hyperbolic tangent.", lambda x: scalar.tanh(x), float_dtype, ONE, lambda g, x, y: (g - g * y * y,)
+    "tanh",
+    "The hyperbolic tangent.",
+    lambda x: scalar.tanh(x),
+    float_dtype,
+    ONE,
+    lambda g, x, y: (g - g * y * y,),
+    half=Half(),
 )
 sigmoid = pointwise(
     "sigmoid",
@@ -348,6 +383,7 @@ sigmoid = pointwise(
     float_dtype,
     ONE,
     lambda g, x, y: (g * y - g * y * y,),
+    half=Half(),
 )
 softplus = pointwise(
     "softplus",
@@ -419,6 +455,7 @@ relu: Op = pointwise(
     ONE,
     lambda g, x, y: (where(x <= 0, 0.0, g),),
     channels=each_number("positive"),
+    half=Half(),
 )
 
 
@@ -479,6 +516,7 @@ clip: Op = Op(
     clip_gradient,
     canonical=clip_canonical,
     expression=clip_expression,
+    half=Half(),
     examples=(
         Example(real(2, 3), low=-1, high=0.5),
         Example(real(0, 3), low=0.25),
@@ -546,6 +584,7 @@ where: Op = pointwise(
         Example(booleans(0, 3), real(3), real(0, 1)),
     ),
     lambda g, c, x, y, z: (None, where(c, g, 0.0), where(c, 0.0, g)),
+    half=Half(),
 )
 
 
@@ -596,6 +635,7 @@ stop_gradient = Op(
     flops=no_flops,
     in_order=True,
     channels=each_number("any", shift=True),
+    half=Half(),
     examples=ONE,
 )
 

@@ -18,7 +18,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import Size, known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Channels, Example, Kernel, Op, float_dtype, integers, per_number, real, whole
+from minigraph.core.op import Channels, Example, Half, Kernel, Op, float_dtype, integers, per_number, real, whole
 from minigraph.ops.half import in_float32, widened
 from minigraph.ops.pointwise import cast, exp, log, sqrt, where
 from minigraph.ops.reduce import max as largest
@@ -165,6 +165,7 @@ max_pool = Op(
     kernel=Kernel("pool.h", lambda xs, ys, **attrs: _fields(xs[0], ys[0], **attrs)),
     channels=lambda types, axis, layout, **attrs: beside_windows(axis, layout, "positive", True),
     images=(0, -1),
+    half=Half(),
     examples=(*(Example(real(*x), **attrs) for x, _, attrs in CASES), Example(integers(1, 2, 4, below=9), window=2)),
 )
 
@@ -354,6 +355,7 @@ avg_pool: Op = Op(
     kernel=Kernel("pool.h", lambda xs, ys, **attrs: _fields(xs[0], ys[0], **attrs)),
     channels=avg_pool_channels,
     images=(0, -1),
+    half=Half(),
     examples=(
         *(Example(real(*x), **attrs) for x, _, attrs in CASES),
         Example(real(1, 2, 4, 3), window=3, stride=1, padding=1, count_include_pad=True),
@@ -521,6 +523,7 @@ adaptive_avg_pool: Op = Op(
     canonical=_adaptive_canonical,
     flops=per_number(1),
     channels=lambda types, axis, sizes, layout: beside_windows(axis, layout, "any", True),
+    half=Half(),
     examples=ADAPTIVE_EXAMPLES,
 )
 
@@ -554,6 +557,7 @@ adaptive_max_pool: Op = Op(
     canonical=_adaptive_canonical,
     flops=per_number(1),
     channels=lambda types, axis, sizes, layout: beside_windows(axis, layout, "positive", True),
+    half=Half(),
     examples=(*ADAPTIVE_EXAMPLES, Example(integers(1, 2, 5, below=9), sizes=2)),
 )
 

@@ -15,7 +15,7 @@ from minigraph.core.builder import Tensor
 from minigraph.core.dim import shape_of
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Kernel, Op, Sample, each_number, float_dtype, integers, no_flops, real
+from minigraph.core.op import Example, Half, Kernel, Op, Sample, each_number, float_dtype, integers, no_flops, real
 from minigraph.ops.pointwise import where
 
 MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -106,6 +106,7 @@ dropout: Op = Op(
     channels=each_number("any"),
     gradient=lambda gs, xs, ys, **attrs: (dropout(gs[0], xs[1], xs[2], **attrs), None, None),
     layer="layers.dropout",
+    half=Half(),
     examples=(
         Example(real(3, 5), STEP, STEP, rate=0.5, stream=0),
         Example(real(7), STEP, STEP, rate=0.1, stream=3),

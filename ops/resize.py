@@ -25,7 +25,7 @@ import numpy as np
 from minigraph.core.dim import Shape, Size, divide, shape_of, show
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Example, Kernel, Op, integers, real, whole
+from minigraph.core.op import Example, Half, Kernel, Op, integers, real, whole
 from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape, transpose
 from minigraph.ops.window import arranged, beside_windows, channel_axis, layout_of, spatial_axes, strides_of, three
@@ -275,6 +275,7 @@ resize: Op = Op(
     kernel=Kernel("resize.h", lambda xs, ys, **attrs: _fields(xs[0], ys[0], **attrs)),
     channels=lambda types, axis, layout, **attrs: beside_windows(axis, layout, "any", True),
     images=(0, -1),
+    half=Half(),
     examples=(
         *(Example(real(*x), **attrs) for x, _, attrs in CASES),
         Example(integers(1, 1, 3, below=9), scales=2),

@@ -14,7 +14,20 @@ import numpy as np
 from minigraph.core.dim import Dim, Shape, Size, divide, known, product, shape_of, show, size
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
-from minigraph.core.op import Along, Channels, Example, Kernel, Op, axis_of, integers, no_flops, real, same_dtype, whole
+from minigraph.core.op import (
+    Along,
+    Channels,
+    Example,
+    Half,
+    Kernel,
+    Op,
+    axis_of,
+    integers,
+    no_flops,
+    real,
+    same_dtype,
+    whole,
+)
 from minigraph.ops.constant import in_c, number_of
 from minigraph.ops.half import in_float32
 
@@ -72,6 +85,7 @@ reshape: Op = Op(
     channels=reshape_channels,
     in_order=True,
     gradient=lambda gs, xs, ys, shape: (reshape(gs[0], xs[0].shape),),
+    half=Half(),
     examples=(
         Example(real(2, 6), shape=(3, -1)),
         Example(real(0, 4), shape=(0, 2, 2)),
@@ -137,6 +151,7 @@ transpose: Op = Op(
     flops=no_flops,
     channels=lambda types, axis, axes: Channels(axes.index(axis), "any", True),
     view=lambda ins, outs, axes: [Along(axes.index(axis)) for axis in range(len(axes))],
+    half=Half(),
     examples=(
         Example(real(2, 3)),
         Example(real(2, 3, 4), axes=(2, 0, 1)),
@@ -211,6 +226,7 @@ concat: Op = Op(
     canonical=concat_canonical,
     parts=concat_parts,
     flops=no_flops,
+    half=Half(),
     examples=(
         Example(real(2, 3), real(2, 1), axis=1),
         Example(real(3)),
@@ -330,6 +346,7 @@ slice_: Op = Op(
     flops=no_flops,
     channels=slice_channels,
     view=lambda ins, outs, start, stop, step: [Along(i, a, s) for i, (a, s) in enumerate(zip(start, step))],
+    half=Half(),
     examples=(
         Example(real(5, 4), start=(1, None), stop=(4, -1)),
         Example(real(7), start=(0,), stop=(None,), step=(3,)),
@@ -538,6 +555,7 @@ pad: Op = Op(
     flops=no_flops,
     channels=pad_channels,
     kernel=Kernel("shape.h", pad_shape, light=True),
+    half=Half(),
     examples=(
         Example(real(2, 3), widths=((1, 0), (0, 2)), value=0.5),
         Example(real(0, 2), widths=((0, 0), (1, 1))),

@@ -161,6 +161,19 @@ class Along:
     step: int = 1
 
 
+@dataclass(frozen=True)
+class Half:
+    """How an op takes part in mixed precision, where float16 stands in for some of a network's float32.
+
+    seeks: whether its time goes into inner products, for whose sake all this is done. Others go along: what they make
+        is about as large as what they read, and no more wrong.
+    inputs: which of its inputs may be float16 while the others stay float32; None: all floats are of one dtype.
+    """
+
+    seeks: bool = False
+    inputs: tuple[int, ...] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Op:
     """name: how it is called in graphs. The rest are functions:
@@ -190,6 +203,8 @@ class Op:
     images: of ops with an attribute `layout`: the numbers of the inputs that lie in it; -1 stands for the result.
     in_order: whether the result holds the numbers of the input in the same order.
     reduction: of ops that reduce `axes`: "sum", "prod", "max", "min", "and" or "or".
+    half: how it takes part in mixed precision. None, it stays float32: what adds up or multiplies many numbers, losses,
+        statistics, and functions such as exp, log and 1 / x, which leave the range of float16 or make much of little.
     outputs: the names of the outputs.
     layer: of ops that people seldom call themselves: what makes their other tensors from the first.
     examples: what the tests try it on, empty batches and odd sizes included.
@@ -212,6 +227,7 @@ class Op:
     images: tuple[int, ...] = ()
     in_order: bool = False
     reduction: str = ""
+    half: Half | None = None
     outputs: tuple[str, ...] = ("",)
     layer: str = ""
     examples: tuple[Example, ...] = ()

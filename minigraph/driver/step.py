@@ -17,7 +17,10 @@ from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, needed
 from minigraph.core.pipeline import applied
 from minigraph.nn import optim
+from minigraph.nn.loss_scale import loss_scale, only_if_finite, unscaled
+from minigraph.ops.pointwise import cast
 from minigraph.passes.freeze import freeze
+from minigraph.passes.mixed_precision import in_float16
 from minigraph.passes.pipelines import BEFORE_AUTODIFF
 
 Patterns = str | Sequence[str]
@@ -32,6 +35,7 @@ def training_step(
     trainable: Patterns = "*",
     clip_norm: float | None = None,
     accumulate: int = 1,
+    precision: str | None = None,
     outputs: Iterable[str] | None = None,
     without: Collection[str] = (),
 ) -> Graph:
@@ -46,6 +50,11 @@ def training_step(
     clip_norm: gradients are scaled down together where their joint norm is above it.
     accumulate: so many runs make one step of the optimizer, with the mean of their gradients. A batch norm normalizes
         each of these batches by itself: accumulation does not make its batch larger.
+    precision: "float16": convolutions, matrix products and what lies between them are computed in float16, forward and
+        backward (see passes/mixed_precision.py). Parameters, statistics, losses, outputs and what the optimizer gets
+        are float32 as before. Gradients are computed with a scale (see nn/loss_scale.py): a step in which one is not
+        finite changes nothing but "optimizer.loss_scale". With accumulate, such a run is not one of those that count.
+        None: as the model says.
     outputs: what a step returns; all outputs of the model by default.
     without: names of passes of BEFORE_AUTODIFF to leave out.
     """
@@ -62,17 +71,15 @@ def training_step(
     chosen = _chosen(builder.parameters, trainable)
     expect("optimizer.step" not in model.variables, "{!r} is a training step already", model.name)
     _check_reached(builder, loss, chosen)
-    builder, chosen = _without_redundant(model, loss, chosen, without)
-    gradients = gradient(builder.tensor(loss), chosen)
-    with optim.updating(builder):
-        if accumulate > 1:
-            gradients, last = optim.accumulate(builder, chosen, gradients, accumulate)
-        if clip_norm is not None:
-            gradients = optim.clip_by_norm(gradients, clip_norm)
-        before = builder.updates
-        optimizer.apply(builder, chosen, gradients)
-        if accumulate > 1:
-            optim.only_if(builder, last, before)
+    builder, chosen = _ready(model, loss, chosen, without, precision)
+    if precision is None:
+        _update(builder, chosen, gradient(builder.tensor(loss), chosen), optimizer, clip_norm, accumulate)
+    else:
+        scale = loss_scale(builder)
+        scaled = gradient(builder.tensor(loss), chosen, cast(scale, builder.tensor(loss).dtype))
+        gradients = unscaled(builder, scale, scaled)
+        _update(builder, chosen, gradients, optimizer, clip_norm, accumulate)
+        only_if_finite(builder, scale, scaled)
     expect(not isinstance(outputs, str), "outputs is a list of names, not {!r}", outputs)
     names = list(model.outputs if outputs is None else outputs)
     return builder.build({name: builder.tensor(name) for name in names})
@@ -115,11 +122,13 @@ def _check_reached(builder: Builder, loss: str, parameters: Sequence[Tensor]) ->
     )
 
 
-def _without_redundant(
-    model: Graph, loss: str, parameters: Sequence[Tensor], without: Collection[str]
+def _ready(
+    model: Graph, loss: str, parameters: Sequence[Tensor], without: Collection[str], precision: str | None
 ) -> tuple[Builder, list[Tensor]]:
-    """The model after BEFORE_AUTODIFF, with all of its state, and those of the parameters that still have an effect."""
-    builder = Builder.extending(replace(applied(BEFORE_AUTODIFF, model, without).check(), state=model.state))
+    """The model to be differentiated, after BEFORE_AUTODIFF and in this precision, with all of its state; and those of
+    the parameters that still have an effect."""
+    lean = _in_precision(applied(BEFORE_AUTODIFF, model, without), precision)
+    builder = Builder.extending(replace(lean.check(), state=model.state))
     _, live = needed(builder.nodes, [builder.tensor(loss).value])
     chosen = [builder.tensor(p.name) for p in parameters if p.value in live]
     expect(
@@ -130,10 +139,38 @@ def _without_redundant(
     return builder, chosen
 
 
-def inference(model: Graph, outputs: Iterable[str] | None = None) -> Graph:
+def _in_precision(graph: Graph, precision: str | None) -> Graph:
+    expect(
+        precision in (None, "float16"), 'the precision is "float16", or None for that of the model, not {!r}', precision
+    )
+    return graph if precision is None else in_float16(graph)
+
+
+def _update(
+    builder: Builder,
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    optimizer: optim.Optimizer,
+    clip_norm: float | None,
+    accumulate: int,
+) -> None:
+    """Add what the gradients do to the parameters."""
+    with optim.updating(builder):
+        if accumulate > 1:
+            gradients, last = optim.accumulate(builder, parameters, gradients, accumulate)
+        if clip_norm is not None:
+            gradients = optim.clip_by_norm(gradients, clip_norm)
+        before = builder.updates
+        optimizer.apply(builder, parameters, gradients)
+        if accumulate > 1:
+            optim.only_if(builder, last, before)
+
+
+def inference(model: Graph, outputs: Iterable[str] | None = None, *, precision: str | None = None) -> Graph:
     """The graph that answers: batch norm with running statistics, no dropout, no updates, and only what `outputs` need.
 
     With outputs=["loss"] it is the evaluation loss, which leaves the running statistics alone.
+    precision: "float16" as in training_step, with weights that are rounded once, after all that is folded into them.
     """
     expect(isinstance(model, Graph), "inference needs the model, a Graph, not a {}", type(model).__name__)
-    return freeze(model.prune(outputs))
+    return _in_precision(freeze(model.prune(outputs)), precision)

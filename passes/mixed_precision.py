@@ -1,0 +1,134 @@
+"""Mixed precision: float16 where the time goes, float32 where digits count.
+
+    f(x, w)  ≈  float32(f(float16(x), float16(w)))          f a convolution or a matrix product
+
+Only casts join the graph. Parameters stay float32, the master weights: the products read copies, rounded once. Between
+two products, ops that go along (see `Half` in core/op.py) compute in float16 as well, so that activations are stored in
+half of the bytes: a ReLU, a batch norm, whose statistics and parameters are float32 all the same. All others read and
+make float32: losses, softmaxes, reductions, statistics. Inputs, outputs and state keep their types.
+
+A float16 number is right to 2^-11 of itself, and lies between 6e-8 and 65504. Inner products are added up in float32,
+and rounded once. Gradients follow, where the graph is differentiated afterwards: the gradient of a cast is the cast
+back, so a weight's gradient is computed in float16 and becomes float32.
+"""
+
+from __future__ import annotations
+
+from minigraph.core.errors import expect
+from minigraph.core.ir import Graph, Node, Value
+from minigraph.core.op import OPS
+from minigraph.core.pattern import Bound
+from minigraph.core.pipeline import Pass, applied
+from minigraph.core.rewrite import Condition, Match, Rule, Walk, called
+from minigraph.ops.pointwise import cast
+
+CAST = OPS["cast"]  # `cast` itself leaves out casts that change nothing
+
+
+def places(node: Node) -> list[int]:
+    """Which of its inputs become float16, if the node takes part."""
+    half = node.op.half
+    if half is None:
+        return []
+    inside = range(len(node.inputs)) if half.inputs is None else half.inputs
+    return [i for i in inside if node.inputs[i].type.dtype == "float32"]
+
+
+def half_of(walk: Walk, value: Value) -> Value | None:
+    """The float16 number that the value is, in float32; None if it is no such number."""
+    made = walk.producer.get(value)
+    widened = made is not None and made.op is CAST and made.inputs[0].type.dtype == "float16"
+    return made.inputs[0] if made is not None and widened else None
+
+
+def in_half(match: Match) -> object:
+    """The node in float16, and its results as float32 again."""
+    node, inputs = match.node, [match.tensor(value) for value in match.node.inputs]
+    for i in places(node):
+        half = half_of(match.walk, node.inputs[i])
+        inputs[i] = cast(inputs[i], "float16") if half is None else match.tensor(half)
+    made = match.again(node, *inputs)
+    results = made if isinstance(made, tuple) else (made,)
+    return tuple(cast(result, old.type.dtype) for result, old in zip(results, node.outputs))
+
+
+# where it begins
+
+
+def seeks(walk: Walk, node: Node) -> Bound | None:
+    """For patterns: inner products of float32."""
+    return {} if node.op.half is not None and node.op.half.seeks and places(node) else None
+
+
+# where it goes on
+
+
+def goes_along(walk: Walk, node: Node) -> Bound | None:
+    """For patterns: an op that can be float16, and reads some already."""
+    if node.op.half is None or node.op.half.seeks:
+        return None
+    return {} if any(half_of(walk, node.inputs[i]) for i in places(node)) else None
+
+
+def read_as_half(graph: Graph) -> set[Value]:
+    """What products read, at once or through ops that go along."""
+    found: set[Value] = set()
+    for node in reversed(graph.nodes):
+        if node.op.half is not None and (node.op.half.seeks or not found.isdisjoint(node.outputs)):
+            found.update(node.inputs[i] for i in places(node))
+    return found
+
+
+def not_read_as_half(match: Match) -> str:
+    walk, node = match.walk, match.node
+    if "read as half" not in walk.memo:
+        walk.memo["read as half"] = read_as_half(walk.source)
+    found = walk.memo["read as half"]
+    if any(value in found for output in node.outputs for value in walk.originals(output)):
+        return ""
+    return f"what {called(node)} makes gets to no product that is computed in float16"
+
+
+def not_half_itself(match: Match) -> str:
+    for i in places(match.node):
+        value = match.node.inputs[i]
+        if half_of(match.walk, value) is None and not match.walk.is_frozen(value):
+            return f"{value.name}, which {called(match.node)} reads as well, is float32"
+    return ""
+
+
+RULES = (
+    Rule(
+        "products-in-half",
+        "f(x, w) = float32(f(float16(x), float16(w))), f made of inner products, but for rounding",
+        seeks,
+        in_half,
+    ),
+    Rule(
+        "stay-in-half",
+        "f(float32(x), …) = float32(f(x, …)), f as exact as its inputs, but for rounding",
+        goes_along,
+        in_half,
+        pays=(
+            Condition("what else it reads is float16, too, or a weight", not_half_itself),
+            Condition("what it makes is read in float16", not_read_as_half),
+        ),
+    ),
+)
+
+PASS = Pass("mixed-precision", "Products, and what lies between them, are computed in float16.", RULES)
+
+
+def in_float16(graph: Graph) -> Graph:
+    """The graph with its convolutions and matrix products of float32 in float16, and with them what lies between.
+
+    Raises GraphError where there are none.
+    """
+    after = applied((PASS,), graph)
+    seeking = [node for node in after.nodes if node.op.half is not None and node.op.half.seeks]
+    expect(
+        any(node.outputs[0].type.dtype == "float16" for node in seeking),
+        "{!r} has no convolution and no matrix product of float32, for whose sake float16 would pay",
+        graph.name,
+    )
+    return after
