@@ -304,6 +304,7 @@ def running_average_types(
     unbiased=True, for variances, first takes the batch's times count / (count - 1).
     """
     float_dtype(running)
+    float_dtype(running)
     expect(running == batch, "the running average is {}, and the batch's {}", running, batch)
     for name, t in (("count", count), ("momentum", momentum)):
         expect(t == Type((), running.dtype), "{} is a scalar {}, not {}", name, running.dtype, t)

@@ -198,6 +198,13 @@ def test_a_constant_channel_gives_exactly_beta() -> None:
     np.testing.assert_allclose(state["bn.running_mean"][1], 1e9, rtol=1e-6)
 
 
+def test_running_averages_are_floats() -> None:
+    net = mg.Builder()
+    running, one = net.input("running", (3,), "int32"), net.input("one", (), "int32")
+    with pytest.raises(mg.GraphError, match="float"):
+        mg.running_average(running, running, one, one)
+
+
 # one number for each channel, and none
 
 
