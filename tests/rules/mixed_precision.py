@@ -19,7 +19,7 @@ def next_product(net: Builder, y: Tensor) -> Tensor:
 
 
 def convolved(net: Builder) -> Mapping[str, Tensor]:
-    return {"y": mg.conv(net.input("x", ("N", 2, 3)), number(net, "w", 2, 1, 3), groups=2)}
+    return {"y": mg.conv(net.input("x", ("N", 2, 3)), number(net, "w", 4, 2, 3))}
 
 
 def normed(net: Builder) -> Mapping[str, Tensor]:
@@ -42,9 +42,9 @@ CASES = {
         build=convolved,
         golden="""
             conv.cast: float16[N, 2, 3] = cast(x, dtype="float16")
-            conv.cast2: float16[2, 1, 3] = cast(w, dtype="float16")
-            conv.conv: float16[N, 2, 1] = conv(conv.cast, conv.cast2, stride=(1,), padding=((0, 0),), dilation=(1,), groups=2, layout="NCL")
-            conv: float32[N, 2, 1] = cast(conv.conv, dtype="float32")
+            conv.cast2: float16[4, 2, 3] = cast(w, dtype="float16")
+            conv.conv: float16[N, 4, 1] = conv(conv.cast, conv.cast2)
+            conv: float32[N, 4, 1] = cast(conv.conv, dtype="float32")
             output y = conv
             """,
     ),
