@@ -1,9 +1,12 @@
 // CUDA C++ on a CPU, for kernels that use blocks, shared memory and __syncthreads, and no more of it: a thread of a block
-// is a coroutine that goes on to the next __syncthreads when it is its turn.
+// is a coroutine that goes on to the next __syncthreads when it is its turn. Where the first thread of a grid does not
+// wait for others, none may, and they run one after the other.
 #pragma once
 #include <limits.h>
 #include <math.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
 
@@ -55,7 +58,12 @@ struct half {
 };
 
 static ucontext_t scheduler, *running;
-static void __syncthreads() { swapcontext(running, &scheduler); }
+static bool waited;
+static void __syncthreads() {
+  if (!running) fprintf(stderr, "a thread waits for others, and the first of the grid does not\n"), abort();
+  waited = true;
+  swapcontext(running, &scheduler);
+}
 
 template <class... P, size_t... I>
 static void call(void (*kernel)(P...), void **a, std::index_sequence<I...>) {
@@ -75,7 +83,7 @@ static void begin() {
   swapcontext(running, &scheduler);
 }
 
-// One block whose threads wait for each other: each goes on in turn until all are over.
+// One block whose threads may wait for each other: each goes on in turn until all are over.
 static void together(const job &work, unsigned threads) {
   static std::vector<ucontext_t> contexts;
   static std::vector<char> stacks;
@@ -100,14 +108,15 @@ static void together(const job &work, unsigned threads) {
 }
 
 template <class... P>
-static void launch(void (*kernel)(P...), unsigned blocks, unsigned threads, bool waits, void **arguments) {
+static void launch(void (*kernel)(P...), unsigned blocks, unsigned threads, void **arguments) {
   gridDim.x = blocks, blockDim.x = threads;
   const job work = {
       [](const job *w) { call((void (*)(P...))w->kernel, w->arguments, std::index_sequence_for<P...>{}); },
       (void (*)())kernel, arguments};
+  waited = false;
   for (unsigned b = 0; b < blocks; b++) {
     blockIdx.x = b;
-    if (waits) together(work, threads);
+    if (!b || waited) together(work, threads), running = 0;
     else
       for (threadIdx.x = 0; threadIdx.x < threads; threadIdx.x++) work.run(&work);
   }

@@ -56,7 +56,7 @@ class Processor:
 
 def compiled(source: Source, folder: Path) -> Path:
     """The library of a program's kernels."""
-    text = "\n".join(['#include "cuda_on_cpu.h"', source.text, *map(launcher(source), source.kernels)])
+    text = "\n".join(['#include "cuda_on_cpu.h"', source.text, *map(launcher, source.kernels)])
     name = hashlib.sha256(text.encode()).hexdigest()[:20]
     file, library = folder / f"{name}.cpp", folder / f"{name}.so"
     if not library.exists():
@@ -69,13 +69,7 @@ def compiled(source: Source, folder: Path) -> Path:
     return library
 
 
-def launcher(source: Source) -> Any:
-    """Kernel's name -> the function that runs its grid."""
-    texts = {text.partition("(")[0]: text for text in source.text.split("\nKERNEL ")[1:]}
-
-    def text_of(name: str) -> str:
-        waits = "true" if "__syncthreads" in texts[name] else "false"
-        head = f'extern "C" void launch_{name}(unsigned blocks, unsigned threads, void **a)'
-        return f"{head} {{ launch({name}, blocks, threads, {waits}, a); }}"
-
-    return text_of
+def launcher(name: str) -> str:
+    """The function that runs a kernel's grid."""
+    head = f'extern "C" void launch_{name}(unsigned blocks, unsigned threads, void **a)'
+    return f"{head} {{ launch({name}, blocks, threads, a); }}"
