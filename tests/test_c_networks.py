@@ -87,12 +87,12 @@ def hold(graph: Graph, arrays: Arrays, found: Arrays) -> tuple[list[str], bool]:
     return vague, loose > 0.1 * len(found)
 
 
-def steps(graph: Graph, name: str, state: Arrays, count: int, clear: bool) -> None:
-    """So many steps of training, each held against the reference from where it begins.
+def steps(executable: Any, graph: Graph, name: str, state: Arrays, count: int, clear: bool) -> None:
+    """So many steps of training by an executable, each held against the reference from where it begins.
 
     Of five steps one may not be judged. clear: and of five noise may move a result much in one.
     """
-    arrays, executable = given(graph, name, state), Executable(lower(graph))
+    arrays = given(graph, name, state)
     vague, lost = Counter[str](), 0
     for _ in range(count):
         outputs, new = executable.run({"N": BATCH}, arrays)
@@ -102,6 +102,10 @@ def steps(graph: Graph, name: str, state: Arrays, count: int, clear: bool) -> No
         arrays = {**arrays, **new}
     assert lost <= count // 5, f"{lost} of {count} steps cannot be judged"
     assert not clear or max(vague.values(), default=0) <= count // 5, vague
+
+
+def in_c(graph: Graph) -> Executable:
+    return Executable(lower(graph))
 
 
 def some(names: Collection[str]) -> list[Any]:
@@ -130,7 +134,7 @@ def test_answers_of_any_batch(name):
 @pytest.mark.parametrize("name", some(["lenet with batch norm", "resnet20", "densenet_bc", "unet"]))
 def test_gradients_and_running_statistics(name):
     graph, state = training(name, "gradients")
-    steps(graph, name, state, 1, clear=name in CLEAR)
+    steps(in_c(graph), graph, name, state, 1, clear=name in CLEAR)
 
 
 @pytest.mark.compiler
@@ -138,7 +142,8 @@ def test_gradients_and_running_statistics(name):
 def test_gradients_and_running_statistics_in_float64(name):
     """By plain kernels, with so little rounding that any other difference shows."""
     graph, state = training(name, "gradients")
-    steps(trial.in_float64(graph), name, state, 1, clear=True)
+    wide = trial.in_float64(graph)
+    steps(in_c(wide), wide, name, state, 1, clear=True)
 
 
 @pytest.mark.compiler
@@ -146,7 +151,7 @@ def test_gradients_and_running_statistics_in_float64(name):
 @pytest.mark.parametrize("name", ["mlp", "lenet with batch norm", "cnn1d"])
 def test_three_steps(name, optimizer):
     graph, state = training(name, optimizer)
-    steps(graph, name, state, 3, clear=True)
+    steps(in_c(graph), graph, name, state, 3, clear=True)
 
 
 @pytest.mark.compiler
@@ -155,10 +160,8 @@ def test_three_steps(name, optimizer):
 @pytest.mark.parametrize("name", TINY)
 def test_twenty_steps(name, optimizer):
     graph, state = training(name, optimizer)
-    if name in DROWNED:
-        steps(trial.in_float64(graph), name, state, 20, clear=True)
-    else:
-        steps(graph, name, state, 20, clear=name in CLEAR)
+    graph = trial.in_float64(graph) if name in DROWNED else graph
+    steps(in_c(graph), graph, name, state, 20, clear=name in (*CLEAR, *DROWNED))
 
 
 @pytest.mark.compiler
