@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import subprocess
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +16,124 @@ from c_compilers import cxx
 
 import minigraph.backends.c
 import minigraph.backends.cupy
-from minigraph.backends.cupy.executable import ALIGNMENT
+from minigraph.backends.cupy.device import ALIGNMENT, Lent, Memory, OutOfMemory
 from minigraph.backends.cupy.grid import Grid
 from minigraph.backends.cupy.source import Source
+from minigraph.core.turn import Turn
 
 OWN = [Path(room.__path__[0]) for room in (minigraph.backends.cupy, minigraph.backends.c)]
 FLAGS = ["-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-ffp-contract=off"]
 GARBAGE = 0xFF  # in every byte of memory that nobody has written
 
 
-class Memory:
-    def __init__(self, nbytes: int):
-        raw = np.full(nbytes + ALIGNMENT, GARBAGE, np.uint8)
-        start = -raw.ctypes.data % ALIGNMENT
-        self.bytes = raw[start : start + nbytes]
-        self.address = self.bytes.ctypes.data
+@dataclass(frozen=True)
+class Kernel:
+    """One that was loaded, and the function that runs its grid."""
+
+    name: str
+    run: Any
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What a kernel was launched with."""
+
+    kernel: Kernel
+    grid: Grid
+    addresses: tuple[int, ...]
 
 
 class Processor:
-    """The CPU as a device."""
+    """The CPU as a device. capacity: bytes of memory that it has.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    It notes what is asked of it in `events`, and does nothing but launch while a graph is captured.
+    """
+
+    def __init__(self, folder: Path, capacity: int = 1 << 40):
+        self.folder, self.capacity, self.used = folder, capacity, 0
+        self.turn = Turn()
+        self.events: list[str] = []
+        self._graph: list[Launched] | None = None  # what is being captured
+
+    def _note(self, event: str) -> None:
+        assert self._graph is None, f"{event} while a graph is captured"
+        self.events.append(event)
 
     def memory(self, nbytes: int) -> Memory:
-        return Memory(nbytes)
+        self._note("memory")
+        if nbytes > self.free():
+            raise OutOfMemory(nbytes, self.free())
+        raw = np.full(nbytes + ALIGNMENT, GARBAGE, np.uint8)
+        self.used += nbytes
+        weakref.finalize(raw, self._back, nbytes)
+        return Memory(raw.ctypes.data + -raw.ctypes.data % ALIGNMENT, nbytes, raw)
+
+    def _back(self, nbytes: int) -> None:
+        self.used -= nbytes
+
+    def free(self) -> int:
+        return self.capacity - self.used
+
+    def staging(self, nbytes: int) -> np.ndarray:
+        self._note("staging")
+        return np.full(nbytes, GARBAGE, np.uint8)
 
     def write(self, memory: Memory, array: np.ndarray) -> None:
-        memory.bytes[: array.nbytes] = array.reshape(-1).view(np.uint8)
+        self._note("write")
+        assert array.flags.c_contiguous
+        assert array.nbytes <= memory.nbytes
+        ctypes.memmove(memory.address, array.ctypes.data, array.nbytes)
 
     def read(self, memory: Memory, array: np.ndarray) -> None:
-        array.reshape(-1).view(np.uint8)[...] = memory.bytes[: array.nbytes]
+        self._note("read")
+        assert array.flags.c_contiguous
+        assert array.nbytes <= memory.nbytes
+        ctypes.memmove(array.ctypes.data, memory.address, array.nbytes)
+
+    def copy(self, target: Memory, source: Memory) -> None:
+        self._note("copy")
+        assert source.nbytes <= target.nbytes
+        ctypes.memmove(target.address, source.address, source.nbytes)
+
+    def lent(self, given: Any) -> Lent | None:
+        told = getattr(given, "__cuda_array_interface__", None)
+        if told is None:
+            return None
+        shape, dtype = told["shape"], np.dtype(told["typestr"])
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        return Lent(Memory(told["data"][0], nbytes, given), shape, dtype)
 
     def load(self, source: Source) -> Mapping[str, Any]:
+        self._note("load")
         library = ctypes.CDLL(str(compiled(source, self.folder)))
-        return {name: library[f"launch_{name}"] for name in source.kernels}
+        return {name: Kernel(name, library[f"launch_{name}"]) for name in source.kernels}
 
-    def launch(self, kernel: Any, grid: Grid, addresses: list[int]) -> None:
-        kernel(grid.blocks, grid.threads, (ctypes.c_void_p * max(1, len(addresses)))(*addresses))
+    def launch(self, kernel: Kernel, grid: Grid, addresses: Sequence[int]) -> None:
+        launched = Launched(kernel, grid, tuple(addresses))
+        if self._graph is not None:
+            self._graph.append(launched)
+        else:
+            self._note("launch")
+            self._run(launched)
+
+    def _run(self, launched: Launched) -> None:
+        addresses, grid = launched.addresses, launched.grid
+        launched.kernel.run(grid.blocks, grid.threads, (ctypes.c_void_p * max(1, len(addresses)))(*addresses))
+
+    def capture(self, launches: Callable[[], None]) -> tuple[Launched, ...]:
+        self._note("capture")
+        found: list[Launched] = []
+        self._graph = found
+        try:
+            launches()
+        finally:
+            self._graph = None
+        return tuple(found)
+
+    def replay(self, graph: tuple[Launched, ...]) -> None:
+        self._note("replay")
+        for launched in graph:
+            self._run(launched)
 
 
 def compiled(source: Source, folder: Path) -> Path:

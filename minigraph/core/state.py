@@ -4,6 +4,9 @@ A `State` is a mapping from a name to one read-only array. Whoever got an array 
 array, and a program writes over one only while nobody but the state holds it, or a view of it (see `in_place`). So a
 snapshot costs nothing until the next step, which copies what the snapshot holds.
 
+The memory of a device may hold an array in place of NumPy's (`Away`): it went there at a step, and is read back where
+somebody asks for it.
+
 Files are safetensors; they are written beside the old one and renamed, so that a reader, or a machine that stops in the
 middle, sees the old file or the new one whole.
 """
@@ -18,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -27,10 +30,30 @@ from minigraph.core.turn import Turn
 
 T = TypeVar("T")
 
+BUSY = "a step that moves this state is not over, and another one cannot begin"
 RESERVED = "__metadata__"  # what safetensors calls the texts beside the arrays
 
 # Whether a reference count tells who holds an array. Where it does not, in_place copies all.
 COUNTS = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+class Away(Protocol):
+    """An array of a state that lies in the memory of a device. As an array, it keeps its numbers for who holds it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def read(self) -> np.ndarray:
+        """Its numbers, as a new array."""
+
+    def apart(self) -> Away:
+        """Another one of the same numbers, which may be written over. It takes over the place of this one."""
+
+
+Held = np.ndarray | Away
 
 
 class State(MutableMapping[str, np.ndarray]):
@@ -44,8 +67,9 @@ class State(MutableMapping[str, np.ndarray]):
         self._turn = Turn()  # of whoever writes; busy while it writes in place
         self._hold({name: _frozen(name, array) for name, array in arrays.items()})
         self._alone = object()  # held by this attribute only, as an array is by its dict if nobody else has it
+        self.memory: dict[object, Any] = {}  # what a device keeps for this state, by the device
 
-    def _hold(self, arrays: dict[str, np.ndarray]) -> None:
+    def _hold(self, arrays: dict[str, Held]) -> None:
         """Take a new dict for the old one, which is never changed: an interrupt comes before or after.
 
         Each comes with a version of its own.
@@ -58,7 +82,7 @@ class State(MutableMapping[str, np.ndarray]):
         return self._turn.lock
 
     @property
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def _arrays(self) -> dict[str, Held]:
         return self._held[0]
 
     @property
@@ -71,11 +95,15 @@ class State(MutableMapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         with self.lock:
-            try:
-                array = self._arrays[name]
-            except KeyError:
-                raise KeyError(f"no state {name!r}; there are {', '.join(self._arrays) or 'none'}") from None
-            return _own(array) if self._turn.busy else array
+            array = self.held(name)
+            return array if isinstance(array, np.ndarray) and not self._turn.busy else _read(array)
+
+    def held(self, name: str) -> Held:
+        """The array where it lies. Another one is there when the numbers are others."""
+        try:
+            return self._arrays[name]
+        except KeyError:
+            raise KeyError(f"no state {name!r}; there are {', '.join(self._arrays) or 'none'}") from None
 
     def __setitem__(self, name: str, array: Any) -> None:
         new = _array(name, array)
@@ -115,13 +143,26 @@ class State(MutableMapping[str, np.ndarray]):
         with self.lock:
             self._hold({**self._arrays, **own})
 
+    def place(self, arrays: Mapping[str, Held]) -> None:
+        """Go on with these arrays, which have the numbers of those of the same names and lie elsewhere."""
+        with self.lock:
+            expect(not self._turn.busy, BUSY)
+            self._hold({**self._arrays, **arrays})
+
+    def come_home(self) -> None:
+        """Bring to NumPy's memory what lies in that of devices."""
+        with self.lock:
+            away = {name: array for name, array in self._arrays.items() if not isinstance(array, np.ndarray)}
+            if away:
+                self.place({name: _read(array) for name, array in away.items()})
+
     def copy(self) -> State:
         """A snapshot. The arrays are shared until one of both states moves."""
         twin = State()
         with self.lock:
             arrays, version = self._held
             if self._turn.busy:
-                twin._hold({name: _own(array) for name, array in arrays.items()})
+                twin._hold({name: _read(array) for name, array in arrays.items()})
             else:
                 twin._held = dict(arrays), version  # a dict of its own: it holds each array once more
         return twin
@@ -131,7 +172,8 @@ class State(MutableMapping[str, np.ndarray]):
         with self.lock:
             there = self._arrays
             for name, array in arrays.items():
-                np.copyto(array, there[name], casting="no")
+                held = there[name]
+                np.copyto(array, held if isinstance(held, np.ndarray) else held.read(), casting="no")
 
     def in_place(self, names: Sequence[str], write: Callable[[State], T]) -> T:
         """What `write` returns, which may write over the arrays of these names where they lie.
@@ -141,7 +183,7 @@ class State(MutableMapping[str, np.ndarray]):
         `write` gets is for it alone: it must keep none of its arrays. GraphError inside of another such call.
         """
         with self.lock:
-            expect(not self._turn.busy, "a step that moves this state is not over, and another one cannot begin")
+            expect(not self._turn.busy, BUSY)
             try:
                 self._turn.busy = True
                 shared = self._shared(names)
@@ -284,11 +326,16 @@ def _frozen(name: str, given: Any) -> np.ndarray:
     return array
 
 
-def _own(array: np.ndarray) -> np.ndarray:
+def _read(array: Held) -> np.ndarray:
     """A copy of one of a state's arrays, as a state holds it."""
-    array = array.copy()
-    array.flags.writeable = False
-    return array
+    own = array.copy() if isinstance(array, np.ndarray) else array.read()
+    own.flags.writeable = False
+    return own
+
+
+def _own(array: Held) -> Held:
+    """One of a state's arrays, for the state alone."""
+    return _read(array) if isinstance(array, np.ndarray) else array.apart()
 
 
 def _whole(array: np.ndarray) -> np.ndarray:
@@ -299,5 +346,5 @@ def _whole(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _form(array: np.ndarray) -> str:
+def _form(array: Held) -> str:
     return f"{array.dtype}[{', '.join(map(str, array.shape))}]"

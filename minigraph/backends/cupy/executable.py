@@ -1,55 +1,114 @@
-"""Programs on a GPU: a plan whose memory lies there, and whose kernels are launched one after the other."""
+"""Programs on a GPU: planned kernels in memory that stays where it is, captured once as one graph and replayed.
+
+All sizes of a program share one memory, in which lie the inputs, whether they were found wrong, the outputs and the
+arena; the state lies in that of its Resident. What addresses do not change is launched again as it was.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 
 from minigraph.backends import numpy as reference
-from minigraph.backends.cupy.grid import Grid
-from minigraph.backends.cupy.source import Source, print_program
+from minigraph.backends.c.executable import WrongInput
+from minigraph.backends.cupy import checked
+from minigraph.backends.cupy.device import Device, Lent, Memory, OutOfMemory
+from minigraph.backends.cupy.program import FAULT, Ends, Program, aligned
+from minigraph.backends.cupy.resident import Resident
+from minigraph.backends.cupy.source import print_program
 from minigraph.backends.cupy.totals import shares
-from minigraph.backends.plan import Buffer, Plan, plan
-from minigraph.core.errors import GraphError
-from minigraph.core.evaluate import apply
+from minigraph.backends.plan import Plan, batch_symbol, plan
+from minigraph.backends.work import bytes_of
+from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph
+from minigraph.core.state import State
+from minigraph.core.table import quantity
 
 PROGRAMS = 8  # how many bindings of symbols are kept
-ALIGNMENT = 256  # bytes: what libraries and the widest loads ask for
 
-
-class Device(Protocol):
-    """Where kernels run. Its memory has an `address`, of a byte that is aligned to ALIGNMENT."""
-
-    def memory(self, nbytes: int) -> Any:
-        """So many bytes, whose numbers may be anything."""
-
-    def write(self, memory: Any, array: np.ndarray) -> None:
-        """The bytes of a contiguous array, to the beginning of the memory."""
-
-    def read(self, memory: Any, array: np.ndarray) -> None:
-        """Bytes from the beginning of the memory into a contiguous array, when all that was launched is done."""
-
-    def load(self, source: Source) -> Mapping[str, Any]:
-        """Its kernels, compiled, by name."""
-
-    def launch(self, kernel: Any, grid: Grid, addresses: list[int]) -> None:
-        """Begin a kernel when those launched before it are done."""
-
-
-class WrongInput(GraphError):
-    """A kernel has found that a number of an input is out of range. The state is as it was."""
+Given = np.ndarray | Lent
 
 
 class Executable:
     """One lowered graph, ready to run at any sizes of its symbols: a program for each."""
 
-    def __init__(self, graph: Graph, device: Device):
-        self.graph, self.device = graph, device
+    def __init__(self, graph: Graph, device: Device, kept: Collection[str] = (), capture: bool = True):
+        """kept: the names of inputs and state whose arrays stay from call to call. capture: whether the second step of
+        a program and all that follow are replayed; without it, which helps to find faults, kernels are launched one by
+        one, and an interrupt may come between two of them.
+        """
+        self.graph, self.device, self.capture = graph, device, capture
+        self.plan: Plan | None = None  # of the last step
+        values = (*graph.inputs, *(variable.value for variable in graph.state))
+        self._kept = {value.name: value for value in values if value.name in kept}
+        self._state = [variable.value for variable in graph.state if variable.name not in kept]
+        self._moves = [old.name for old in graph.updates]
         self._programs: OrderedDict[tuple[tuple[str, int], ...], Program] = OrderedDict()
+        self._work: Memory | None = None
+        self._staging = np.empty(0, np.uint8)
+        self._still: dict[str, Memory] = {}
+        self._version: object = None  # of the kept arrays that are there
+        self._resident: Resident | None = None
+
+    @property
+    def peak_bytes(self) -> int:
+        """The bytes that values between inputs and outputs share, in the last step."""
+        return self.plan.arena if self.plan else 0
+
+    def settle(self, state: State, resident: Resident) -> None:
+        """Bring the state to its place on the device, where the next steps find it."""
+        resident.settle(state, self._state)
+        if resident is not self._resident:
+            self._resident = resident
+            self._forget()
+
+    def step(
+        self,
+        symbols: Mapping[str, int],
+        inputs: Mapping[str, Given],
+        kept: Callable[[], Mapping[str, np.ndarray]],
+        version: object,
+    ) -> dict[str, np.ndarray]:
+        """Run one step. The outputs are new arrays; the state that moves is written over in its place.
+
+        kept: gives the arrays that stay. It is called only if `version` is not that of the last step.
+        Raises WrongInput before anything is written to the state, OutOfMemory before anything is computed.
+        """
+        turn = self.device.turn
+        with turn.lock:
+            expect(not turn.busy, "a step is not over, and another one cannot begin inside of it on the same GPU")
+            try:
+                turn.busy = True
+                return self._step(symbols, inputs, kept, version)
+            finally:
+                turn.busy = False
+
+    def _step(
+        self,
+        symbols: Mapping[str, int],
+        inputs: Mapping[str, Given],
+        kept: Callable[[], Mapping[str, np.ndarray]],
+        version: object,
+    ) -> dict[str, np.ndarray]:
+        program = self.program(symbols)
+        self.plan = program.plan
+        if version is not self._version:
+            self._keep(kept())
+            self._version = version
+        work = self._memory_for(program, symbols)
+        if program.work is not work:
+            program.bind(work, self._addresses())
+        self._give(program, inputs, work)
+        if checked.asked_for():
+            checked.run(program)
+        elif self.capture:
+            program.replay()
+        else:
+            program.run()
+        return self._taken(program, work)
 
     def run(
         self, symbols: Mapping[str, int], arrays: Mapping[str, np.ndarray]
@@ -58,81 +117,113 @@ class Executable:
 
         Raises GraphError for an input that is found to be wrong, in the reference's words.
         """
-        program = self.program(symbols)
-        program.write(arrays)
-        if not program.step():
+        state = State({v.name: np.asarray(arrays[v.name], v.value.type.dtype) for v in self.graph.state})
+        self.settle(state, self._resident or Resident(self.device))
+        try:
+            outputs = self.step(symbols, arrays, lambda: arrays, object())
+        except WrongInput:
             reference.Executable(self.graph).run(symbols, arrays)
-            raise WrongInput("an input holds a number that is out of range")
-        return program.outputs(), program.state({old.name for old in self.graph.updates})
+            raise
+        return outputs, {name: state[name] for name in self._moves}
 
     def program(self, symbols: Mapping[str, int]) -> Program:
         """The program for these sizes."""
         key = tuple(sorted(symbols.items()))
         if key not in self._programs:
-            bound = self.graph.bind(**symbols) if self.graph.symbols else self.graph
-            made = plan(bound, lambda graph, node: None, {}, chunks=lambda region, sizes: shares(region).chunks)
-            self._programs[key] = Program(made, print_program(made), self.device)
+            made = self._planned(symbols)
+            self._programs[key] = Program(made, print_program(made), self.device, self._kept)
             while len(self._programs) > PROGRAMS:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(key)
         return self._programs[key]
 
+    def _planned(self, symbols: Mapping[str, int]) -> Plan:
+        bound = self.graph.bind(**symbols) if self.graph.symbols else self.graph
+        return plan(bound, lambda graph, node: None, {}, chunks=lambda region, sizes: shares(region).chunks)
 
-class Program:
-    """A plan, its kernels, and the memory that they work in."""
+    # memory
 
-    def __init__(self, made: Plan, source: Source, device: Device):
-        self.plan, self.source, self.device = made, source, device
-        self._arena = device.memory(made.arena)
-        self._own = {b: device.memory(b.nbytes) for b in made.buffers if b.place != "arena"}
-        self._fault = device.memory(4)
-        for buffer in self._of("literal"):
-            (array,) = apply(made.graph.producer[buffer.value], [])
-            device.write(self._own[buffer], np.ascontiguousarray(array))
-        loaded = device.load(source)
-        self._launches = [
-            (loaded[launch.kernel], launch.grid, self._addresses(launch.arguments, launch.faults))
-            for launch in source.launches
-        ]
+    def _forget(self) -> None:
+        """Let no program go on with the addresses that it knows."""
+        for program in self._programs.values():
+            program.forget()
 
-    def _of(self, place: str) -> list[Buffer]:
-        return [buffer for buffer in self.plan.buffers if buffer.place == place]
+    def _memory_for(self, program: Program, symbols: Mapping[str, int]) -> Memory:
+        """That in which all programs work; more of it where this one needs more than all before."""
+        if self._work is None or self._work.nbytes < program.nbytes:
+            self._work = None
+            self._forget()  # so that the memory before is free
+            try:
+                self._work = self.device.memory(program.nbytes)
+            except OutOfMemory as error:
+                raise GraphError(self._too_large(symbols, error)) from None
+        if self._staging.size < program.staged:
+            self._staging = self.device.staging(program.staged)
+        return self._work
 
-    def _addresses(self, buffers: tuple[Buffer, ...], faults: bool) -> list[int]:
-        found = []
-        for buffer in buffers:
-            root = buffer.root
-            found.append(self._arena.address + root.offset if root.place == "arena" else self._own[root].address)
-        return [*found, *([self._fault.address] if faults else [])]
+    def _too_large(self, symbols: Mapping[str, int], error: OutOfMemory) -> str:
+        """What is asked for, what there is, and the largest batch that fits."""
+        sizes = "".join(f" for {name} = {n}" for name, n in sorted(symbols.items()))
+        asked, free = quantity(error.asked, "B"), quantity(error.free, "B")
+        said = f"{self.graph.name!r} needs {asked} of the GPU's memory{sizes}, and {free} are free"
+        batch = batch_symbol(self.graph)
+        if batch not in symbols:
+            return said
+        fits, fails = 0, symbols[batch]
+        while fails - fits > max(1, fits // 8):  # as near as an eighth
+            middle = (fits + fails) // 2
+            needed = Ends(self._planned({**symbols, batch: middle}), self._kept).nbytes
+            fits, fails = (middle, fails) if needed <= error.free else (fits, middle)
+        return f"{said}; {f'{batch} = {fits} fits' if fits else f'not even {batch} = 1 fits'}"
 
-    def write(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Put inputs and state where the kernels find them."""
-        for buffer in (*self._of("input"), *self._of("state")):
-            array = np.ascontiguousarray(arrays[buffer.name], buffer.type.dtype)
-            self.device.write(self._own[buffer], array)
+    def _keep(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Copy what stays to memory of its own."""
+        if not self._still:
+            nbytes = {name: bytes_of(value.type, {}) for name, value in self._kept.items()}
+            memory, offset = self.device.memory(sum(map(aligned, nbytes.values()))), 0
+            for name, n in nbytes.items():
+                self._still[name] = memory.part(offset, n)
+                offset += aligned(n)
+        for name, value in self._kept.items():
+            self.device.write(self._still[name], np.ascontiguousarray(arrays[name], value.type.dtype))
 
-    def step(self) -> bool:
-        """Run one step. False where it found an input wrong, and left the state as it was."""
-        self.device.write(self._fault, np.zeros(1, np.int32))
-        for kernel, grid, addresses in self._launches:
-            self.device.launch(kernel, grid, addresses)
-        fault = np.empty(1, np.int32)
-        self.device.read(self._fault, fault)
-        return not fault[0]
+    def _addresses(self) -> dict[str, Memory]:
+        """Where state, and what stays, lies."""
+        assert self._resident is not None or not self._state
+        resident = self._resident
+        return {**{v.name: resident.memory(v) for v in self._state if resident is not None}, **self._still}
 
-    def outputs(self) -> dict[str, np.ndarray]:
-        """Outputs by name, as new arrays."""
-        homes, base = {b.value: b for b in self._of("output")}, self.plan.partition.base
+    # inputs and outputs
+
+    def _give(self, program: Program, inputs: Mapping[str, Given], work: Memory) -> None:
+        """Put the inputs where the kernels find them, and note that none was found wrong."""
+        for buffer, offset in program.ends.inputs:
+            given = inputs[buffer.name]
+            if isinstance(given, Lent):
+                continue
+            np.copyto(_array(self._staging, offset, buffer.type.shape, buffer.type.dtype), given, casting="same_kind")
+        fault = program.ends.fault
+        self._staging[fault : fault + FAULT] = 0
+        self.device.write(work, self._staging[: fault + FAULT])
+        for buffer, offset in program.ends.inputs:
+            given = inputs[buffer.name]
+            if isinstance(given, Lent):
+                self.device.copy(work.part(offset, given.memory.nbytes), given.memory)
+
+    def _taken(self, program: Program, work: Memory) -> dict[str, np.ndarray]:
+        """The outputs, as new arrays, when the step is over."""
+        fault = program.ends.fault
+        found = self._staging[fault : program.staged]
+        self.device.read(work.part(fault, found.nbytes), found)
+        if found[:FAULT].any():
+            raise WrongInput(f"{self.graph.name!r}: a number of an input is out of range")
+        base, homes = program.plan.partition.base, {b.value: offset for b, offset in program.ends.outputs}
         return {
-            name: self._array(homes[base(v)], v.type.shape, v.type.dtype) for name, v in self.plan.graph.outputs.items()
+            name: _array(self._staging, homes[base(v)], v.type.shape, v.type.dtype).copy()
+            for name, v in program.plan.graph.outputs.items()
         }
 
-    def state(self, names: set[str]) -> dict[str, np.ndarray]:
-        """State of these names, as new arrays."""
-        found = [buffer for buffer in self._of("state") if buffer.name in names]
-        return {b.name: self._array(b, b.type.shape, b.type.dtype) for b in found}
 
-    def _array(self, buffer: Buffer, shape: Any, dtype: str) -> np.ndarray:
-        array = np.empty(shape, dtype)
-        self.device.read(self._own[buffer], array)
-        return array
+def _array(memory: np.ndarray, offset: int, shape: Any, dtype: str) -> np.ndarray:
+    nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    return memory[offset : offset + nbytes].view(dtype).reshape(shape)

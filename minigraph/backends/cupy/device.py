@@ -1,0 +1,274 @@
+"""The GPU: its memory, kernels on one stream, and graphs of kernels, through CuPy.
+
+`device()` is the GPU that programs run on. CuPy is loaded when it is asked for, and not before.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from minigraph.backends.cupy.grid import Grid
+from minigraph.backends.cupy.source import Source
+from minigraph.core.errors import GraphError, expect
+from minigraph.core.table import quantity
+from minigraph.core.turn import Turn
+
+ALIGNMENT = 256  # bytes: what libraries and the widest loads ask for
+FOLDERS = (Path(__file__).parent, Path(__file__).parent.parent / "c")  # of headers
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Bytes of a device, which are there as long as `owner` is."""
+
+    address: int
+    nbytes: int
+    owner: Any
+
+    def part(self, offset: int, nbytes: int) -> Memory:
+        return Memory(self.address + offset, nbytes, self.owner)
+
+
+@dataclass(frozen=True)
+class Lent:
+    """An array of somebody else's in the memory of the device, in order."""
+
+    memory: Memory
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Device(Protocol):
+    """Where kernels run, one after the other, in the order in which they are launched.
+
+    turn: of whoever computes; busy while a step runs. Nothing but `launch` may be called while a graph is captured.
+    """
+
+    turn: Turn
+
+    def memory(self, nbytes: int) -> Memory:
+        """So many bytes, whose numbers may be anything, from an address that is a multiple of ALIGNMENT on."""
+
+    def staging(self, nbytes: int) -> np.ndarray:
+        """Bytes of NumPy's, which the device reads and writes faster than others."""
+
+    def write(self, memory: Memory, array: np.ndarray) -> None:
+        """The bytes of a contiguous array. Those of `staging` stay as they are until the next `read`."""
+
+    def read(self, memory: Memory, array: np.ndarray) -> None:
+        """Into a contiguous array, when all that was launched is done."""
+
+    def copy(self, target: Memory, source: Memory) -> None:
+        """As many bytes as the source has."""
+
+    def lent(self, given: Any) -> Lent | None:
+        """An array of another library that lies on this device; None for all others."""
+
+    def load(self, source: Source) -> Mapping[str, Any]:
+        """Its kernels, compiled, by name."""
+
+    def launch(self, kernel: Any, grid: Grid, addresses: Sequence[int]) -> None:
+        """Begin a kernel when those launched before it are done."""
+
+    def capture(self, launches: Callable[[], None]) -> Any:
+        """A graph of what is launched meanwhile, which is not run."""
+
+    def replay(self, graph: Any) -> None:
+        """Run a graph when what was launched before is done."""
+
+    def free(self) -> int:
+        """The bytes that are left."""
+
+
+class NoGpu(GraphError):
+    """There is no GPU that CuPy reaches, or no CuPy."""
+
+
+class OutOfMemory(GraphError):
+    """The memory of the device does not suffice. asked, free: bytes."""
+
+    def __init__(self, asked: int, free: int):
+        super().__init__(f"{quantity(asked, 'B')} of the GPU's memory are needed, and {quantity(free, 'B')} are free")
+        self.asked, self.free = asked, free
+
+
+def device() -> Device:
+    """The current GPU. Raises NoGpu, which says what is missing."""
+    cupy = _cupy()
+    _look_for_gpu(cupy)
+    return _gpu(cupy.cuda.Device().id)
+
+
+def _cupy() -> Any:
+    try:
+        import cupy
+    except ModuleNotFoundError as error:
+        if error.name != "cupy":
+            raise NoGpu(f"CuPy cannot be loaded: {error}") from error
+        raise NoGpu("CuPy is not installed: pip install cupy-cuda13x (cupy-cuda12x for a driver of CUDA 12)") from None
+    except ImportError as error:
+        raise NoGpu(f"CuPy cannot be loaded: {error}") from error
+    return cupy
+
+
+def _look_for_gpu(cupy: Any) -> None:
+    runtime = cupy.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+        if 0 < driver < built:
+            known, wanted = (f"CUDA {v // 1000}.{v % 1000 // 10}" for v in (driver, built))
+            what = f"the driver knows {known}, and this CuPy is built for {wanted}: pip install"
+            raise NoGpu(f"{what} cupy-cuda{driver // 1000}x in its place, or a newer driver ({error})") from error
+        why = "there is no NVIDIA driver" if driver == 0 else "the driver refuses"
+        raise NoGpu(f"CuPy finds no GPU: {why} ({error})") from error
+    expect_gpu = count > 0 and cupy.is_available()
+    if not expect_gpu:
+        raise NoGpu("CuPy finds no GPU: the driver names none (CUDA_VISIBLE_DEVICES may hide them)")
+
+
+@functools.cache
+def _gpu(number: int) -> Gpu:
+    return Gpu(_cupy(), number)
+
+
+class Gpu:
+    """One GPU, by CuPy, with a stream of its own."""
+
+    def __init__(self, cupy: Any, number: int):
+        self._cupy, self.number = cupy, number
+        self._process = os.getpid()
+        self.turn = Turn()
+        with cupy.cuda.Device(number):
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+
+    @contextmanager
+    def _here(self) -> Iterator[None]:
+        """Calls of CuPy, on this GPU and its stream."""
+        here = os.getpid() == self._process
+        expect(here, "a process that was forked reaches no GPU of the one before: start it by spawn instead")
+        runtime, driver = self._cupy.cuda.runtime, self._cupy.cuda.driver
+        try:
+            with self._cupy.cuda.Device(self.number), self._stream:
+                yield
+        except (runtime.CUDARuntimeError, driver.CUDADriverError) as error:
+            raise GraphError(f"the GPU reports {error}") from error
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """The same, for what no graph may hold."""
+        with self.turn.lock, self._here():
+            expect(not self._stream.is_capturing(), "a step is being captured, and nothing can be read or written")
+            yield
+
+    def memory(self, nbytes: int) -> Memory:
+        with self._waiting():
+            try:
+                pointer = self._cupy.cuda.alloc(max(1, nbytes))
+            except self._cupy.cuda.memory.OutOfMemoryError:
+                raise OutOfMemory(nbytes, self._free()) from None
+            return Memory(pointer.ptr, nbytes, pointer)
+
+    def staging(self, nbytes: int) -> np.ndarray:
+        with self._waiting():
+            return np.frombuffer(self._cupy.cuda.alloc_pinned_memory(max(1, nbytes)), np.uint8, nbytes)
+
+    def write(self, memory: Memory, array: np.ndarray) -> None:
+        self._copy(memory.address, array.ctypes.data, array.nbytes, "memcpyHostToDevice")
+
+    def read(self, memory: Memory, array: np.ndarray) -> None:
+        with self._waiting():
+            self._copy(array.ctypes.data, memory.address, array.nbytes, "memcpyDeviceToHost")
+            self._stream.synchronize()
+
+    def copy(self, target: Memory, source: Memory) -> None:
+        self._copy(target.address, source.address, source.nbytes, "memcpyDeviceToDevice")
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: str) -> None:
+        runtime = self._cupy.cuda.runtime
+        with self._waiting():
+            if nbytes:
+                runtime.memcpyAsync(target, source, nbytes, getattr(runtime, kind), self._stream.ptr)
+
+    def lent(self, given: Any) -> Lent | None:
+        if not lies_on_gpu(given):
+            return None
+        with self._waiting():
+            made = self._cupy.cuda.Stream.null.record()  # by whom the array was computed, where it does not say
+            self._stream.wait_event(made)
+            take = hasattr(given, "__cuda_array_interface__")
+            array = self._cupy.asarray(given) if take else self._cupy.from_dlpack(given)
+            if array.device.id != self.number:
+                return None
+            array = self._cupy.ascontiguousarray(array)
+            return Lent(Memory(array.data.ptr, array.nbytes, array), array.shape, array.dtype)
+
+    def load(self, source: Source) -> Mapping[str, Any]:
+        headers = [*(find(name) for name in source.own), *sorted(source.headers)]
+        # CuPy keeps what it compiled by its text, whatever has become of the headers.
+        digest = hashlib.sha256(b"\0".join(header.read_bytes() for header in headers)).hexdigest()
+        folders = dict.fromkeys(header.parent for header in headers)
+        options = ("--std=c++20", *(f"-I{folder}" for folder in folders))
+        with self._waiting():
+            try:
+                module = self._cupy.RawModule(code=f"// headers {digest}\n{source.text}", options=options)
+                return {name: module.get_function(name) for name in source.kernels}
+            except self._cupy.cuda.compiler.CompileException as error:
+                raise GraphError(
+                    f"NVRTC refuses a program, which is a bug of minigraph or of an op: {error}"
+                ) from error
+
+    def launch(self, kernel: Any, grid: Grid, addresses: Sequence[int]) -> None:
+        with self._here():
+            kernel((grid.blocks,), (grid.threads,), tuple(map(np.uint64, addresses)))
+
+    def capture(self, launches: Callable[[], None]) -> Any:
+        graph = None
+        with self.turn.lock, self._here():
+            try:
+                self._stream.begin_capture()
+                launches()
+            finally:  # an interrupt must not leave the stream capturing
+                if self._stream.is_capturing():
+                    graph = self._stream.end_capture()
+        return graph
+
+    def replay(self, graph: Any) -> None:
+        with self._waiting():
+            graph.launch(self._stream)
+
+    def free(self) -> int:
+        with self._waiting():
+            return self._free()
+
+    def _free(self) -> int:
+        left, _ = self._cupy.cuda.runtime.memGetInfo()
+        return int(left + self._cupy.get_default_memory_pool().free_bytes())
+
+    def __repr__(self) -> str:
+        return f"<Gpu {self.number}>"
+
+
+def find(header: str) -> Path:
+    """A header of this backend, or of the C backend, by its name."""
+    return next(folder / header for folder in FOLDERS if (folder / header).exists())
+
+
+def lies_on_gpu(given: Any) -> bool:
+    """Whether it is an array in the memory of a GPU, of whatever library."""
+    if hasattr(given, "__cuda_array_interface__"):
+        return True
+    if isinstance(given, np.ndarray) or not hasattr(given, "__dlpack_device__"):
+        return False
+    kind, _ = given.__dlpack_device__()
+    return int(kind) in (2, 13)  # of DLPack: CUDA's own memory, and memory that it moves

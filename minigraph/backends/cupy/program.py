@@ -1,0 +1,141 @@
+"""A program for sizes that are known: its kernels, and where they find what they read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from minigraph.backends.cupy.device import ALIGNMENT, Device, Memory
+from minigraph.backends.cupy.grid import Grid
+from minigraph.backends.cupy.source import Source
+from minigraph.backends.plan import Buffer, Plan
+from minigraph.core.evaluate import apply
+
+FAULT = 4  # bytes: a number that is not 0 once an input was found wrong
+
+
+class Ends:
+    """Where inputs and outputs lie in the memory of a program, and behind them the arena: offsets in bytes."""
+
+    def __init__(self, made: Plan, kept: Collection[str]):
+        self.inputs, offset = _in_a_row([b for b in made.buffers if b.place == "input" and b.name not in kept], 0)
+        self.fault = offset
+        self.outputs, self.arena = _in_a_row([b for b in made.buffers if b.place == "output"], offset + aligned(FAULT))
+        self.nbytes = self.arena + made.arena
+
+
+class Program:
+    """A plan for sizes that are known, and its kernels."""
+
+    def __init__(self, made: Plan, source: Source, device: Device, kept: Collection[str]):
+        self.plan, self.source, self.device = made, source, device
+        self.ends = Ends(made, kept)
+        self.work: Memory | None = None  # in which it runs
+        self._kernels = device.load(source)
+        self._warm = False
+        self._literals: dict[Buffer, Memory] = {}
+        self.where: dict[Buffer, Memory] = {}  # by buffers that have memory of their own
+        self.launches: list[tuple[Any, Grid, list[int]]] = []
+        self._graph: Any = None
+
+    @property
+    def moving(self) -> list[Buffer]:
+        """The state that it writes."""
+        written = (buffer for step in self.plan.steps for buffer in step.writes.values())
+        return list(dict.fromkeys(buffer for buffer in written if buffer.place == "state"))
+
+    @property
+    def nbytes(self) -> int:
+        """Of its inputs, its outputs and its arena."""
+        return self.ends.nbytes
+
+    @property
+    def staged(self) -> int:
+        """Of its inputs and its outputs."""
+        return self.ends.arena
+
+    def forget(self) -> None:
+        """Where things lay."""
+        self.work, self._graph, self.launches, self.where = None, None, [], {}
+
+    def bind(self, work: Memory, given: Mapping[str, Memory]) -> None:
+        """Note where things lie: its own in `work`, and those that are given by name."""
+        self.forget()
+        self._make_literals()
+        where = dict(self._literals)
+        for buffer, offset in (*self.ends.inputs, *self.ends.outputs):
+            where[buffer] = work.part(offset, buffer.nbytes)
+        for buffer in self.plan.buffers:
+            if buffer.place in ("input", "state") and buffer not in where:
+                where[buffer] = given[buffer.name]
+        arena = work.part(self.ends.arena, self.plan.arena)
+        touched = (buffer.root for launch in self.source.launches for buffer in launch.arguments)
+        for root in dict.fromkeys(touched):
+            if root.place == "arena":
+                where[root] = arena.part(root.offset, root.nbytes)
+        self.where, self.launches = where, self.addressed(where, work.part(self.ends.fault, FAULT))
+        self.work = work
+
+    def _make_literals(self) -> None:
+        for buffer in self.plan.buffers:
+            if buffer.place == "literal" and buffer not in self._literals:
+                (array,) = apply(self.plan.graph.producer[buffer.value], [])
+                memory = self.device.memory(buffer.nbytes)
+                self.device.write(memory, np.ascontiguousarray(array))
+                self._literals[buffer] = memory
+
+    def addressed(self, where: Mapping[Buffer, Memory], fault: Memory) -> list[tuple[Any, Grid, list[int]]]:
+        """The launches, with the addresses of what lies there."""
+        return [
+            (
+                self._kernels[launch.kernel],
+                launch.grid,
+                [where[buffer.root].address for buffer in launch.arguments] + [fault.address] * launch.faults,
+            )
+            for launch in self.source.launches
+        ]
+
+    # steps
+
+    def run(self) -> None:
+        """One step, kernel by kernel."""
+        self.launch(self.launches)
+
+    def replay(self) -> None:
+        """One step, as a graph, which is captured at first."""
+        if self._graph is None:
+            self._warm_up()
+            self._graph = self.device.capture(self.run)
+        self.device.replay(self._graph)
+
+    def launch(self, launches: Sequence[tuple[Any, Grid, list[int]]]) -> None:
+        for kernel, grid, addresses in launches:
+            self.device.launch(kernel, grid, addresses)
+
+    def _warm_up(self) -> None:
+        """Launch each kernel, which loads it, with a copy in place of the state that it moves."""
+        if self._warm:
+            return
+        assert self.work is not None
+        copies, fault = {}, self.work.part(self.ends.fault, FAULT)
+        for buffer in self.moving:
+            copies[buffer] = self.device.memory(buffer.nbytes)
+            self.device.copy(copies[buffer], self.where[buffer])
+        self.launch(self.addressed({**self.where, **copies}, fault))
+        self.device.read(fault, np.empty(FAULT, np.uint8))  # when all are done, the copies may go
+        self.device.write(fault, np.zeros(FAULT, np.uint8))
+        self._warm = True
+
+
+def aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _in_a_row(buffers: Sequence[Buffer], offset: int) -> tuple[list[tuple[Buffer, int]], int]:
+    placed = []
+    for buffer in buffers:
+        placed.append((buffer, offset))
+        offset += aligned(buffer.nbytes)
+    return placed, offset
