@@ -1,0 +1,41 @@
+// CUDA C++ on a CPU where each thread of a block is a thread of the machine, and __syncthreads a barrier: for
+// ThreadSanitizer, which sees what threads do to one place without a barrier between. Blocks run one after the other.
+#pragma once
+#include <barrier>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cuda_words.h"
+
+static thread_local place threadIdx, blockIdx;
+static place blockDim, gridDim;
+static thread_local std::barrier<> *of_block;
+
+static void __syncthreads() { of_block->arrive_and_wait(); }
+
+template <class... P, size_t... I>
+static void call(void (*kernel)(P...), void **a, std::index_sequence<I...>) {
+  kernel((P)a[I]...);
+}
+
+template <class... P>
+static void launch(void (*kernel)(P...), unsigned blocks, unsigned threads, void **arguments) {
+  gridDim.x = blocks, blockDim.x = threads;
+  std::barrier<> between_blocks(threads);
+  std::vector<std::unique_ptr<std::barrier<>>> barriers;
+  for (unsigned b = 0; b < blocks; b++) barriers.push_back(std::make_unique<std::barrier<>>(threads));
+  std::vector<std::thread> running;
+  for (unsigned t = 0; t < threads; t++)
+    running.emplace_back([&, t] {
+      threadIdx.x = t;
+      for (unsigned b = 0; b < blocks; b++) {
+        blockIdx.x = b, of_block = barriers[b].get();
+        call(kernel, arguments, std::index_sequence_for<P...>{});
+        of_block->arrive_and_drop();
+        between_blocks.arrive_and_wait();
+      }
+    });
+  for (std::thread &thread : running) thread.join();
+}
