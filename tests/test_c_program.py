@@ -575,7 +575,7 @@ def test_the_environment_says_what_auto_means(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MINIGRAPH_BACKEND", "numpy")
     assert tiny().backend == "numpy"
     monkeypatch.setenv("MINIGRAPH_BACKEND", "abacus")
-    with pytest.raises(GraphError, match="MINIGRAPH_BACKEND is one of auto, c, numpy, not 'abacus'"):
+    with pytest.raises(GraphError, match="MINIGRAPH_BACKEND is one of auto, cupy, c, numpy, not 'abacus'"):
         tiny()
     assert tiny("numpy").backend == "numpy"
 

@@ -362,7 +362,7 @@ def test_state_of_another_form_is_an_error_that_names_all():
 
 
 def test_an_unknown_backend_is_refused():
-    with pytest.raises(GraphError, match="no backend 'tpu'; there are auto, c, numpy"):
+    with pytest.raises(GraphError, match="no backend 'tpu'; there are auto, cupy, c, numpy"):
         mg.compile(classifier(), classifier().init(), backend="tpu")
     assert mg.compile(classifier(), classifier().init()).backend in mg.compile(classifier(), classifier().init()).report
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from minigraph.backends.c.compiler import CompilerError, NoCompiler, compiler
 from minigraph.backends.c.tuned import laid_out
+from minigraph.backends.cupy import device as gpu
 from minigraph.backends.lower import lower
 from minigraph.core.collector import paused
 from minigraph.core.errors import GraphError, expect
@@ -16,7 +17,7 @@ from minigraph.core.ir import Graph
 from minigraph.core.pipeline import applied, debugging
 from minigraph.passes.pipelines import LOWERED
 
-BACKENDS = ("c", "numpy")
+BACKENDS = ("cupy", "c", "numpy")
 
 
 def asked_for(backend: str) -> str:
@@ -32,30 +33,53 @@ def asked_for(backend: str) -> str:
 
 @paused()
 def choose(backend: str, graph: Graph) -> tuple[str, Graph, str]:
-    """The backend that runs this graph, the graph as it wants it, and why it is not the fastest ("" if it is).
+    """The backend that runs this graph, the graph as it wants it, and why it is not a faster one, as a sentence
+    ("not on c: ..."; empty if there is none).
 
-    "auto" takes C where it can run the graph. For "c" alone, GraphError says why it cannot: NoCompiler, or an op that
-    only NumPy has.
+    "auto" takes CuPy where it reaches a GPU, else C where a compiler is, else NumPy, which also runs what the others
+    cannot. For "cupy" and "c" alone, GraphError says why they cannot: NoGpu, NoCompiler, or an op that only NumPy has.
     """
     if backend == "numpy":
         return "numpy", graph, ""
+    if backend == "c":
+        return "c", _for_c(graph), ""
+    why = ""
     try:
-        ready = _in_kernels(_signed(graph))
+        gpu.device()
+        return "cupy", _for_gpu(graph), ""
+    except (gpu.NoGpu, Unfit) as error:
+        if backend == "cupy":
+            raise
+        why = "" if isinstance(error, gpu.NoCupy) else f"not on cupy: {error}"
+    try:
+        return "c", _for_c(graph), why
     except (NoCompiler, CompilerError) as error:
-        if backend == "c":
-            raise
         _say_once(str(error))
-        return "numpy", graph, str(error)
+        return "numpy", graph, f"not on c: {error}"
     except Unfit as error:
-        if backend == "c":
-            raise
-        return "numpy", graph, str(error)
-    tidy = applied(LOWERED, ready, hooks=debugging(None))
-    return "c", laid_out(tidy).check(), ""
+        return "numpy", graph, f"not on c: {error}"
 
 
 class Unfit(GraphError):
-    """The compiled backend cannot run a graph."""
+    """The compiled backends cannot run a graph."""
+
+
+def _for_gpu(graph: Graph) -> Graph:
+    """In kernels, tidy. Raises Unfit for an op that has none."""
+    return _tidy(_in_kernels(_signed(graph))).check()
+
+
+def _for_c(graph: Graph) -> Graph:
+    """In kernels, tidy, in the layouts that those in C ask for. Raises NoCompiler, CompilerError or Unfit."""
+    signed, by = _signed(graph), compiler()
+    half = next((v for node in signed.nodes for v in (*node.inputs, *node.outputs) if v.type.dtype == "float16"), None)
+    if half is not None and not by.has_half:
+        raise Unfit(f"{half} is float16, which {by} does not know: gcc does from 12 on, clang from 15 on")
+    return laid_out(_tidy(_in_kernels(signed))).check()
+
+
+def _tidy(graph: Graph) -> Graph:
+    return applied(LOWERED, graph, hooks=debugging(None))
 
 
 def _signed(graph: Graph) -> Graph:
@@ -65,10 +89,6 @@ def _signed(graph: Graph) -> Graph:
 
 
 def _in_kernels(graph: Graph) -> Graph:
-    by = compiler()
-    half = next((v for node in graph.nodes for v in (*node.inputs, *node.outputs) if v.type.dtype == "float16"), None)
-    if half is not None and not by.has_half:
-        raise Unfit(f"{half} is float16, which {by} does not know: gcc does from 12 on, clang from 15 on")
     try:
         return lower(graph)
     except GraphError as error:

@@ -7,23 +7,44 @@ from typing import Any
 
 import numpy as np
 
+from minigraph.backends.cupy.device import Device, Lent, fetched, lies_on_gpu
 from minigraph.core import dim
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, Type, Value
-from minigraph.core.state import State
+from minigraph.core.state import Held, State
 
 MADE = ("slot", "counter", "stream")  # the kinds of state that compile adds where they are missing
 
 
 def arrays_of(inputs: Sequence[Value], given: Mapping[str, Any], program: str) -> dict[str, np.ndarray]:
     """The inputs as arrays of the declared dtypes, by name: all of them and no other."""
+    check_names(inputs, given, program)
+    return {value.name: array_of(value, given[value.name]) for value in inputs}
+
+
+def arrays_for(
+    device: Device, inputs: Sequence[Value], given: Mapping[str, Any], program: str
+) -> dict[str, np.ndarray | Lent]:
+    """The same, for a program on a device. What lies there in the declared dtype stays there."""
+    check_names(inputs, given, program)
+    return {value.name: _lent(device, value, given[value.name]) for value in inputs}
+
+
+def _lent(device: Device, value: Value, given: Any) -> np.ndarray | Lent:
+    lent = device.lent(given)
+    if lent is None:
+        return array_of(value, given)
+    return lent if lent.dtype.name == value.type.dtype else array_of(value, fetched(device, lent))
+
+
+def check_names(inputs: Sequence[Value], given: Mapping[str, Any], program: str) -> None:
+    """Raise GraphError unless these are the names of the inputs."""
     wanted = {value.name: value for value in inputs}
     if given.keys() != wanted.keys():
         missing = [f"{name!r} is missing" for name in wanted if name not in given]
         strange = [f"{name!r} is not one of them" for name in given if name not in wanted]
         names = ", ".join(wanted) or "none"
         raise GraphError(f"{program!r} takes the inputs {names}; {'; '.join(missing + strange)}")
-    return {name: array_of(value, given[name]) for name, value in wanted.items()}
 
 
 def array_of(value: Value, given: Any) -> np.ndarray:
@@ -34,6 +55,8 @@ def array_of(value: Value, given: Any) -> np.ndarray:
     dtype = np.dtype(value.type.dtype)
     if type(given) is np.ndarray and given.dtype == dtype:
         return given
+    here = not lies_on_gpu(given)
+    expect(here, "input {!r} lies on a GPU, where this program does not run: give it as a NumPy array", value.name)
     try:
         array = np.asarray(given)
     except ValueError as error:
@@ -54,7 +77,7 @@ def array_of(value: Value, given: Any) -> np.ndarray:
     return converted
 
 
-def solve(inputs: Iterable[Value], arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+def solve(inputs: Iterable[Value], arrays: Mapping[str, np.ndarray | Lent]) -> dict[str, int]:
     """The sizes of the symbols; GraphError if an array does not have the shape of its input."""
     symbols: dict[str, int] = {}
     waiting = list(inputs)
@@ -77,7 +100,7 @@ def _misfit(value: Value, shape: tuple[int, ...], symbols: Mapping[str, int]) ->
     return f"input {value.name!r} is {value.type}{' with ' + known if known else ''}; got shape {shape}"
 
 
-def type_of(array: np.ndarray) -> Type:
+def type_of(array: Held) -> Type:
     return Type(array.shape, array.dtype.name)
 
 
@@ -87,7 +110,7 @@ def complete(graph: Graph, state: State) -> tuple[str, ...]:
     for variable in graph.state:
         wanted = variable.value.type
         if variable.name in state:
-            found = type_of(state[variable.name])
+            found = type_of(state.held(variable.name))
             if found != wanted:
                 other.append(f"{variable.name} is {wanted}, the state has {found}")
         elif variable.kind in MADE:

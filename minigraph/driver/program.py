@@ -20,6 +20,10 @@ from minigraph.backends.c.clocks import measure as measure_steps
 from minigraph.backends.c.executable import Executable, WrongInput
 from minigraph.backends.c.export import export
 from minigraph.backends.c.peak import peak
+from minigraph.backends.cupy import device as gpu
+from minigraph.backends.cupy.executable import Executable as OnGpu
+from minigraph.backends.cupy.executable import Given
+from minigraph.backends.cupy.resident import resident
 from minigraph.backends.numpy.clocks import measure as measure_nodes
 from minigraph.backends.plan import Plan
 from minigraph.core.errors import GraphError, expect
@@ -31,7 +35,7 @@ from minigraph.core.state import State
 from minigraph.core.turn import Turn
 from minigraph.driver.choice import asked_for, choose
 from minigraph.driver.finite import first_not_finite
-from minigraph.driver.given import arrays_of, complete, solve, type_of
+from minigraph.driver.given import arrays_for, arrays_of, complete, solve, type_of
 from minigraph.driver.profile import Profile, profile_of_nodes, profile_of_steps
 from minigraph.passes.pipelines import INFERENCE, TRAINING, TURNS
 
@@ -119,9 +123,9 @@ def compile(
     What depends on fixed parameters alone, such as weights with a batch norm folded into them, is computed once; when
     the state has moved on, the next call computes it anew. With snapshot=True it stays as it was at first.
     hook: called with each step of the pipeline when it is done, and once more where the graph is optimized anew.
-    backend: "c", compiled for this machine at the first call with sizes that are new, but for most sizes of the batch
-        (README); "numpy", node by node; or "auto": C where there is a compiler and the graph has no op that only NumPy
-        has. MINIGRAPH_BACKEND says what auto means.
+    backend: "cupy", on a GPU, compiled at the first call with sizes that are new; "c", compiled for this machine, too,
+        but for most sizes of the batch (README); "numpy", node by node; or "auto": the first of these that there is,
+        a GPU or a compiler, if the graph has no op that only NumPy has. MINIGRAPH_BACKEND says what auto means.
     """
     expect(
         isinstance(graph, Graph), "compile needs a Graph, as net.build(...) makes it, not a {}", type(graph).__name__
@@ -163,8 +167,11 @@ class Program:
         self.backend, ready, self._why = choose(self._asked, self.graph)
         self._prologue, rest = split(ready)
         early = [value.name for value in self._prologue.values]
-        self._executable: Executable | references.Executable
-        self._executable = Executable(rest, early) if self.backend == "c" else references.Executable(rest)
+        self._executable: Executable | OnGpu | references.Executable
+        if self.backend == "cupy":
+            self._executable = OnGpu(rest, gpu.device(), [*early, *self._fixed_names])
+        else:
+            self._executable = Executable(rest, early) if self.backend == "c" else references.Executable(rest)
         self._moves = [old.name for old in rest.updates]
         self._symbols: dict[tuple[tuple[int, ...], ...], dict[str, int]] = {}  # by the shapes of all inputs
         self._compute(state)
@@ -173,11 +180,15 @@ class Program:
         self._whole = False
         self._early = self._prologue.run(state)
         names = {*self._prologue.reads, *(name for fact in self.optimized.facts for name in fact.reads)}
-        self._seen = {name: state[name] for name in names}
-        fixed = [v.name for v in self.source.state if v.value not in self.source.updates] if self.snapshot else []
-        self._fixed = {name: state[name] for name in fixed}
+        self._seen = {name: state.held(name) for name in names}
+        self._fixed = {name: state[name] for name in self._fixed_names}
         self._computed, self._version = object(), state.version
         self._whole = True
+
+    @property
+    def _fixed_names(self) -> list[str]:
+        """The state that stays as it was at first."""
+        return [v.name for v in self.source.state if v.value not in self.source.updates] if self.snapshot else []
 
     def refresh(self) -> None:
         """Compute anew what was computed once from the state. Calls do this by themselves if the state has moved on.
@@ -198,7 +209,7 @@ class Program:
         once = len(self._prologue.nodes)
         lines = [f"{self.graph!r} on {self.backend}" + (f", {once} of them computed once" if once else "")]
         if self._why:
-            lines.append(f"not on c: {self._why}")
+            lines.append(self._why)
         lines += report(self.optimized)
         if self.created:
             lines.append("created in the state: " + ", ".join(self.created))
@@ -239,6 +250,8 @@ class Program:
                 self._turn.busy = False
 
     def _call(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if isinstance(self._executable, OnGpu):
+            return self._call_on_gpu(inputs)
         given = arrays_of(self.source.inputs, inputs, self.source.name)
         symbols = self._sizes(given)
         with self.state.lock if self._moves else nullcontext():
@@ -266,12 +279,40 @@ class Program:
         references.Executable(self.graph).run(symbols, everything)  # raises what says where it is wrong
         raise WrongInput(sentence)
 
+    def _call_on_gpu(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        assert isinstance(self._executable, OnGpu)
+        given = arrays_for(self._executable.device, self.source.inputs, inputs, self.source.name)
+        symbols = self._sizes(given)
+        with self.state.lock:
+            self._followed()
+            executable = self._executable  # after that: it may be another one
+            assert isinstance(executable, OnGpu)
+            executable.settle(self.state, resident(self.state, executable.device))
+            if not self._moves:
+                return self._run_on_gpu(executable, symbols, given, self.state)
+            return self.state.in_place(self._moves, lambda own: self._run_on_gpu(executable, symbols, given, own))
+
+    def _run_on_gpu(
+        self, executable: OnGpu, symbols: Mapping[str, int], given: Mapping[str, Given], state: State
+    ) -> dict[str, np.ndarray]:
+        self._version = state.version  # what was brought to the GPU for this step is otherwise the same
+        try:
+            return executable.step(symbols, given, lambda: {**self._fixed, **self._early}, self._computed)
+        except WrongInput as error:
+            sentence = str(error)
+        everything = {**executable.fetched(given), **self._arrays(state)}
+        references.Executable(self.graph).run(symbols, everything)  # raises what says where it is wrong
+        raise WrongInput(sentence)
+
     def _followed(self) -> State:
         """The state as it is now, held against the graph. What was computed from other numbers is computed anew."""
-        state = self.state.copy()
+        with self.state.lock:
+            if self.backend == "c" and self.state.version is not self._version:
+                self.state.come_home()  # where its arrays have addresses
+            state = self.state.copy()
         if state.version is not self._version or not self._whole:
-            self._arrays(state)
-            moved = not self.snapshot and any(state[name] is not array for name, array in self._seen.items())
+            self._check(state)
+            moved = not self.snapshot and any(state.held(name) is not array for name, array in self._seen.items())
             if moved or not self._whole:  # the second where an interrupt came into a refresh
                 self._refresh(state)
             self._version = state.version
@@ -306,9 +347,11 @@ class Program:
         return self._alone(lambda: self._profile(repeats, inputs))
 
     def _profile(self, repeats: int, inputs: Mapping[str, Any]) -> Profile:
+        expect(self.backend != "cupy", 'a profile is taken with backend="c" or "numpy", not of a program on a GPU')
         given = arrays_of(self.source.inputs, inputs, self.source.name)
         symbols = self._sizes(given)
         state = self._followed()
+        assert not isinstance(self._executable, OnGpu)
         if isinstance(self._executable, references.Executable):
             arrays = {**given, **self._arrays(state), **self._early}
             nodes = measure_nodes(self._executable.graph, symbols, arrays, repeats)
@@ -346,12 +389,12 @@ class Program:
         given = arrays_of(self.source.inputs, inputs, self.source.name)
         return solve(self.source.inputs, given), {**given, **self._arrays(self.state.copy())}
 
-    def _sizes(self, given: Mapping[str, np.ndarray]) -> dict[str, int]:
+    def _sizes(self, given: Mapping[str, Given]) -> dict[str, int]:
         """The sizes of symbols. What is compiled for any batch does not check them: this does, once for each."""
         shapes = tuple(array.shape for array in given.values())
         if shapes not in self._symbols:
             symbols = solve(self.source.inputs, given)
-            if self.backend == "c" and symbols:
+            if self.backend != "numpy" and symbols:
                 self.graph.bind(**symbols)
             if len(self._symbols) >= SIZES:
                 self._symbols.clear()
@@ -360,13 +403,15 @@ class Program:
 
     def _arrays(self, state: State) -> dict[str, np.ndarray]:
         """The state by name, in the shapes and dtypes that the graph declares."""
-        arrays = {}
+        self._check(state)
+        return {**{variable.name: state[variable.name] for variable in self.source.state}, **self._fixed}
+
+    def _check(self, state: State) -> None:
+        """Raise GraphError for a state that is not as the graph declares it."""
         for variable in self.source.state:
             expect(variable.name in state, "the state no longer has {!r}", variable.name)
-            found = type_of(state[variable.name])
+            found = type_of(state.held(variable.name))
             expect(found == variable.value.type, "state {} has become {}", variable.value, found)
-            arrays[variable.name] = state[variable.name]
-        return {**arrays, **self._fixed}
 
     def __repr__(self) -> str:
         return f"<Program {self.graph.name!r} on {self.backend}>"

@@ -93,6 +93,10 @@ class NoGpu(GraphError):
     """There is no GPU that CuPy reaches, or no CuPy."""
 
 
+class NoCupy(NoGpu):
+    """CuPy is not installed."""
+
+
 class OutOfMemory(GraphError):
     """The memory of the device does not suffice. asked, free: bytes."""
 
@@ -114,7 +118,7 @@ def _cupy() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "cupy":
             raise NoGpu(f"CuPy cannot be loaded: {error}") from error
-        raise NoGpu("CuPy is not installed: pip install cupy-cuda13x (cupy-cuda12x for a driver of CUDA 12)") from None
+        raise NoCupy("CuPy is not installed: pip install cupy-cuda13x (cupy-cuda12x for a driver of CUDA 12)") from None
     except ImportError as error:
         raise NoGpu(f"CuPy cannot be loaded: {error}") from error
     return cupy
@@ -132,8 +136,7 @@ def _look_for_gpu(cupy: Any) -> None:
             raise NoGpu(f"{what} cupy-cuda{driver // 1000}x in its place, or a newer driver ({error})") from error
         why = "there is no NVIDIA driver" if driver == 0 else "the driver refuses"
         raise NoGpu(f"CuPy finds no GPU: {why} ({error})") from error
-    expect_gpu = count > 0 and cupy.is_available()
-    if not expect_gpu:
+    if not count:
         raise NoGpu("CuPy finds no GPU: the driver names none (CUDA_VISIBLE_DEVICES may hide them)")
 
 
@@ -203,9 +206,9 @@ class Gpu:
     def lent(self, given: Any) -> Lent | None:
         if not lies_on_gpu(given):
             return None
+        computed = self._cupy.cuda.get_current_stream().record()  # by this stream, where the array does not say
         with self._waiting():
-            made = self._cupy.cuda.Stream.null.record()  # by whom the array was computed, where it does not say
-            self._stream.wait_event(made)
+            self._stream.wait_event(computed)
             take = hasattr(given, "__cuda_array_interface__")
             array = self._cupy.asarray(given) if take else self._cupy.from_dlpack(given)
             if array.device.id != self.number:
@@ -257,6 +260,14 @@ class Gpu:
 
     def __repr__(self) -> str:
         return f"<Gpu {self.number}>"
+
+
+def fetched(device: Device, lent: Lent) -> np.ndarray:
+    """The same numbers, as a new array of NumPy's."""
+    array = np.empty(lent.shape, lent.dtype)
+    with device.turn.lock:
+        device.read(lent.memory, array)
+    return array
 
 
 def find(header: str) -> Path:

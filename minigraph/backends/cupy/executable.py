@@ -15,7 +15,7 @@ import numpy as np
 from minigraph.backends import numpy as reference
 from minigraph.backends.c.executable import WrongInput
 from minigraph.backends.cupy import checked
-from minigraph.backends.cupy.device import Device, Lent, Memory, OutOfMemory
+from minigraph.backends.cupy.device import Device, Lent, Memory, OutOfMemory, fetched
 from minigraph.backends.cupy.program import FAULT, Ends, Program, aligned
 from minigraph.backends.cupy.resident import Resident
 from minigraph.backends.cupy.source import print_program
@@ -125,6 +125,10 @@ class Executable:
             reference.Executable(self.graph).run(symbols, arrays)
             raise
         return outputs, {name: state[name] for name in self._moves}
+
+    def fetched(self, inputs: Mapping[str, Given]) -> dict[str, np.ndarray]:
+        """The inputs, all in NumPy's memory."""
+        return {name: fetched(self.device, x) if isinstance(x, Lent) else x for name, x in inputs.items()}
 
     def program(self, symbols: Mapping[str, int]) -> Program:
         """The program for these sizes."""
