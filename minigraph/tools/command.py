@@ -473,7 +473,7 @@ def _add_runs(command: Command) -> None:
         nargs="*",
         help="random numbers for the inputs that are not given, of these sizes (4)",
     )
-    one.add_argument("--backend", default="auto", help="what computes: c, numpy, or auto, the fastest that answers")
+    one.add_argument("--backend", default="auto", help="what computes: cupy, c, numpy, or auto, the fastest that answers")
     one.add_argument("-o", "--output", metavar="OUT", type=Path, help="write the outputs to this .npz file")
     one.add_argument(
         "--outputs", metavar="NAME", nargs="+", action="extend", help="these outputs alone, and only what they need"
@@ -506,7 +506,7 @@ def _add_programs(command: Command) -> None:
     about = "run the graph that answers, and show where the time goes: by step, and by layer"
     one = command(profile, about, "--batch 64 -o time.svg", "FILE [N=SIZE ...] [options]")
     _add_trial(one)
-    one.add_argument("--backend", default="auto", help="what computes: c, numpy, or auto, the fastest that answers")
+    one.add_argument("--backend", default="auto", help="what computes: cupy, c, numpy, or auto, the fastest that answers")
     one.add_argument("--repeats", metavar="RUNS", type=_count, default=10, help="the least of so many runs (10)")
     one.add_argument("--rows", metavar="ROWS", type=_count, default=25, help="of each table, the dearest first (25)")
     one.add_argument("-o", "--output", metavar="PICTURE", help="draw the graph with the times: .svg, .png, .pdf, .dot")
