@@ -6,10 +6,11 @@ up to 2^-11 of itself, at random, as rounding makes it.
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from c_programs import Room, by_references, differences, distance, in_c, largest, outcome, typed
 from cuda_on_cpu import Processor
 from test_example_networks import BATCH, batch, tiny
+from test_random_graphs import Judge, Tally, optimized, same, with_gradients
 
 import minigraph as mg
 from minigraph import GraphError, layers
@@ -31,7 +33,9 @@ from minigraph.core.op import OPS, Half, Op
 from minigraph.driver.given import complete
 from minigraph.driver.program import optimize
 from minigraph.nn import loss_scale
+from minigraph.passes import mixed_precision
 from minigraph.passes.mixed_precision import in_float16
+from random_graphs import random_graph
 
 Arrays = Mapping[str, np.ndarray]
 HALF = 2.0**-11  # of a number, its rounding to float16
@@ -256,6 +260,29 @@ def test_an_op_that_goes_along_stays_in_the_range_of_float16(op: Op) -> None:
 
 def _type(array: np.ndarray) -> mg.Type:
     return mg.Type(array.shape, array.dtype.name)
+
+
+# the same formula
+
+OTHER_FLOAT = re.compile(r"""(?<![\w.])float(16|64)(?=[\["'])""")  # of a type or an attribute, and not in a name
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(64), *(pytest.param(range(i, i + 200), marks=pytest.mark.nightly) for i in range(200, 2000, 200))]
+)
+def test_random_graphs_stay_the_same_formula(seeds: Sequence[int]) -> None:
+    """Outputs, updates and gradients, with all floats in float64; and a second time there is nothing to do."""
+    tally = Tally()
+    for seed in seeds:
+        random = random_graph(seed)
+        model = mg.parse(OTHER_FLOAT.sub("float32", str(random.graph))).check()
+        half = optimized((mixed_precision.PASS,), model, None, tally)
+        assert optimized((mixed_precision.PASS,), half, None, tally) is half
+        pair = with_gradients(model), with_gradients(replace(half, state=model.state))
+        same(Judge(pair[0], random.sizes, random.arrays), pair[1], tally)
+    assert tally.loose <= 0.1 * tally.judged
+    assert tally.fired["products-in-half"] > len(seeds)
+    assert tally.fired["stay-in-half"] > len(seeds) / 2
 
 
 # how far off
