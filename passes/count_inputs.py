@@ -1,8 +1,9 @@
 """A size that is known only at run time is read off an input, where an input has it.
 
     count(f(x), axes)  =  count(x, axes')          along axes of the same sizes
+    count(cast(x), axes)  =  count(x, axes)
 
-What lies between then need not be computed only to be counted.
+What lies between then need not be computed only to be counted: a cast of what mixed precision leaves in float16, say.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from itertools import combinations
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import product, symbolic
 from minigraph.core.ir import Node
-from minigraph.core.pattern import Bound
+from minigraph.core.op import OPS
+from minigraph.core.pattern import Bound, values
 from minigraph.core.pipeline import Pass
 from minigraph.core.rewrite import Match, Rule, Walk
 from minigraph.ops.constant import count
@@ -37,7 +39,15 @@ def count_of_input(match: Match, given: Tensor) -> Tensor:
     return result
 
 
+(x,) = values("x")
+
 RULES = (
+    Rule(
+        "count-before-cast",
+        "count(cast(x), axes) = count(x, axes)",
+        count(OPS["cast"](x)),
+        lambda match, x: count(x, **match.node.attrs),
+    ),
     Rule(
         "count-input",
         "count(f(x), axes) = count(x, axes'), along axes of the same sizes",

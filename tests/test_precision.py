@@ -137,6 +137,19 @@ def test_it_casts_each_way_once() -> None:
     assert [node.inputs[0].type.shape for node in casts if node not in down] == [graph.outputs["logits"].type.shape]
 
 
+@pytest.mark.parametrize(
+    ("name", "wide"),
+    [("lenet with batch norm", ()), ("resnet20", ("stage3.block2.relu2", "stage3.block3.", "mean.grad."))],
+)
+def test_images_inside_of_a_training_step_are_half(name: str, wide: tuple[str, ...]) -> None:
+    """But those of a last block, that go into a mean."""
+    graph = optimize(stepping(tiny(name))).graph
+    made = [value for node in graph.nodes for value in node.outputs if value.type.dtype == "float32"]
+    images = [value.name for value in made if value.type.rank == 4 and not isinstance(value.type.shape[0], int)]
+    assert not [image for image in images if not image.startswith(wide)]
+    assert all(any(image.startswith(begins) for image in images) for begins in wide)
+
+
 def test_a_state_is_what_it_was_beside_the_scale() -> None:
     """Parameters, slots and running statistics are float32, and begin as they did."""
     model = tiny("lenet with batch norm")

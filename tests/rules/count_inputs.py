@@ -25,7 +25,21 @@ def counts(net: Builder) -> Mapping[str, Tensor]:
     }
 
 
+def rounded(net: Builder) -> Mapping[str, Tensor]:
+    """2 N numbers are along no axes of the input."""
+    x = mg.reshape(net.input("x", ("N", 6)), ("N", 2, 3))
+    return {"half": count(mg.cast(x, "float16"), axes=(0, 1))}
+
+
 CASES = {
+    "count-before-cast": Case(
+        build=rounded,
+        golden="""
+            reshape: float32[N, 2, 3] = reshape(x, shape=(N, 2, 3))
+            count: float32[] = count(reshape, axes=(0, 1))
+            output half = count
+            """,
+    ),
     "count-input": Case(
         build=counts,
         golden="""
@@ -48,5 +62,5 @@ CASES = {
             output more = count5
             output most = count6
             """,
-    )
+    ),
 }
