@@ -8,6 +8,7 @@
 #define __device__
 #define __global__
 #define __shared__ static
+#define __launch_bounds__(threads, blocks)
 #define __forceinline__ inline __attribute__((always_inline))
 
 struct place {

@@ -126,22 +126,12 @@ class Printer(Statements):
 
         A run is a piece of a row of the result, of which the kernel tells where in the result's memory it begins.
         """
-        region, body, axes = self.region, self.body(), self.region.axes
-        assert region.call is not None
-        output = region.call.outputs[0]
-        index, lying = place(output.type.shape, axes), place(result.type.shape, axes)
-        assert index is not None
+        axes = self.region.axes
+        lying = place(result.type.shape, axes)
         assert lying is not None
-        every = frozenset(axis for axis, _ in axes)
-        body.known[output, index] = "number", every
-        for value in region.body:
-            body.member(value, axes)
         whole = self.plan.partition.memory.access(result, lying)
-        first = Statement(f"const float number = {names[result]}[@];", every, whole)
-        stores = self.stores(body, region.body, axes)
-        if output in names and output is not result:
-            stores.append(body.store(output, axes, names[output]))
-        statements = [first, *body.statements, *stores]
+        first = Statement(f"const float number = {names[result]}[@];", frozenset(axis for axis, _ in axes), whole)
+        statements = [first, *self.following(result)]
         loops = merged(axes, [s.access for s in statements if s.access is not None], "i")
         nest = Nest(loops)
         same, each = ([nest.line(s) for s in statements if bool(s.axes) == differs] for differs in (False, True))

@@ -156,7 +156,7 @@ class Plan:
             return "copy"
         if region.call is not None:
             call = self.partition.claims.get(region.call)
-            return call.headers[-1].removesuffix(".h") if call else region.call.op.name
+            return call.headers[-1].partition(".")[0] if call else region.call.op.name
         own = [node.op for node in step.nodes if node.op.kernel is not None and not node.op.kernel.light]
         return own[0].name if own else "totals" if region.totals else "loop"
 

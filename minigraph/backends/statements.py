@@ -55,6 +55,24 @@ class Statements:
             body.member(value, axes)
         return body.statements + self.stores(body, self.region.body, axes), body.heavy
 
+    def following(self, result: Value | None = None) -> list[Statement]:
+        """What is computed of each `number` that the region's call gives, and what of it is stored.
+
+        result: the value in whose memory the number is already.
+        """
+        region, body, axes, names = self.region, self.body(), self.region.axes, self.names()
+        assert region.call is not None
+        output = region.call.outputs[0]
+        index = place(output.type.shape, axes)
+        assert index is not None
+        body.known[output, index] = "number", frozenset(axis for axis, _ in axes)
+        for value in region.body:
+            body.member(value, axes)
+        stores = self.stores(body, region.body, axes)
+        if output in names and output is not result:
+            stores.append(body.store(output, axes, names[output]))
+        return [*body.statements, *stores]
+
     def sums(self) -> OfTotals:
         region, body = self.region, self.body()
         for value in region.body:

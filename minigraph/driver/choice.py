@@ -10,6 +10,7 @@ from dataclasses import replace
 from minigraph.backends.c.compiler import CompilerError, NoCompiler, compiler
 from minigraph.backends.c.tuned import laid_out
 from minigraph.backends.cupy import device as gpu
+from minigraph.backends.cupy import tuned
 from minigraph.backends.lower import lower
 from minigraph.core.collector import paused
 from minigraph.core.errors import GraphError, expect
@@ -65,8 +66,8 @@ class Unfit(GraphError):
 
 
 def _for_gpu(graph: Graph) -> Graph:
-    """In kernels, tidy. Raises Unfit for an op that has none."""
-    return _tidy(_in_kernels(_signed(graph))).check()
+    """In kernels, tidy, with channels last. Raises Unfit for an op that has none."""
+    return tuned.laid_out(_tidy(_in_kernels(_signed(graph)))).check()
 
 
 def _for_c(graph: Graph) -> Graph:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minigraph.backends.access import access
+from minigraph.backends.calls import Pointers
 from minigraph.backends.cupy import totals
+from minigraph.backends.cupy.claims.launched import Launched
 from minigraph.backends.cupy.grid import NARROW, Grid, count, each, grid_of, placed
-from minigraph.backends.loops import STORED, Loop, Nest, Statement, block, index_text, merged
+from minigraph.backends.loops import STORED, Loop, Nest, Statement, block, index_text, merged, offset_text
 from minigraph.backends.statements import Statements, accesses
 from minigraph.core.dim import known, product
 from minigraph.core.ir import Value
@@ -49,7 +51,11 @@ class Printer(Statements):
     def printed(self, guarded: bool) -> list[Kernel]:
         """In the order in which they are launched. guarded: whether they do nothing once an input was found wrong."""
         region = self.region
-        if region.call is not None and region.call.op.parts is not None:
+        call = self.plan.partition.claims.get(region.call) if region.call is not None else None
+        if call is not None:
+            assert isinstance(call, Launched)
+            found = self._tuned(call)
+        elif region.call is not None and region.call.op.parts is not None:
             found = self._parts()
         elif region.call is not None:
             found = [self._lines()]
@@ -94,6 +100,30 @@ class Printer(Statements):
         return grid_of(points), each("point", str(points), [*placed("point", loops), *inner])
 
     # calls
+
+    def _tuned(self, call: Launched) -> list[tuple[Grid, list[str]]]:
+        memory, operands = self.plan.partition.memory, []
+        for operand in call.operands:
+            pointer = self.pointers.setdefault(operand.value, f"x{len(self.pointers)}")
+            operands.append(pointer + offset_text(memory.access_as(operand.value, operand.shape, operand.index)))
+        phases = call.phases(Pointers(operands, "", "finish", self.kernels.shared, lambda number: None))
+        finish = self._finish(call.columns)
+        return [
+            (grid, [*(finish if "finish" in phase else []), phase])
+            for grid, phase in zip(call.grids, phases, strict=True)
+        ]
+
+    def _finish(self, columns: int) -> list[str]:
+        """What follows number by number, as a function: of the number, and its place in rows of so many columns."""
+        statements = self.following()
+        loops = merged(self.region.axes, accesses(statements), "i")
+        places = [f"row * {columns} + column"] if len(loops) == 1 else ["row", "column"][: len(loops)]
+        assert len(loops) < 2 or loops[-1].size == columns
+        variables = [f"const place {loop.variable} = {text};" for loop, text in zip(loops, places, strict=True)]
+        nest = Nest(loops)
+        head = "const auto finish = [=](place row, place column, float number)"
+        lines = block(head, [*variables, *(nest.line(statement) for statement in statements)])
+        return [*lines[:-1], "};"]
 
     def _parts(self) -> list[tuple[Grid, list[str]]]:
         """Each input of the node goes to its place in the result."""

@@ -18,7 +18,8 @@ typedef unsigned long long uint64_t;
 typedef int64_t idx;
 
 #define INLINE __device__ __forceinline__
-#define KERNEL extern "C" __global__ void
+// Blocks have 256 threads at most, and there is room for two beside each other: a thread has at most 128 registers.
+#define KERNEL extern "C" __global__ void __launch_bounds__(256, 2)
 #define TABLE __device__ const
 #define SHAPE(type, ...) (type{__VA_ARGS__})
 

@@ -108,7 +108,8 @@ def print_program(plan: Plan) -> Source:
         arguments = tuple(buffer for piece in group for buffer in piece.buffers)
         faults, steps = any(piece.kernel.faults for piece in group), tuple(dict.fromkeys(p.step for p in group))
         launches.append(Launch(names.of(text), grid, arguments, faults, steps))
-    own = ("prelude.cuh", "scalar.h")
+    tuned = dict.fromkeys(name for call in plan.partition.claims.values() for name in call.headers)
+    own = ("prelude.cuh", "scalar.h", *tuned)
     includes = [f'#include "{name}"' for name in own]
     parts = [*includes, "", *kernels.of_ops.includes(), "", *functions.texts(), "", *names.texts(), ""]
     headers = frozenset(header for header, _, _ in kernels.of_ops.included)

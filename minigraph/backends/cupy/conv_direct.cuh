@@ -1,0 +1,123 @@
+// Convolutions in groups of few channels, each channel by itself among them, and their two gradients: see conv.cuh.
+//
+// Neighbouring threads are at neighbouring channels. A thread holds the weights of its channel, if these are few, and
+// goes over some places.
+#pragma once
+
+// lanes: so many threads of a block are side by side. each: so many places are a thread's. chunks are of so many places.
+struct conv_dealt {
+  int lanes, each, per_chunk;
+};
+
+template <int HELD, class Put>
+INLINE void conv_direct(const float *x, const float *w, const conv_sizes s, const conv_dealt d, const Put &put) {
+  const int all = s.groups * s.outputs, across = (all + d.lanes - 1) / d.lanes, high = blockDim.x / d.lanes;
+  const int o = blockIdx.x % across * d.lanes + threadIdx.x % d.lanes;
+  if (o >= all) return;
+  const images of = images_of(x + o / s.outputs * s.channels * s.channel, s);
+  const int rows = s.batch * volume(s.places), terms = volume(s.window) * s.channels;
+  const auto weight = [&](int i) { return w[o * s.w_column + i % s.channels * s.w_row + i / s.channels * s.w_tap]; };
+  float held[HELD ? HELD : 1];
+#pragma unroll
+  for (int i = 0; i < HELD; i++) held[i] = weight(i);
+  int row = blockIdx.x / across * d.each * high + threadIdx.x / d.lanes;
+  for (int i = 0; i < d.each && row < rows; i++, row += high) {
+    const spot place = of.row(row);
+    const auto number = [&](int term) {
+      const spot at = of.column(term);
+      return of.has(place, at) ? of.from[place.offset + at.offset] : 0;
+    };
+    float sum = 0;
+    if constexpr (HELD) {
+#pragma unroll
+      for (int term = 0; term < HELD; term++) sum += number(term) * held[term];
+    } else {
+      for (int term = 0; term < terms; term++) sum += number(term) * weight(term);
+    }
+    put(row, o, sum);
+  }
+}
+
+template <int HELD, class Put>
+INLINE void conv_direct_inputs(const float *g, const float *w, const conv_sizes s, const conv_dealt d,
+                               const Put &put) {
+  const int all = s.groups * s.channels, across = (all + d.lanes - 1) / d.lanes, high = blockDim.x / d.lanes;
+  const int c = blockIdx.x % across * d.lanes + threadIdx.x % d.lanes, group = c / s.channels;
+  if (c >= all) return;
+  const int rows = s.batch * volume(s.extents), terms = volume(s.window) * s.outputs;
+  const float *from = g + group * s.outputs * s.channel;
+  const float *with = w + group * s.w_group + c % s.channels * s.w_column;
+  const auto weight = [&](int i) { return with[i % s.outputs * s.w_row + i / s.outputs * s.w_tap]; };
+  float held[HELD ? HELD : 1];
+#pragma unroll
+  for (int i = 0; i < HELD; i++) held[i] = weight(i);
+  int row = blockIdx.x / across * d.each * high + threadIdx.x / d.lanes;
+  for (int i = 0; i < d.each && row < rows; i++, row += high) {
+    int first[3], image = row;
+#pragma unroll
+    for (int axis = 2; axis >= 0; axis--) {
+      first[axis] = image % s.extents[axis] + s.before[axis];
+      image /= s.extents[axis];
+    }
+    const auto number = [&](int term) {
+      int offset = image * s.image + term % s.outputs * s.channel, tap = term / s.outputs;
+      bool inside = true;
+#pragma unroll
+      for (int axis = 2; axis >= 0; axis--) {
+        const int shift = first[axis] - tap % s.window[axis] * s.dilation[axis], place = shift / s.stride[axis];
+        inside &= shift >= 0 && shift % s.stride[axis] == 0 && place < s.places[axis];
+        offset += place * s.axis[axis];
+        tap /= s.window[axis];
+      }
+      return inside ? from[offset] : 0;
+    };
+    float sum = 0;
+    if constexpr (HELD) {
+#pragma unroll
+      for (int term = 0; term < HELD; term++) sum += number(term) * held[term];
+    } else {
+      for (int term = 0; term < terms; term++) sum += number(term) * weight(term);
+    }
+    put(row, c, sum);
+  }
+}
+
+// A block has some outputs, one channel of their groups, TAPS taps, and one chunk of the places.
+template <int TAPS, int THREADS, class Put>
+INLINE void conv_direct_weights(const float *x, const float *g, const conv_sizes s, const conv_dealt d,
+                                const Put &put) {
+  const int all = s.groups * s.outputs, across = (all + d.lanes - 1) / d.lanes, high = THREADS / d.lanes;
+  const int taps = volume(s.window), parts = taps / TAPS, lane = threadIdx.x % d.lanes;
+  int rest = blockIdx.x;
+  const int o = rest % across * d.lanes + lane;
+  rest /= across;
+  const int c = rest % s.channels;
+  rest /= s.channels;
+  const int tap = rest % parts * TAPS, chunk = rest / parts;
+  const int rows = s.batch * volume(s.places), begin = chunk * d.per_chunk;
+  const int end = rows - begin < d.per_chunk ? rows : begin + d.per_chunk;
+  const images of = images_of(x + o / s.outputs * s.channels * s.channel, s);
+  float sums[TAPS] = {};
+  if (o < all)
+    for (int row = begin + threadIdx.x / d.lanes; row < end; row += high) {
+      const float gradient = g[row * all + o];
+      const spot place = of.row(row);
+#pragma unroll
+      for (int i = 0; i < TAPS; i++) {
+        const spot at = of.column((tap + i) * s.channels + c);
+        sums[i] += (of.has(place, at) ? of.from[place.offset + at.offset] : 0) * gradient;
+      }
+    }
+  __shared__ float shared[THREADS];
+#pragma unroll
+  for (int i = 0; i < TAPS; i++) {
+    __syncthreads();
+    shared[threadIdx.x] = sums[i];
+    __syncthreads();
+    if ((int)threadIdx.x < d.lanes && o < all) {
+      float sum = 0;
+      for (int j = 0; j < high; j++) sum += shared[j * d.lanes + lane];
+      put(chunk * all + o, c * taps + tap + i, sum);
+    }
+  }
+}

@@ -1,0 +1,31 @@
+"""Which nodes the tuned float32 kernels compute, and the form of a graph that they ask for."""
+
+from __future__ import annotations
+
+from minigraph.backends.calls import Call
+from minigraph.backends.cupy.claims.conv import conv, conv_input_gradient, conv_weight_gradient
+from minigraph.backends.cupy.claims.matmul import matmul
+from minigraph.backends.layout import channels_last
+from minigraph.core.ir import Graph, Node
+from minigraph.ops import conv as convolution
+from minigraph.ops.matmul import matmul as matrix_product
+
+
+def claim(graph: Graph, node: Node) -> Call | None:
+    """The call of tuned kernels, or None where there are none for this node."""
+    how = CLAIMS.get(node.op)
+    floats = all(value.type.dtype == "float32" for value in (*node.inputs, *node.outputs))
+    return how(graph, node) if how is not None and floats else None
+
+
+def laid_out(graph: Graph) -> Graph:
+    """A lowered graph in the form that the kernels ask for: channels last."""
+    return channels_last(graph)
+
+
+CLAIMS = {
+    matrix_product: matmul,
+    convolution.conv: conv,
+    convolution.conv_input_gradient: conv_input_gradient,
+    convolution.conv_weight_gradient: conv_weight_gradient,
+}
