@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from c_compilers import cxx
-from cuda_on_cpu import FLAGS, OWN, Launched, Processor
+from cuda_on_cpu import FLAGS, OWN, Kernel, Launched, Processor
 
 import minigraph as mg
 from minigraph.backends.cupy import totals
 from minigraph.backends.cupy.device import ALIGNMENT, Memory
 from minigraph.backends.cupy.executable import Executable
+from minigraph.backends.cupy.grid import Grid
 from minigraph.backends.cupy.source import Source
 from minigraph.backends.lower import lower
 from minigraph.core.builder import Tensor
@@ -69,10 +70,10 @@ class Noted(Processor):
         self.programs.append(source)
         return super().load(source)
 
-    def _run(self, launched: Launched) -> None:
+    def launch(self, kernel: Kernel, grid: Grid, addresses: Sequence[int]) -> None:
         self.before = self.before or self.now()
-        self.launched.append(launched)
-        super()._run(launched)
+        self.launched.append(Launched(kernel, grid, tuple(addresses)))
+        super().launch(kernel, grid, addresses)
 
     def main(self) -> str:
         """A program that launches the same, in memory that it reads from a file, and writes there again."""

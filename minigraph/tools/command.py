@@ -177,6 +177,14 @@ def export(options: argparse.Namespace) -> None:
 
 
 def doctor(options: argparse.Namespace) -> None:
+    if options.gpu == (options.file is not None):
+        options.refuse("give either FILE or --gpu")
+    if options.gpu:
+        from minigraph.tools.gpu import examined
+
+        for line in examined():
+            print(line, flush=True)
+        return
     from minigraph.tools.doctor import doctor
     from minigraph.tools.given import read_inputs
 
@@ -373,7 +381,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(
-        function: Callable[[argparse.Namespace], None], about: str, example: str, takes: str = "FILE [options]"
+        function: Callable[[argparse.Namespace], None],
+        about: str,
+        example: str,
+        takes: str = "FILE [options]",
+        needs_file: bool = True,
     ) -> argparse.ArgumentParser:
         name = function.__name__
         one = commands.add_parser(
@@ -385,7 +397,8 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         one.set_defaults(command=function)
-        one.add_argument("file", metavar="FILE", type=Path, help="a saved graph, .safetensors")
+        nargs = None if needs_file else "?"
+        one.add_argument("file", metavar="FILE", nargs=nargs, type=Path, help="a saved graph, .safetensors")
         one.add_argument(
             "--import",
             dest="modules",
@@ -407,7 +420,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-Command = Callable[..., argparse.ArgumentParser]  # (function, about, example, takes) -> the parser of its options
+Command = Callable[..., argparse.ArgumentParser]  # (function, about, example, ...) -> the parser of its options
 
 
 def _add_views(command: Command) -> None:
@@ -473,7 +486,9 @@ def _add_runs(command: Command) -> None:
         nargs="*",
         help="random numbers for the inputs that are not given, of these sizes (4)",
     )
-    one.add_argument("--backend", default="auto", help="what computes: cupy, c, numpy, or auto, the fastest that answers")
+    one.add_argument(
+        "--backend", default="auto", help="what computes: cupy, c, numpy, or auto, the fastest that answers"
+    )
     one.add_argument("-o", "--output", metavar="OUT", type=Path, help="write the outputs to this .npz file")
     one.add_argument(
         "--outputs", metavar="NAME", nargs="+", action="extend", help="these outputs alone, and only what they need"
@@ -481,8 +496,11 @@ def _add_runs(command: Command) -> None:
 
     command(check, "check the graph, its state and whether its numbers are finite", "")
 
-    one = command(doctor, "examine every batch norm on one batch of data", "--input image=image.npy")
+    about = "examine every batch norm on one batch of data; or, with --gpu, the GPU of this machine"
+    one = command(doctor, about, "--input image=image.npy", "FILE [options] | --gpu", needs_file=False)
     _add_input(one)
+    one.add_argument("--gpu", action="store_true", help="say what GPU there is, and what programs on it are missing")
+    one.set_defaults(refuse=one.error)
 
 
 def _add_programs(command: Command) -> None:
@@ -506,7 +524,9 @@ def _add_programs(command: Command) -> None:
     about = "run the graph that answers, and show where the time goes: by step, and by layer"
     one = command(profile, about, "--batch 64 -o time.svg", "FILE [N=SIZE ...] [options]")
     _add_trial(one)
-    one.add_argument("--backend", default="auto", help="what computes: cupy, c, numpy, or auto, the fastest that answers")
+    one.add_argument(
+        "--backend", default="auto", help="what computes: cupy, c, numpy, or auto, the fastest that answers"
+    )
     one.add_argument("--repeats", metavar="RUNS", type=_count, default=10, help="the least of so many runs (10)")
     one.add_argument("--rows", metavar="ROWS", type=_count, default=25, help="of each table, the dearest first (25)")
     one.add_argument("-o", "--output", metavar="PICTURE", help="draw the graph with the times: .svg, .png, .pdf, .dot")

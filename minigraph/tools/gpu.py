@@ -1,0 +1,97 @@
+"""A look at the GPU that programs would run on: what there is, and what is missing, with what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import distributions
+from typing import Any
+
+import numpy as np
+
+from minigraph.backends import numpy as reference
+from minigraph.backends.cupy.device import Device, device
+from minigraph.backends.cupy.executable import Executable
+from minigraph.backends.lower import lower
+from minigraph.core.builder import Builder
+from minigraph.core.errors import GraphError, expect
+from minigraph.core.ir import Graph
+from minigraph.core.table import quantity
+from minigraph.ops.pointwise import exp
+from minigraph.ops.reduce import mean
+
+NVRTC = "pip install nvidia-cuda-nvrtc (beside cupy-cuda12x it is nvidia-cuda-nvrtc-cu12)"
+ROUNDING = 1e-5  # of numbers near 1: a hundred roundings of float32
+ROWS, COLUMNS = 300, 70
+
+
+def examined() -> Iterator[str]:
+    """What is found, line by line. Raises GraphError for the first thing that is missing or wrong."""
+    wheels = _wheels()
+    expect(len(wheels) < 2, "installed over each other: {0}; pip uninstall {0}, then install one", " ".join(wheels))
+    gpu = device()
+    import cupy
+
+    yield f"CuPy {cupy.__version__}{f' ({wheels[0]})' if wheels else ''}"
+    try:
+        yield _versions(cupy)
+        yield _properties(cupy)
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise GraphError(f"the GPU reports {error}: `nvidia-smi` says how it is, and who else is on it") from error
+    graph = _trial()
+    Executable(graph, gpu).program({})
+    yield "NVRTC compiles kernels for it"
+    _run(graph, gpu, capture=False)
+    yield "kernels compute what NumPy does"
+    _run(graph, gpu, capture=True)
+    yield 'so does a graph of kernels that is replayed: backend="cupy" is ready'
+
+
+def _wheels() -> list[str]:
+    """The packages of CuPy that are installed."""
+    names = {found.metadata["Name"] or "" for found in distributions()}
+    return sorted(name for name in names if name == "cupy" or name.startswith("cupy-cuda"))
+
+
+def _versions(cupy: Any) -> str:
+    try:
+        nvrtc = ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
+    except (ImportError, OSError, RuntimeError) as error:
+        raise GraphError(f"NVRTC, which compiles kernels, cannot be loaded: {NVRTC} ({error})") from error
+    runtime = cupy.cuda.runtime
+    driver, own = (f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion()))
+    return f"CUDA {driver} of the driver, {own} of CuPy, {nvrtc} of NVRTC"
+
+
+def _properties(cupy: Any) -> str:
+    runtime, number = cupy.cuda.runtime, cupy.cuda.Device().id
+    found, (free, whole) = runtime.getDeviceProperties(number), runtime.memGetInfo()
+    capability = f"compute capability {found['major']}.{found['minor']}"
+    memory = f"{quantity(whole, 'B')} of memory, {quantity(free, 'B')} of it free"
+    count = runtime.getDeviceCount()
+    others = f" (of {count}: CUDA_VISIBLE_DEVICES chooses)" if count > 1 else ""
+    return f"GPU {number}{others}: {found['name'].decode()}, {capability}, {memory}"
+
+
+def _trial() -> Graph:
+    """Numbers one by one, totals of rows, and one of all."""
+    net = Builder("trial")
+    x = net.input("x", (ROWS, COLUMNS))
+    rows = mean(exp(x), axes=1)
+    return lower(net.build(y=x * 2.0 + 1.0, rows=rows, all=mean(rows * rows)))
+
+
+def _run(graph: Graph, gpu: Device, capture: bool) -> None:
+    """Twice: the second time what was captured is there already."""
+    arrays = {"x": np.random.default_rng(0).uniform(-1, 1, (ROWS, COLUMNS)).astype("float32")}
+    right, _, _ = reference.Executable(graph).run({}, arrays)
+    executable = Executable(graph, gpu, capture=capture)
+    for _ in range(2):
+        found, _ = executable.run({}, arrays)
+        wrong = [name for name in right if not np.allclose(found[name], right[name], ROUNDING, ROUNDING)]
+        expect(
+            not wrong,
+            "kernels {} do not compute what NumPy does ({}): another driver may help, and `nvidia-smi -q` says whether"
+            " the memory has errors",
+            "in a graph" if capture else "that are launched one by one",
+            ", ".join(wrong),
+        )

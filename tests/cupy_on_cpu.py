@@ -1,0 +1,177 @@
+"""In place of CuPy, as much of it as programs use: a GPU that does nothing until its stream is waited for.
+
+So what is written over too early, or read before it is there, shows. Pinned memory is read when a copy is made; what
+lies in other memory of the host may be written over as soon as the call returns. Freed memory stays as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+from c_compilers import cxx
+from cuda_on_cpu import FLAGS, launcher
+
+Work = Callable[[], object]
+HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
+
+
+class CudaError(RuntimeError):
+    """In place of CUDARuntimeError."""
+
+
+class CompileError(Exception):
+    """In place of CompileException."""
+
+
+class Captured:
+    """A graph."""
+
+    def __init__(self, work: list[Work]):
+        self.work = work
+
+    def launch(self, stream: Stream) -> None:
+        stream.add(*self.work)
+
+
+class Stream:
+    """What it is given waits until somebody synchronizes."""
+
+    def __init__(self, gpu: FakeGpu):
+        self.gpu, self.ptr = gpu, id(self)
+        self.waiting: list[Work] = []
+        self.captured: list[Work] | None = None
+
+    def __enter__(self) -> None:
+        self.gpu.streams.append(self)
+
+    def __exit__(self, *_: object) -> None:
+        assert self.gpu.streams.pop() is self
+
+    def add(self, *work: Work) -> None:
+        (self.waiting if self.captured is None else self.captured).extend(work)
+
+    def is_capturing(self) -> bool:
+        return self.captured is not None
+
+    def begin_capture(self) -> None:
+        self.captured = []
+
+    def end_capture(self) -> Captured:
+        captured, self.captured = self.captured, None
+        assert captured is not None
+        return Captured(captured)
+
+    def synchronize(self) -> None:
+        assert not self.is_capturing()
+        work, self.waiting = self.waiting, []
+        for one in work:
+            one()
+
+
+class RawModule:
+    """Kernels, compiled for the CPU when one is asked for."""
+
+    def __init__(self, gpu: FakeGpu, code: str, options: Sequence[str]):
+        self.gpu, self.code, self.options = gpu, code, options
+        self.library: ctypes.CDLL | None = None
+
+    def get_function(self, name: str) -> Callable[[tuple[int], tuple[int], tuple[Any, ...]], None]:
+        self.library = self.library or self.compiled()
+        run = self.library[f"launch_{name}"]
+
+        def kernel(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
+            assert all(isinstance(argument, np.uint64) for argument in arguments)
+            pointers = (ctypes.c_void_p * max(1, len(arguments)))(*map(int, arguments))
+            self.gpu.streams[-1].add(lambda: run(*grid, *block, pointers))
+
+        return kernel
+
+    def compiled(self) -> ctypes.CDLL:
+        names = re.findall(r"^KERNEL (\w+)\(", self.code, re.MULTILINE)
+        text = "\n".join(['#include "cuda_on_cpu.h"', self.code, *map(launcher, names)])
+        file = self.gpu.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.cpp"
+        file.write_text(text)
+        command = [cxx(), *FLAGS, *self.options, f"-I{Path(__file__).parent}", str(file), "-o", f"{file}.so"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise CompileError(done.stderr)
+        return ctypes.CDLL(f"{file}.so")
+
+
+class FakeGpu:
+    """One GPU, with a gigabyte."""
+
+    whole = 1 << 30
+
+    def __init__(self, folder: Path):
+        self.folder, self.used = folder, 0
+        self.kept: list[np.ndarray] = []
+        self.pinned: list[np.ndarray] = []
+        self.streams: list[Stream] = [Stream(self)]
+
+    def alloc(self, nbytes: int) -> Any:
+        self.used += nbytes
+        self.kept.append(np.full(nbytes + 256, 0xFF, np.uint8))
+        start = self.kept[-1].ctypes.data
+        return SimpleNamespace(ptr=start + -start % 256)
+
+    def alloc_pinned(self, nbytes: int) -> np.ndarray:
+        self.pinned.append(np.full(nbytes, 0xFF, np.uint8))
+        return self.pinned[-1]
+
+    def copy(self, target: int, source: int, nbytes: int, kind: int, stream: int) -> None:
+        current = self.streams[-1]
+        assert stream == current.ptr
+        if kind == HOST_TO_DEVICE and not any(0 <= source - p.ctypes.data < p.nbytes for p in self.pinned):
+            data = ctypes.string_at(source, nbytes)
+            current.add(lambda: ctypes.memmove(target, data, nbytes))
+        else:
+            current.add(lambda: ctypes.memmove(target, source, nbytes))
+
+
+def fake_cupy(folder: Path) -> ModuleType:
+    """A module that stands for CuPy on a machine with one GPU."""
+    gpu = FakeGpu(folder)
+    runtime = SimpleNamespace(
+        CUDARuntimeError=CudaError,
+        getDeviceCount=lambda: 1,
+        driverGetVersion=lambda: 13_010,
+        runtimeGetVersion=lambda: 13_020,
+        getDeviceProperties=lambda number: {"name": b"Fake GPU", "major": 9, "minor": 0},
+        memGetInfo=lambda: (gpu.whole - gpu.used, gpu.whole),
+        memcpyAsync=gpu.copy,
+        memcpyHostToDevice=HOST_TO_DEVICE,
+        memcpyDeviceToHost=DEVICE_TO_HOST,
+        memcpyDeviceToDevice=DEVICE_TO_DEVICE,
+    )
+    module: Any = ModuleType("cupy")
+    module.__version__ = "14.2.0"
+    module.cuda = SimpleNamespace(
+        runtime=runtime,
+        driver=SimpleNamespace(CUDADriverError=CudaError),
+        memory=SimpleNamespace(OutOfMemoryError=MemoryError),
+        compiler=SimpleNamespace(CompileException=CompileError),
+        nvrtc=SimpleNamespace(getVersion=lambda: (13, 5)),
+        Device=lambda number=0: _Device(number),
+        Stream=lambda non_blocking: Stream(gpu),
+        alloc=gpu.alloc,
+        alloc_pinned_memory=gpu.alloc_pinned,
+    )
+    module.RawModule = lambda code, options: RawModule(gpu, code, options)
+    module.get_default_memory_pool = lambda: SimpleNamespace(free_bytes=lambda: 0)
+    return module
+
+
+class _Device(contextlib.nullcontext[None]):
+    def __init__(self, number: int):
+        super().__init__()
+        self.id = number
