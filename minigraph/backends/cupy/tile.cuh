@@ -30,12 +30,13 @@ struct matrix {
   INLINE bool has(spot, spot) const { return true; }
 };
 
-// The tile of a block, and what of it is a thread's. Both own_ are multiples of 4; a warp is 4 threads high, 8 wide.
+// The tile of a block, and what of it is a thread's. Both own_ are multiples of 4. The threads of a warp are 8 side by
+// side, or as many as there are, so that they read as little as may be.
 template <int ROWS, int COLUMNS, int DEPTH, int OWN_ROWS, int OWN_COLUMNS>
 struct tile {
   static constexpr int rows = ROWS, columns = COLUMNS, depth = DEPTH, own_rows = OWN_ROWS, own_columns = OWN_COLUMNS;
   static constexpr int high = ROWS / OWN_ROWS * 4, wide = COLUMNS / OWN_COLUMNS * 4;  // what all have of 4 by 4 each
-  static constexpr int threads = high * wide / 16;
+  static constexpr int threads = high * wide / 16, warp_wide = wide / 4 < 8 ? wide / 4 : 8, warp_high = 32 / warp_wide;
 };
 
 // How the numbers of a view are read: so many at a time, which lie side by side. deep: they are terms of one line.
@@ -139,8 +140,10 @@ INLINE void product(const A &a, const B &b, int rows, int columns, int row, int 
   constexpr int stage = T::high * (T::columns + 4), halves = 2 * (bringing_a::size + bringing_b::size);
   __shared__ four memory[(stage > halves ? stage : halves) / 4];
   float *const as = (float *)memory, *const bs = as + 2 * bringing_a::size;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps_wide = T::wide / 32;
-  const int own_row = (warp / warps_wide * 4 + lane / 8) * 4, own_column = (warp % warps_wide * 8 + lane % 8) * 4;
+  constexpr int warps_wide = T::wide / 4 / T::warp_wide;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int own_row = (warp / warps_wide * T::warp_high + lane / T::warp_wide) * 4;
+  const int own_column = (warp % warps_wide * T::warp_wide + lane % T::warp_wide) * 4;
   float sums[T::own_rows][T::own_columns] = {};
 
   bringing_a of_a(a, row, rows);
