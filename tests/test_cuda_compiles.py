@@ -20,6 +20,7 @@ from test_example_networks import BATCH
 
 import minigraph as mg
 from minigraph.backends.cupy.executable import Executable
+from minigraph.backends.cupy.tuned import laid_out
 from minigraph.backends.lower import lower
 from minigraph.core import proof
 from minigraph.core.ir import DTYPES, FLOATS, INTEGERS, Graph
@@ -159,7 +160,7 @@ def test_gradients(chunk: Any, arch: str) -> None:
 @pytest.mark.parametrize("name", some(["lenet with batch norm"]))
 def test_steps_of_training(name: str, arch: str) -> None:
     graph, _ = training(name, "momentum")
-    printed(graph, Nvrtc(arch), {"N": BATCH})
+    printed(laid_out(lower(graph)), Nvrtc(arch), {"N": BATCH})
 
 
 @pytest.mark.nvrtc
