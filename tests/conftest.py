@@ -2,13 +2,17 @@
 
 The long ones wait for --nightly, and random ones repeat themselves unless it is given. Those that compile C are left
 out where no compiler can: the first lines of the report say which there are, and what is left out for want of one.
+--gpu runs those of CUDA C++ on the GPU, and no others.
 """
 
 import os
 
 import c_compilers
 import pytest
+from cuda_on_cpu import Processor
 from hypothesis import HealthCheck, settings
+
+from minigraph.backends.cupy import device as gpu
 
 # Where a test names no backend, the references compute: thousands of small programs, each met once, would be compiled.
 os.environ.setdefault("MINIGRAPH_BACKEND", "numpy")
@@ -33,10 +37,28 @@ settings.register_profile(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nightly", action="store_true", help="also the tests that take minutes; more random examples")
+    parser.addoption("--gpu", action="store_true", help="the tests that a GPU can run, on the GPU, and no others")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("nightly" if config.getoption("nightly") else "ci")
+    if config.getoption("gpu"):
+        try:
+            gpu.device()
+        except gpu.NoGpu as error:
+            raise pytest.UsageError(f"--gpu: {error}") from None
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> gpu.Device:
+    """Where tests of CUDA C++ run: on a CPU that plays a GPU; with --gpu, on the GPU."""
+    return gpu.device() if request.config.getoption("gpu") else Processor(tmp_path_factory.mktemp("cuda"))
+
+
+def runs_on_gpu(item: pytest.Item) -> bool:
+    """Whether a test takes any device, and not the one that is a CPU, into which it looks."""
+    fixtures = getattr(item, "fixturenames", ())
+    return "device" in fixtures and "processor" not in fixtures
 
 
 def pytest_report_header() -> list[str]:
@@ -46,7 +68,10 @@ def pytest_report_header() -> list[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     left_out = set() if config.getoption("nightly") else {"nightly"}
     left_out.update(c_compilers.left_out())
-    waits = lambda item: any(item.get_closest_marker(name) for name in left_out)
+    on_gpu = config.getoption("gpu")
+    if on_gpu:
+        left_out.discard("cxx")
+    waits = lambda item: any(item.get_closest_marker(name) for name in left_out) or (on_gpu and not runs_on_gpu(item))
     if waiting := [item for item in items if waits(item)]:
         config.hook.pytest_deselected(items=waiting)
         items[:] = [item for item in items if not waits(item)]

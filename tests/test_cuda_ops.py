@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from c_programs import Joined, Joining, outcome
-from cuda_on_cpu import Processor
 from test_c_ops import CHUNK, CHUNKS, FREE, Draw, hold, joined_gradients
 from test_onnx_ops import CASES
 
+from minigraph.backends.cupy.device import Device
 from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.lower import lower
 from minigraph.core.ir import FLOATS
@@ -16,12 +16,7 @@ from minigraph.core.op import OPS
 pytestmark = pytest.mark.cxx
 
 
-@pytest.fixture(scope="session")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Processor:
-    return Processor(tmp_path_factory.mktemp("cuda"))
-
-
-def hold_all(joined: Joined, device: Processor) -> None:
+def hold_all(joined: Joined, device: Device) -> None:
     found = outcome(*Executable(lower(joined.graph), device).run({}, joined.arrays))
     hold(joined.graph, joined.arrays, found)
 
