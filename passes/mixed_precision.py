@@ -14,6 +14,7 @@ back, so a weight's gradient is computed in float16 and becomes float32.
 
 from __future__ import annotations
 
+from minigraph.core.builder import Tensor
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS
@@ -41,12 +42,22 @@ def half_of(walk: Walk, value: Value) -> Value | None:
     return made.inputs[0] if made is not None and widened else None
 
 
+def halved(match: Match, value: Value) -> Tensor:
+    """The value in float16. A view of a weight becomes a view of its copy, which is then made as the weight lies."""
+    half, made = half_of(match.walk, value), match.walk.producer.get(value)
+    if half is not None:
+        return match.tensor(half)
+    if made is not None and made.op.view is not None and match.walk.is_frozen(value):
+        view: Tensor = match.again(made, halved(match, made.inputs[0]))
+        return view
+    return cast(match.tensor(value), "float16")
+
+
 def in_half(match: Match) -> object:
     """The node in float16, and its results as float32 again."""
     node, inputs = match.node, [match.tensor(value) for value in match.node.inputs]
     for i in places(node):
-        half = half_of(match.walk, node.inputs[i])
-        inputs[i] = cast(inputs[i], "float16") if half is None else match.tensor(half)
+        inputs[i] = halved(match, node.inputs[i])
     made = match.again(node, *inputs)
     results = made if isinstance(made, tuple) else (made,)
     return tuple(cast(result, old.type.dtype) for result, old in zip(results, node.outputs))
