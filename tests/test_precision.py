@@ -393,6 +393,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.mark.compiler
+@pytest.mark.cxx
 @pytest.mark.parametrize(
     "name", ["lenet with batch norm", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("mlp", "resnet20"))]
 )
