@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import subprocess
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Processor:
 
     It notes what is asked of it in `events`, and does nothing but launch while a graph is captured.
     """
+
+    name = "a CPU"
 
     def __init__(self, folder: Path, capacity: int = 1 << 40):
         self.folder, self.capacity, self.used = folder, capacity, 0
@@ -134,6 +137,13 @@ class Processor:
         self._note("replay")
         for launched in graph:
             self._run(launched)
+
+    def mark(self) -> float:
+        self._note("mark")
+        return time.perf_counter()
+
+    def seconds(self, first: float, last: float) -> float:
+        return last - first
 
 
 def compiled(source: Source, folder: Path) -> Path:

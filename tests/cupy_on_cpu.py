@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import re
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -42,6 +43,17 @@ class Captured:
         stream.add(*self.work)
 
 
+class Event:
+    """Takes place when all that was given to the stream before is done."""
+
+    def __init__(self, stream: Stream):
+        self.synchronize = stream.synchronize
+        self.time = 0.0
+
+    def happen(self) -> None:
+        self.time = time.perf_counter()
+
+
 class Stream:
     """What it is given waits until somebody synchronizes."""
 
@@ -58,6 +70,11 @@ class Stream:
 
     def add(self, *work: Work) -> None:
         (self.waiting if self.captured is None else self.captured).extend(work)
+
+    def record(self) -> Event:
+        event = Event(self)
+        self.add(event.happen)
+        return event
 
     def is_capturing(self) -> bool:
         return self.captured is not None
@@ -96,7 +113,10 @@ class RawModule:
         return kernel
 
     def compiled(self) -> ctypes.CDLL:
-        names = re.findall(r"^KERNEL (\w+)\(", self.code, re.MULTILINE)
+        folders = [Path(option[2:]) for option in self.options if option.startswith("-I")]
+        headers = [folder / name for name in re.findall(r'#include "(.+)"', self.code) for folder in folders]
+        texts = [self.code, *(header.read_text() for header in headers if header.exists())]
+        names = re.findall(r"^KERNEL (\w+)\(", "\n".join(texts), re.MULTILINE)
         text = "\n".join(['#include "cuda_on_cpu.h"', self.code, *map(launcher, names)])
         file = self.gpu.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.cpp"
         file.write_text(text)
@@ -163,6 +183,7 @@ def fake_cupy(folder: Path) -> ModuleType:
         nvrtc=SimpleNamespace(getVersion=lambda: (13, 5)),
         Device=lambda number=0: _Device(number),
         Stream=lambda non_blocking: Stream(gpu),
+        get_elapsed_time=lambda first, last: (last.time - first.time) * 1000,
         alloc=gpu.alloc,
         alloc_pinned_memory=gpu.alloc_pinned,
     )

@@ -63,15 +63,21 @@ def shares(region: Region, partition: Partition, sizes: Sizes) -> dict[Node, flo
     By FLOPs, of which a node counts one at least for each number of its results. What is computed where it is read
     counts with its FLOPs alone, so that a view, which is no more than other addresses, has no time.
     """
-    members = {partition.graph.producer[value] for value in region.members}
-    weights = {}
+    found = weights(region, partition, sizes)
+    total = sum(found.values())
+    if not total:  # of empty batches
+        members = {partition.graph.producer[value] for value in region.members}
+        return {node: 1 / len(members) if node in members else 0.0 for node in found}
+    return {node: weight / total for node, weight in found.items()}
+
+
+def weights(region: Region, partition: Partition, sizes: Sizes) -> dict[Node, int]:
+    """What counts for each node: see `shares`."""
+    members, found = {partition.graph.producer[value] for value in region.members}, {}
     for node in computed(region, partition):
         numbers = sum(_numbers_written(partition, v, sizes) for v in node.outputs) if node in members else 0
-        weights[node] = max(flops_of(node, sizes), numbers)
-    total = sum(weights.values())
-    if not total:  # of empty batches
-        return {node: 1 / len(members) if node in members else 0.0 for node in weights}
-    return {node: weight / total for node, weight in weights.items()}
+        found[node] = max(flops_of(node, sizes), numbers)
+    return found
 
 
 def computed(region: Region, partition: Partition) -> Iterator[Node]:

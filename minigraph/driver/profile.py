@@ -2,7 +2,8 @@
 
 The time of a step is measured. It is divided among the nodes that the step computes by their floating-point operations,
 of which a node counts one at least for each number of its results (`work.shares`); so are its bytes. A node of a plan
-belongs to the node of the program's graph that it was lowered from.
+belongs to the node of the program's graph that it was lowered from. On a GPU the time of a kernel is measured. One that
+does the work of several steps is divided among them in the same way.
 
 A step can be no faster than the machine computes its operations, and no faster than memory moves its bytes: the larger
 of both times is its *roof*, and a share of the measured peak is that of the roof in the time that was taken. Bytes that
@@ -17,9 +18,13 @@ from dataclasses import dataclass, field
 
 from minigraph.backends.c.clocks import Times as ClockedSteps
 from minigraph.backends.c.peak import Peak
+from minigraph.backends.cupy.clocks import Times as ClockedLaunches
+from minigraph.backends.cupy.peak import Peak as PeakOfGpu
+from minigraph.backends.cupy.source import Launch
 from minigraph.backends.numpy.clocks import Times as ClockedNodes
 from minigraph.backends.plan import Plan, Step
-from minigraph.backends.work import Work, bytes_of, flops_of, shares
+from minigraph.backends.rates import Rates
+from minigraph.backends.work import Work, bytes_of, flops_of, number_of, shares, weights
 from minigraph.core.ir import Graph, Node
 from minigraph.core.rewrite import known_as
 from minigraph.core.table import aligned, begun, milliseconds, quantity
@@ -44,7 +49,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class Row:
-    """A step of the plan (number, kernel, what it computes), or a layer (role, name, where it stands)."""
+    """A step of the plan (number, kernel, what it computes), a layer (role, name, where it stands), or a launch of a
+    kernel (number, kernel, its grid and its steps).
+    """
 
     key: str
     kind: str
@@ -54,12 +61,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a run of a program costs. Prints as two tables, the dearest rows first.
+    """What a run of a program costs. Prints as tables, the dearest rows first.
 
     steps: of the plan, in order; on the backend numpy the nodes. nodes: by name, of `graph`, which is the program's.
     layers: the nodes by what made them: a layer's forward, its gradient, its update. peak: of the machine; None on
         the backend numpy.
-    clocked: seconds of a run with the clocks. plain: of one without them.
+    clocked: seconds of a run with the clocks. plain: of one without them. called: of a call, on a GPU.
+    launches: of kernels, on a GPU.
     """
 
     graph: Graph
@@ -70,7 +78,9 @@ class Profile:
     nodes: Mapping[str, Cost]
     clocked: float
     plain: float
-    peak: Peak | None = None
+    peak: Peak | PeakOfGpu | None = None
+    called: float = 0.0
+    launches: tuple[Row, ...] = ()
     layers: tuple[Row, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,7 +95,7 @@ class Profile:
         return self.table()
 
     def table(self, most: int = MOST) -> str:
-        """Both tables, with at most so many rows of each."""
+        """All tables, with at most so many rows of each."""
         steps = "node" if self.backend == "numpy" else "step"
         return "\n".join([
             *self._head(),
@@ -93,28 +103,39 @@ class Profile:
             *self._rows(["", steps, ""], self.steps, most),
             "",
             *self._rows(["", "layer", ""], self.layers, most),
+            *(["", *self._rows(["", "kernel", "blocks x threads"], self.launches, most)] if self.launches else []),
         ])  # fmt: skip
 
     def _head(self) -> list[str]:
         sizes = "".join(f", {name} = {size}" for name, size in self.sizes.items())
-        added = f"{self.clocked / self.plain - 1:+.0%}" if self.plain else "0%"
         runs = f"the least of {self.repeats} runs" if self.repeats > 1 else "one run"
-        with_clocks = f"{milliseconds(self.clocked)} ms ({added})"
-        lines = [f"profile of {self.graph.name!r} on {self.backend}{sizes}: of each row {runs}"]
-        if self.peak is None:
-            lines.append(f"a run takes {milliseconds(self.plain)} ms; {with_clocks} with clocks between its nodes")
-        else:
-            peak, threads = self.peak, f"{self.peak.threads} thread{'s' * (self.peak.threads > 1)}"
+        lines = [f"profile of {self.graph.name!r} on {self.backend}{sizes}: of each row {runs}", *self._whole()]
+        if self.peak is not None:
+            machine = "GPU" if self.launches else "machine"
+            fewer = "" if self.launches else ", for Winograd's fewer FLOPs"
+            divided = "a kernel among its steps, a step among its nodes" if self.launches else "a step among its nodes"
             lines += [
-                f"a run takes {milliseconds(self.plain)} ms on {threads}; {with_clocks} with clocks between its steps, "
-                "where all threads wait",
-                f"measured peak of this machine: {quantity(peak.flops, 'FLOP/s')} in float32, "
-                f"{quantity(peak.bytes, 'B/s')} of memory",
-                "of peak: of the one that binds the row; above 100% for bytes in caches, for Winograd's fewer FLOPs",
-                "a step is divided among its nodes by FLOPs, at least one for each number of a result",
+                f"measured peak of this {machine}: {quantity(self.peak.flops, 'FLOP/s')} in float32, "
+                f"{quantity(self.peak.bytes, 'B/s')} of memory",
+                f"of peak: of the one that binds the row; above 100% for bytes in caches{fewer}",
+                f"divided by FLOPs, at least one for each number of a result: {divided}",
             ]
         rows = f"the rows add up to {milliseconds(self.total.seconds)} ms"
         return [*lines, rows + (": others use this machine, each run was disturbed somewhere" if self._lost else "")]
+
+    def _whole(self) -> list[str]:
+        """The time of a whole run, and with clocks."""
+        added = f"{self.clocked / self.plain - 1:+.0%}" if self.plain else "0%"
+        plain, clocked = milliseconds(self.plain), f"{milliseconds(self.clocked)} ms ({added})"
+        if self.peak is None:
+            return [f"a run takes {plain} ms; {clocked} with clocks between its nodes"]
+        if not self.launches:
+            by = self.peak.by
+            return [f"a run takes {plain} ms on {by}; {clocked} with clocks between its steps, where all threads wait"]
+        return [
+            f"a run takes {plain} ms on {self.peak.by}, as a graph; {clocked} with an event after each kernel",
+            f"a call takes {milliseconds(self.called)} ms, with inputs on their way there and outputs on theirs back",
+        ]
 
     @property
     def _lost(self) -> bool:
@@ -152,7 +173,7 @@ class Profile:
         return cells
 
 
-def roof_of(cost: Cost, peak: Peak) -> tuple[float, str]:
+def roof_of(cost: Cost, peak: Rates) -> tuple[float, str]:
     """The least seconds that the machine's peak allows, and what binds: "FLOPs" or "memory"."""
     computing, moving = cost.flops / peak.flops, cost.bytes / peak.bytes
     return (computing, "FLOPs") if computing >= moving else (moving, "memory")
@@ -163,14 +184,21 @@ def roof_of(cost: Cost, peak: Peak) -> tuple[float, str]:
 
 def profile_of_steps(graph: Graph, sizes: Mapping[str, int], times: ClockedSteps, repeats: int, peak: Peak) -> Profile:
     """Of a program in C. graph: the program's, whose nodes those of the plan come from."""
-    plan = times.plan
+    rows, nodes = _by_steps(graph, times.plan, times.steps, sizes)
+    return Profile(graph, "c", sizes, repeats, rows, nodes, times.clocked, times.plain, peak)
+
+
+def _by_steps(
+    graph: Graph, plan: Plan, times: Sequence[float], sizes: Mapping[str, int]
+) -> tuple[tuple[Row, ...], dict[str, Cost]]:
+    """The rows of the steps of a plan, and the costs of the nodes of its program's graph. times: of each step."""
     rows, nodes = [], {node.name: Cost() for node in graph.nodes}
-    for number, (step, seconds) in enumerate(zip(plan.steps, times.steps)):
+    for number, (step, seconds) in enumerate(zip(plan.steps, times)):
         work = plan.work(step, sizes)
         rows.append(Row(str(number), plan.kernel(step), step.title, Cost(seconds, work.flops, work.bytes)))
         for name, cost in _divided(plan, step, seconds, work, sizes):
             nodes[name] = nodes.get(name, Cost()) + cost
-    return Profile(graph, "c", sizes, repeats, tuple(rows), nodes, times.clocked, times.plain, peak)
+    return tuple(rows), nodes
 
 
 def _divided(
@@ -184,6 +212,47 @@ def _divided(
         return
     for node, share in shares(step.region, plan.partition, sizes).items():
         yield known_as(node), Cost(seconds * share, flops_of(node, sizes), work.bytes * share)
+
+
+def profile_of_launches(
+    graph: Graph, sizes: Mapping[str, int], times: ClockedLaunches, repeats: int, peak: PeakOfGpu
+) -> Profile:
+    """Of a program on a GPU. graph: as of profile_of_steps."""
+    plan = times.plan
+    seconds, parts = [0.0] * len(plan.steps), [_of_steps(plan, launch, sizes) for launch in times.launches]
+    for part, whole in zip(parts, times.kernels):
+        for number, share in part.items():
+            seconds[number] += share * whole
+    rows, nodes = _by_steps(graph, plan, seconds, sizes)
+    count = [sum(number in part for part in parts) for number in range(len(rows))]
+    launches = list[Row]()
+    for launch, part, whole in zip(times.launches, parts, times.kernels):
+        cost = Cost(whole)
+        for number, share in part.items():  # the kernels of one step have its work by their times
+            done, all_ = rows[number].cost, seconds[number]
+            of_step = share * whole / all_ if all_ else 1 / count[number]
+            cost += Cost(0.0, of_step * done.flops, of_step * done.bytes)
+        launches.append(Row(str(len(launches)), launch.kernel, _of_launch(launch), cost))
+    clocked, plain, called = times.clocked, times.plain, times.called
+    return Profile(graph, "cupy", sizes, repeats, rows, nodes, clocked, plain, peak, called, tuple(launches))
+
+
+def _of_steps(plan: Plan, launch: Launch, sizes: Mapping[str, int]) -> dict[int, float]:
+    """How a kernel's time is divided among the steps that it is for: the shares add up to 1."""
+    found = {}
+    for number in launch.steps:
+        step = plan.steps[number]
+        if step.region is None:
+            found[number] = sum(number_of(value.type.size, sizes) for value in step.writes)
+        else:
+            found[number] = sum(weights(step.region, plan.partition, sizes).values())
+    total = sum(found.values())
+    return {number: weight / total if total else 1 / len(found) for number, weight in found.items()}
+
+
+def _of_launch(launch: Launch) -> str:
+    steps = f"step{'s' * (len(launch.steps) > 1)} {', '.join(map(str, launch.steps))}"
+    return f"{launch.grid.blocks} x {launch.grid.threads}: {steps}"
 
 
 def profile_of_nodes(graph: Graph, sizes: Mapping[str, int], times: ClockedNodes, repeats: int) -> Profile:

@@ -21,8 +21,10 @@ from minigraph.backends.c.executable import Executable, WrongInput
 from minigraph.backends.c.export import export
 from minigraph.backends.c.peak import peak
 from minigraph.backends.cupy import device as gpu
+from minigraph.backends.cupy.clocks import measure as measure_launches
 from minigraph.backends.cupy.executable import Executable as OnGpu
 from minigraph.backends.cupy.executable import Given
+from minigraph.backends.cupy.peak import peak as peak_of_gpu
 from minigraph.backends.cupy.resident import resident
 from minigraph.backends.numpy.clocks import measure as measure_nodes
 from minigraph.backends.plan import Plan
@@ -36,7 +38,7 @@ from minigraph.core.turn import Turn
 from minigraph.driver.choice import asked_for, choose
 from minigraph.driver.finite import first_not_finite
 from minigraph.driver.given import arrays_for, arrays_of, complete, solve, type_of
-from minigraph.driver.profile import Profile, profile_of_nodes, profile_of_steps
+from minigraph.driver.profile import Profile, profile_of_launches, profile_of_nodes, profile_of_steps
 from minigraph.passes.pipelines import INFERENCE, TRAINING, TURNS
 
 T = TypeVar("T")
@@ -284,20 +286,39 @@ class Program:
         given = arrays_for(self._executable.device, self.source.inputs, inputs, self.source.name)
         symbols = self._sizes(given)
         with self.state.lock:
-            self._followed()
-            executable = self._executable  # after that: it may be another one
-            assert isinstance(executable, OnGpu)
-            executable.settle(self.state, resident(self.state, executable.device))
+            executable = self._settled()
             if not self._moves:
                 return self._run_on_gpu(executable, symbols, given, self.state)
             return self.state.in_place(self._moves, lambda own: self._run_on_gpu(executable, symbols, given, own))
 
+    def _settled(self) -> OnGpu:
+        """What runs on the GPU, with the state in its place there."""
+        self._followed()
+        executable = self._executable  # after that: it may be another one
+        assert isinstance(executable, OnGpu)
+        executable.settle(self.state, resident(self.state, executable.device))
+        return executable
+
     def _run_on_gpu(
         self, executable: OnGpu, symbols: Mapping[str, int], given: Mapping[str, Given], state: State
     ) -> dict[str, np.ndarray]:
+        kept = lambda: {**self._fixed, **self._early}
+        return self._explained(
+            executable, symbols, given, state, lambda: executable.step(symbols, given, kept, self._computed)
+        )
+
+    def _explained(
+        self,
+        executable: OnGpu,
+        symbols: Mapping[str, int],
+        given: Mapping[str, Given],
+        state: State,
+        work: Callable[[], T],
+    ) -> T:
+        """What `work` returns. Where it finds an input wrong, the references say where."""
         self._version = state.version  # what was brought to the GPU for this step is otherwise the same
         try:
-            return executable.step(symbols, given, lambda: {**self._fixed, **self._early}, self._computed)
+            return work()
         except WrongInput as error:
             sentence = str(error)
         everything = {**executable.fetched(given), **self._arrays(state)}
@@ -340,14 +361,15 @@ class Program:
         """Where the time goes, for these inputs: of each step of the plan, and of each layer. Its `str` is a table.
 
         Each time is the least of so many runs. The state does not move: the runs are on a copy of it. On the backend
-        numpy a row is a node.
+        numpy a row is a node; on cupy there are rows of the kernels, too.
         Raises GraphError as a call does, and for less than one run.
         """
         repeats = whole(repeats, "the number of runs", 1)
         return self._alone(lambda: self._profile(repeats, inputs))
 
     def _profile(self, repeats: int, inputs: Mapping[str, Any]) -> Profile:
-        expect(self.backend != "cupy", 'a profile is taken with backend="c" or "numpy", not of a program on a GPU')
+        if isinstance(self._executable, OnGpu):
+            return self._profile_on_gpu(repeats, inputs)
         given = arrays_of(self.source.inputs, inputs, self.source.name)
         symbols = self._sizes(given)
         state = self._followed()
@@ -361,6 +383,17 @@ class Program:
         kept = {**own, **self._fixed, **self._early}
         steps = measure_steps(self._executable, symbols, given, kept, repeats)
         return profile_of_steps(self.graph, symbols, steps, repeats, peak())
+
+    def _profile_on_gpu(self, repeats: int, inputs: Mapping[str, Any]) -> Profile:
+        assert isinstance(self._executable, OnGpu)
+        given = arrays_for(self._executable.device, self.source.inputs, inputs, self.source.name)
+        symbols = self._sizes(given)
+        with self.state.lock:
+            executable = self._settled()
+            kept = lambda: {**self._fixed, **self._early}
+            run = partial(measure_launches, executable, symbols, given, kept, self._computed, repeats)
+            times = self._explained(executable, symbols, given, self.state, run)
+        return profile_of_launches(self.graph, symbols, times, repeats, peak_of_gpu(executable.device))
 
     def values(self, names: Sequence[str], /, **inputs: Any) -> dict[str, np.ndarray]:
         """Values between inputs and outputs for these inputs, by their names in the graph as it was given.

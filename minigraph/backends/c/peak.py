@@ -9,9 +9,7 @@ kept in the cache folder.
 from __future__ import annotations
 
 import ctypes
-import json
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from minigraph.backends.c import cache
 from minigraph.backends.c.compiler import compiled, compiler, processor
 from minigraph.backends.c.executable import address
 from minigraph.backends.c.threads import pool, threads
-from minigraph.core.state import write_whole
+from minigraph.backends.rates import Rates, kept
 
 HERE = Path(__file__).parent
 HEADERS = ("prelude.h", "vector.h", "clocks.h", "peak.h")
@@ -48,26 +46,21 @@ class Job(ctypes.Structure):
 
 
 @dataclass(frozen=True)
-class Peak:
-    """In a second, on so many threads: float32 operations, and bytes of memory read and written."""
+class Peak(Rates):
+    """On so many threads."""
 
-    flops: float
-    bytes: float
     threads: int
+
+    @property
+    def by(self) -> str:
+        return f"{self.threads} thread{'s' * (self.threads > 1)}"
 
 
 def peak() -> Peak:
     """That of this machine: from the cache folder, or measured now, which takes a second."""
     count = threads()
-    file = cache.where() / cache.PEAK.format(_fingerprint(count))
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        return Peak(float(kept["flops"]), float(kept["bytes"]), count)
-    found = measured(count)
-    with suppress(OSError):  # a folder that cannot be written: the next process measures again
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(file, json.dumps({"flops": found.flops, "bytes": found.bytes, "threads": count}).encode())
-    return found
+    found = kept(_fingerprint(count), lambda: measured(count))
+    return Peak(found.flops, found.bytes, count)
 
 
 def measured(count: int) -> Peak:

@@ -55,6 +55,10 @@ class Device(Protocol):
 
     turn: Turn
 
+    @property
+    def name(self) -> str:
+        """As its maker calls it."""
+
     def memory(self, nbytes: int) -> Memory:
         """So many bytes, whose numbers may be anything, from an address that is a multiple of ALIGNMENT on."""
 
@@ -84,6 +88,12 @@ class Device(Protocol):
 
     def replay(self, graph: Any) -> None:
         """Run a graph when what was launched before is done."""
+
+    def mark(self) -> Any:
+        """A moment: when all that was launched before is done."""
+
+    def seconds(self, first: Any, last: Any) -> float:
+        """Between two moments; waits for the last."""
 
     def free(self) -> int:
         """The bytes that are left."""
@@ -249,6 +259,21 @@ class Gpu:
     def replay(self, graph: Any) -> None:
         with self._waiting():
             graph.launch(self._stream)
+
+    @property
+    def name(self) -> str:
+        with self._here():
+            found: bytes = self._cupy.cuda.runtime.getDeviceProperties(self.number)["name"]
+            return found.decode()
+
+    def mark(self) -> Any:
+        with self._waiting():
+            return self._stream.record()
+
+    def seconds(self, first: Any, last: Any) -> float:
+        with self._waiting():
+            last.synchronize()
+            return float(self._cupy.cuda.get_elapsed_time(first, last)) / 1000
 
     def free(self) -> int:
         with self._waiting():

@@ -78,17 +78,29 @@ class Executable:
         kept: gives the arrays that stay. It is called only if `version` is not that of the last step.
         Raises WrongInput before anything is written to the state, OutOfMemory before anything is computed.
         """
+        return self.step_by(self._run, symbols, inputs, kept, version)
+
+    def step_by(
+        self,
+        run: Callable[[Program], None],
+        symbols: Mapping[str, int],
+        inputs: Mapping[str, Given],
+        kept: Callable[[], Mapping[str, np.ndarray]],
+        version: object,
+    ) -> dict[str, np.ndarray]:
+        """The same, where `run` launches the kernels of the program, whose inputs are in their places."""
         turn = self.device.turn
         with turn.lock:
             expect(not turn.busy, "a step is not over, and another one cannot begin inside of it on the same GPU")
             try:
                 turn.busy = True
-                return self._step(symbols, inputs, kept, version)
+                return self._step(run, symbols, inputs, kept, version)
             finally:
                 turn.busy = False
 
     def _step(
         self,
+        run: Callable[[Program], None],
         symbols: Mapping[str, int],
         inputs: Mapping[str, Given],
         kept: Callable[[], Mapping[str, np.ndarray]],
@@ -103,13 +115,16 @@ class Executable:
         if program.work is not work:
             program.bind(work, self._addresses())
         self._give(program, inputs, work)
+        run(program)
+        return self._taken(program, work)
+
+    def _run(self, program: Program) -> None:
         if checked.asked_for():
             checked.run(program)
         elif self.capture:
             program.replay()
         else:
             program.run()
-        return self._taken(program, work)
 
     def run(
         self, symbols: Mapping[str, int], arrays: Mapping[str, np.ndarray]

@@ -119,14 +119,18 @@ class Program:
         if self._warm:
             return
         assert self.work is not None
-        copies, fault = {}, self.work.part(self.ends.fault, FAULT)
-        for buffer in self.moving:
-            copies[buffer] = self.device.memory(buffer.nbytes)
-            self.device.copy(copies[buffer], self.where[buffer])
+        copies, fault = self.copies(), self.work.part(self.ends.fault, FAULT)
         self.launch(self.addressed({**self.where, **copies}, fault))
         self.device.read(fault, np.empty(FAULT, np.uint8))  # when all are done, the copies may go
         self.device.write(fault, np.zeros(FAULT, np.uint8))
         self._warm = True
+
+    def copies(self) -> dict[Buffer, Memory]:
+        """Of the state that it moves, as it is now."""
+        found = {buffer: self.device.memory(buffer.nbytes) for buffer in self.moving}
+        for buffer, memory in found.items():
+            self.device.copy(memory, self.where[buffer])
+        return found
 
 
 def aligned(nbytes: int) -> int:
