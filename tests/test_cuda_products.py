@@ -28,6 +28,7 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import known
 from minigraph.core.ir import Graph, Value
 from minigraph.ops.conv import conv, conv_weight_gradient
+from minigraph.ops.matmul import matmul as matrix_product
 from minigraph.ops.matmul import swap
 
 compiles = pytest.mark.cxx
@@ -254,9 +255,11 @@ def test_what_no_tuned_kernel_serves() -> None:
     for dtype in ("float16", "float64"):
         net.emit(mg.matmul, [net.input(f"a.{dtype}", (3, 4), dtype), net.input(f"b.{dtype}", (4, 5), dtype)], {})
     mg.matmul(net.input("large", (1 << 20, 1 << 11)), net.input("small", (1 << 11, 2)))
+    mg.matmul(net.input("larger", (1 << 20, 1 << 12))[:2], net.input("smaller", (1 << 12, 2)))
     conv(net.input("x", (2, 3, 5, 5)), net.input("w", (4, 3, 3, 3)))
     graph = replace(of_all([]), nodes=tuple(net.nodes))
-    assert [claim(graph, node) for node in graph.nodes] == [None] * 4
+    made = [node for node in graph.nodes if node.op in (matrix_product, conv)]
+    assert [claim(graph, node) for node in made] == [None] * 5
 
 
 @pytest.mark.parametrize("tile", TILES, ids=str)

@@ -110,12 +110,21 @@ def products(x: Tensor) -> list[Tensor]:
     return [mg.matmul(x, w), *mg.gradient(mg.sum(mg.square(mg.matmul(x, w))), [x, w])]
 
 
+def convolutions(x: Tensor) -> list[Tensor]:
+    """By products in tiles, in chunks; and of each channel by itself."""
+    images = mg.reshape(x, (2, 9, 8, 12))
+    w, each = x.builder.input("w", (18, 12, 3, 3)), x.builder.input("each", (12, 1, 3, 3))
+    y = mg.conv(mg.conv(images, each, padding=1, groups=12, layout="NHWC"), w, stride=2, padding=1, layout="NHWC")
+    return [y, *mg.gradient(mg.sum(mg.square(y)), [x, w, each])]
+
+
 KERNELS: dict[str, tuple[Callable[[Tensor], list[Tensor]], tuple[int, ...]]] = {
     "rows": (rows, (5, 700)),
     "columns": (columns, (300, 50)),
     "chunks": (chunks, (130, 100)),
     "norm": (norm, (40, 3)),
     "products": (products, (70, 130)),
+    "convolutions": (convolutions, (18, 96)),
 }
 
 

@@ -15,7 +15,8 @@ def claim(graph: Graph, node: Node) -> Call | None:
     """The call of tuned kernels, or None where there are none for this node."""
     how = CLAIMS.get(node.op)
     floats = all(value.type.dtype == "float32" for value in (*node.inputs, *node.outputs))
-    return how(graph, node) if how is not None and floats else None
+    call = how(graph, node) if how is not None and floats else None
+    return call if call is not None and call.is_countable else None
 
 
 def laid_out(graph: Graph) -> Graph:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from minigraph.backends.calls import Call, Operand, Pointers, dense
+from minigraph.backends.calls import Operand, Pointers, dense
 from minigraph.backends.cupy.claims import direct
 from minigraph.backends.cupy.claims.geometry import (
     Geometry,
@@ -71,7 +71,7 @@ def _weight(found: Geometry, w: Operand, value: Value, rows: str) -> Weight:
     return Weight(reading(False, True), {**distances, "w_column": 1}, struct("pack_shape", packing), floats)
 
 
-def conv(graph: Graph, node: Node) -> Call | None:
+def conv(graph: Graph, node: Node) -> Launched | None:
     found = geometry(node.inputs[0], node.outputs[0], node)
     if found is None:
         return None
@@ -82,7 +82,7 @@ def conv(graph: Graph, node: Node) -> Call | None:
     return _of_images(graph, node, found, "conv_forward", division, "channel", columns)
 
 
-def conv_input_gradient(graph: Graph, node: Node) -> Call | None:
+def conv_input_gradient(graph: Graph, node: Node) -> Launched | None:
     found = geometry(node.outputs[0], node.inputs[0], node)
     if found is None:
         return None
@@ -126,7 +126,7 @@ def _of_images(
     )
 
 
-def conv_weight_gradient(graph: Graph, node: Node) -> Call | None:
+def conv_weight_gradient(graph: Graph, node: Node) -> Launched | None:
     x_value, g_value = node.inputs
     found = geometry(x_value, g_value, node)
     if found is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from minigraph.backends.calls import Call, Pointers, dense
+from minigraph.backends.calls import Pointers, dense
 from minigraph.backends.cupy.claims.geometry import Geometry, images, weight_distances, weights
 from minigraph.backends.cupy.claims.launched import Launched, numbers, struct
 from minigraph.backends.cupy.grid import THREADS, Grid, grid_of
@@ -23,12 +23,12 @@ def is_direct(found: Geometry) -> bool:
     return found.groups > 1 and min(found.channels, found.outputs) < FEW
 
 
-def conv(graph: Graph, node: Node, found: Geometry) -> Call:
+def conv(graph: Graph, node: Node, found: Geometry) -> Launched:
     outputs = found.groups * found.outputs
     return _of_images(graph, node, found, "conv_direct", outputs, found.pixels, found.channels)
 
 
-def conv_input_gradient(graph: Graph, node: Node, found: Geometry) -> Call:
+def conv_input_gradient(graph: Graph, node: Node, found: Geometry) -> Launched:
     channels, pixels = found.groups * found.channels, found.batch * numbers(found.extents)
     return _of_images(graph, node, found, "conv_direct_inputs", channels, pixels, found.outputs)
 
@@ -59,7 +59,7 @@ def _of_images(
     return Launched(node, HEADERS, (x, w), phases, finishes=True, grids=(grid,), columns=columns)
 
 
-def conv_weight_gradient(graph: Graph, node: Node, found: Geometry) -> Call:
+def conv_weight_gradient(graph: Graph, node: Node, found: Geometry) -> Launched:
     x_value, g_value = node.inputs
     x, g = images(graph, x_value), dense(graph, g_value)
     outputs, columns = found.groups * found.outputs, found.channels * found.taps

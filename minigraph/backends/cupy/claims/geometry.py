@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minigraph.backends.calls import Operand, dense, operand
-from minigraph.backends.cupy.claims.launched import countable, in_fours, numbers, strides
+from minigraph.backends.cupy.claims.launched import in_fours, numbers, strides
 from minigraph.backends.groups import weight_of
 from minigraph.core.dim import known
 from minigraph.core.ir import Graph, Node, Value
@@ -54,7 +54,7 @@ class Geometry:
 def geometry(x: Value, y: Value, node: Node) -> Geometry | None:
     """Of the convolution that gives y from x; None where the kernels do not serve it."""
     attrs, layout, weight = node.attrs, node.attrs["layout"], weight_of(node)
-    if layout[-1] != "C" or not countable(node):
+    if layout[-1] != "C":
         return None
     batch, *_ = (known(n, "a size") for n in x.type.shape)
     extents, places = ([known(n, "a size") for n in extents_of(v.type, layout)] for v in (x, y))

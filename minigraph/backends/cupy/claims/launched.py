@@ -10,7 +10,6 @@ from minigraph.backends.calls import Call, Operand
 from minigraph.backends.cupy.grid import Grid
 from minigraph.backends.loops import number_text
 from minigraph.core.dim import known, product
-from minigraph.core.ir import Node
 
 MOST = 1 << 31  # numbers are counted in 32 bits
 
@@ -26,15 +25,16 @@ class Launched(Call):
     grids: tuple[Grid, ...] = ()
     columns: int = 1
 
+    @property
+    def is_countable(self) -> bool:
+        """Whether what it reads and gives has few enough numbers."""
+        values = (*self.node.inputs, *self.node.outputs, *(operand.value for operand in self.operands))
+        return all(known(value.type.size, "a size") < MOST for value in values)
+
 
 def struct(kind: str, values: Mapping[str, Any]) -> str:
     """A struct of numbers as C++."""
     return f"SHAPE({kind}, {', '.join(f'.{name} = {number_text(value)}' for name, value in values.items())})"
-
-
-def countable(node: Node) -> bool:
-    """Whether the numbers of each value are few enough."""
-    return all(known(v.type.size, "a size") < MOST for v in (*node.inputs, *node.outputs))
 
 
 def strides(found: Operand, rank: int) -> list[int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minigraph.backends.calls import Call, Operand, Pointers, operand
-from minigraph.backends.cupy.claims.launched import Launched, countable, in_fours, numbers, reading, strides, struct
+from minigraph.backends.calls import Operand, Pointers, operand
+from minigraph.backends.cupy.claims.launched import Launched, in_fours, numbers, reading, strides, struct
 from minigraph.backends.cupy.claims.tiles import divided
 from minigraph.core.dim import known
 from minigraph.core.ir import Graph, Node, Value
@@ -11,9 +11,9 @@ from minigraph.core.ir import Graph, Node, Value
 MAX_RANK = 8  # of the axes in front of the matrices, in gemm.cuh
 
 
-def matmul(graph: Graph, node: Node) -> Call | None:
+def matmul(graph: Graph, node: Node) -> Launched | None:
     shape = node.outputs[0].type.shape
-    if not countable(node) or len(shape) - 2 > MAX_RANK:
+    if len(shape) - 2 > MAX_RANK:
         return None
     a, b = (operand(graph, value) for value in node.inputs)
     M, N, K = (known(n, "a size") for n in (*shape[-2:], node.inputs[0].type.shape[-1]))
