@@ -80,9 +80,15 @@ def on(device: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
     return runs_on(device, monkeypatch)
 
 
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of libraries."""
+    return tmp_path_factory.mktemp("told")
+
+
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    return runs_on(Told(tmp_path), monkeypatch)
+def told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return runs_on(Told(folder), monkeypatch)
 
 
 def runs_on(it: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
@@ -350,6 +356,16 @@ def test_a_peak_is_what_is_done_in_the_time_of_a_kernel(told: Told, monkeypatch:
     assert last.grid == grid_of(6250)
     told.capacity = told.used + 80_000
     assert peak.measured(told).bytes == pytest.approx(2 * 20_000 / KERNEL)  # what there is room for
+
+
+@pytest.mark.cxx
+def test_a_peak_is_a_number_of_operations_and_of_bytes(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "BLOCKS", 4)
+    monkeypatch.setattr(peak, "COPIED", 1 << 20)
+    monkeypatch.setattr(peak, "TURNS", 2)
+    found = peak.measured(device)
+    assert 1e7 < found.flops < 1e15
+    assert 1e8 < found.bytes < 1e14
 
 
 @pytest.mark.cxx
