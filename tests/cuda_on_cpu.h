@@ -2,6 +2,7 @@
 // is a coroutine that goes on to the next __syncthreads when it is its turn. Where the first thread of a grid does not
 // wait for others, none may, and they run one after the other.
 #pragma once
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <ucontext.h>
@@ -13,12 +14,12 @@
 
 static place threadIdx, blockIdx, blockDim, gridDim;
 
-static ucontext_t scheduler, *running;
+static jmp_buf scheduler, *running;  // setjmp saves no mask of signals, which swapcontext asks the system for
 static bool waited;
 static void __syncthreads() {
   if (!running) fprintf(stderr, "a thread waits for others, and the first of the grid does not\n"), abort();
   waited = true;
-  swapcontext(running, &scheduler);
+  if (!_setjmp(*running)) _longjmp(scheduler, 1);
 }
 
 template <class... P, size_t... I>
@@ -33,33 +34,59 @@ struct job {
 };
 static const job *now;
 static bool over;
-static void begin() {
-  now->run(now);
-  over = true;
-  swapcontext(running, &scheduler);
+static void go_on() {
+  for (;;) {
+    now->run(now);
+    over = true;
+    if (!_setjmp(*running)) _longjmp(scheduler, 1);
+  }
+}
+
+// A coroutine, which is made once and serves one thread of each block.
+struct coroutine {
+  jmp_buf place;
+  char stack[1 << 16];
+};
+
+// Its stack ends where those of its neighbours do not: at one place in a cache there is room for few.
+static void make(coroutine *one, unsigned number) {
+  ucontext_t beginning;
+  getcontext(&beginning);
+  beginning.uc_stack.ss_sp = one->stack;
+  beginning.uc_stack.ss_size = sizeof one->stack - number % 64 * 256;
+  beginning.uc_link = 0;
+  makecontext(&beginning, go_on, 0);
+  setcontext(&beginning);
+}
+
+// A thread runs until it waits or is over.
+static void take_turn(coroutine *thread, bool is_new) {
+  running = &thread->place, over = false;
+  if (_setjmp(scheduler)) return;
+  if (is_new) make(thread, threadIdx.x);
+  _longjmp(thread->place, 1);
+}
+
+// Threads of a block that do not wait for each other.
+static void apart(const job &work, unsigned first, unsigned threads) {
+  running = 0;
+  for (threadIdx.x = first; threadIdx.x < threads; threadIdx.x++) work.run(&work);
 }
 
 // One block whose threads may wait for each other: each goes on in turn until all are over.
 static void together(const job &work, unsigned threads) {
-  static std::vector<ucontext_t> contexts;
-  static std::vector<char> stacks;
-  const size_t size = 1 << 16;
-  contexts.resize(threads), stacks.resize(threads * size);
+  static std::vector<coroutine *> all;
   std::vector<bool> done(threads);
   now = &work;
-  for (unsigned t = 0; t < threads; t++) {
-    getcontext(&contexts[t]);
-    contexts[t].uc_stack.ss_sp = &stacks[t * size];
-    contexts[t].uc_stack.ss_size = size;
-    contexts[t].uc_link = 0;
-    makecontext(&contexts[t], begin, 0);
-  }
   for (unsigned left = threads; left;)
     for (unsigned t = 0; t < threads; t++) {
       if (done[t]) continue;
-      threadIdx.x = t, running = &contexts[t], over = false;
-      swapcontext(&scheduler, running);
+      const bool is_new = t == all.size();
+      if (is_new) all.push_back(new coroutine);
+      threadIdx.x = t;
+      take_turn(all[t], is_new);
       if (over) done[t] = true, left--;
+      if (!waited) return apart(work, 1, threads);
     }
 }
 
@@ -72,8 +99,7 @@ static void launch(void (*kernel)(P...), unsigned blocks, unsigned threads, void
   waited = false;
   for (unsigned b = 0; b < blocks; b++) {
     blockIdx.x = b;
-    if (!b || waited) together(work, threads), running = 0;
-    else
-      for (threadIdx.x = 0; threadIdx.x < threads; threadIdx.x++) work.run(&work);
+    if (!b || waited) together(work, threads);
+    else apart(work, 0, threads);
   }
 }

@@ -53,6 +53,7 @@ class Executable:
         self._still: dict[str, Memory] = {}
         self._version: object = None  # of the kept arrays that are there
         self._resident: Resident | None = None
+        self._settled: object = None  # the version of the state that is there
 
     @property
     def peak_bytes(self) -> int:

@@ -1,0 +1,680 @@
+"""Programs on a GPU, which a CPU plays: steps that are captured once, state that lives there, inputs, errors."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import test_c_program as in_c
+from cuda_on_cpu import GARBAGE, Launched, Processor
+from cupy_on_cpu import fake_cupy
+from test_c_program import answering, assert_near, batch, classifier, contents, counting, numbers_of, training
+
+import minigraph as mg
+from minigraph import GraphError, State, layers
+from minigraph.backends.c.compiler import NoCompiler
+from minigraph.backends.cupy import device as gpu
+from minigraph.backends.cupy.executable import Executable
+from minigraph.backends.cupy.program import Program
+from minigraph.backends.cupy.resident import Array
+from minigraph.backends.plan import Buffer
+from minigraph.core import trial
+from minigraph.core.dim import known
+from minigraph.core.ir import Graph, Value
+from minigraph.driver import choice
+
+pytestmark = pytest.mark.cxx
+
+DEVICE = gpu.device  # of the product
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cuda")
+
+
+@pytest.fixture(autouse=True)
+def _taken(device: gpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs run on a GPU that a CPU plays; with --gpu, on the GPU."""
+    monkeypatch.setattr(gpu, "device", lambda: device)
+
+
+@pytest.fixture
+def processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Processor:
+    """A CPU that plays a GPU, for tests that look into it."""
+    made = Processor(folder)
+    monkeypatch.setattr(gpu, "device", lambda: made)
+    return made
+
+
+def executable(program: mg.Program) -> Executable:
+    found = program._executable
+    assert isinstance(found, Executable)
+    return found
+
+
+# networks
+
+
+def mlp() -> Graph:
+    net = mg.Builder("mlp")
+    h, label = net.input("image", ("N", 6)), net.input("label", ("N",), "int64")
+    for i in range(2):
+        h = mg.relu(layers.batch_norm(layers.linear(h, 8, name=f"body{i}"), name=f"norm{i}"))
+    logits = layers.linear(h, 3, name="head")
+    return net.build(logits=logits, loss=mg.cross_entropy(logits, label))
+
+
+def cnn() -> Graph:
+    net = mg.Builder("cnn")
+    image, label = net.input("image", ("N", 2, 8, 8)), net.input("label", ("N",), "int64")
+    h = layers.conv2d(image, 4, 3, padding="same")
+    h = mg.max_pool(mg.relu(layers.batch_norm(h)), 2)
+    h = layers.dropout(mg.flatten(h), 0.3)
+    logits = layers.linear(h, 3, name="head")
+    return net.build(logits=logits, loss=mg.cross_entropy(logits, label))
+
+
+NETWORKS = {"mlp": mlp, "cnn": cnn}
+OPTIMIZERS = {"momentum": mg.optim.SGD(0.05, momentum=0.9), "Adam": mg.optim.Adam(0.01)}
+
+
+def step_of(name: str, optimizer: str = "Adam") -> Graph:
+    return mg.training_step(NETWORKS[name](), "loss", OPTIMIZERS[optimizer])
+
+
+def data(graph: Graph, n: int, seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    image = next(value for value in graph.inputs if value.name == "image").type.bind({"N": n})
+    drawn = rng.normal(size=known(image.size, "image")).reshape(image.shape)  # type: ignore[arg-type]
+    return {"image": drawn.astype(image.dtype), "label": rng.integers(0, 3, n)}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_twenty_steps_are_those_of_numpy(name: str, optimizer: str) -> None:
+    """In float64, in which 20 steps of sums of some 100 numbers round by less than 1e-12 of numbers around 1.
+
+    Adam divides gradients by their sizes, and those of 1e-4 have 1e4 times the rounding.
+    """
+    graph = trial.in_float64(step_of(name, optimizer))
+    a, b = graph.init(seed=0), graph.init(seed=0)
+    here, there = mg.compile(graph, a, "cupy"), mg.compile(graph, b, "numpy")
+    for step in range(20):
+        inputs = data(graph, 6, step)
+        found, wanted = here(**inputs), there(**inputs)
+        for key in wanted:
+            np.testing.assert_allclose(found[key], wanted[key], rtol=1e-8, atol=1e-8, err_msg=key)
+    assert here.backend == "cupy"
+    assert any("running_var" in key for key in b)
+    for key in b:
+        np.testing.assert_allclose(a[key], b[key], rtol=1e-8, atol=1e-8, err_msg=key)
+
+
+# capturing
+
+
+def test_a_step_is_captured_once_and_replayed(processor: Processor) -> None:
+    program, state = counting(8, "cupy")
+    program(x=1)
+    assert processor.events.count("capture") == 1
+    first = processor.events.index("capture")
+    assert "memory" not in processor.events[first:]
+    processor.events.clear()
+    for _ in range(3):
+        program(x=1)
+    assert processor.events == ["write", "replay", "read"] * 3
+    assert numbers_of(state) == {4}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_replayed_steps_are_those_that_are_launched_one_by_one(name: str) -> None:
+    """To the bit."""
+    graph = step_of(name)
+    runs = []
+    for capture in (True, False):
+        state = graph.init(seed=0)
+        program = mg.compile(graph, state, "cupy")
+        executable(program).capture = capture
+        found = [program(**data(graph, n, i)) for i, n in enumerate((6, 6, 4, 6, 4))]
+        runs.append((contents(state), [{k: v.tobytes() for k, v in one.items()} for one in found]))
+    assert runs[0] == runs[1]
+
+
+def poison(program: mg.Program) -> None:
+    """Garbage in all of its memory but the state."""
+    work = executable(program)._work
+    assert work is not None
+    executable(program).device.write(work, np.full(work.nbytes, GARBAGE, np.uint8))
+
+
+@pytest.mark.parametrize("name", ["cnn", pytest.param("mlp", marks=pytest.mark.nightly)])
+def test_a_thousand_replays_do_not_read_what_nobody_wrote(name: str) -> None:
+    graph = step_of(name)
+    runs = []
+    for poisoned in (True, False):
+        state = graph.init(seed=0)
+        program = mg.compile(graph, state, "cupy")
+        inputs = data(graph, 4, 0)
+        for _ in range(1000):
+            found = program(**inputs)
+            if poisoned:
+                poison(program)
+        runs.append((contents(state), {key: array.tobytes() for key, array in found.items()}))
+    assert runs[0] == runs[1]
+
+
+def test_warming_up_advances_nothing(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running statistics, counters and random streams: what is captured, and then not replayed, is no step."""
+    graph = step_of("cnn")
+    state = graph.init(seed=0)
+    program = mg.compile(graph, state, "cupy")
+    before = contents(state)
+    kinds = {variable.kind for variable in graph.state if variable.value in graph.updates}
+    assert kinds >= {"parameter", "statistic", "slot", "counter"}
+    with monkeypatch.context() as patch:
+        patch.setattr(processor, "replay", lambda graph: None)
+        program(**data(graph, 5, 0))
+    assert processor.events.count("launch") > 10
+    assert contents(state) == before
+    other = graph.init(seed=0)
+    wanted = mg.compile(graph, other, "numpy")(**data(graph, 5, 0))
+    assert_near(program(**data(graph, 5, 0)), wanted)
+    assert_near(state, other)
+
+
+def test_an_interrupt_while_a_step_is_captured_leaves_the_state_and_the_device_as_they_were(
+    processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, state = counting(8, "cupy")
+    launch, count = processor.launch, 0
+
+    def interrupted(*given: Any) -> None:
+        nonlocal count
+        count += 1
+        if processor._graph is not None:
+            raise KeyboardInterrupt
+        launch(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processor, "launch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            program(x=1)
+    assert count > 1
+    assert numbers_of(state) == {0}
+    program(x=1)
+    assert numbers_of(state) == {1}
+
+
+# what a CPU can see of a GPU's program
+
+
+def launched(program: mg.Program) -> tuple[Program, tuple[Launched, ...]]:
+    (found,) = executable(program)._programs.values()
+    assert isinstance(found, Program)
+    return found, found._graph
+
+
+class Contents:
+    """Which value lies in the memory of each buffer: known by the addresses with which kernels were launched."""
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.value: dict[Buffer, Value] = {}
+        for buffer in program.plan.buffers:
+            if buffer.place in ("input", "state", "literal"):
+                self.value[buffer.root] = buffer.value
+
+    def write(self, buffer: Buffer, value: Value | None) -> None:
+        """Whatever lay in these bytes is gone."""
+        where = self.program.where
+        start, end = where[buffer].address, where[buffer].address + where[buffer].nbytes
+        for other in list(self.value):
+            if start < where[other].address + where[other].nbytes and where[other].address < end:
+                del self.value[other]
+        if value is not None:
+            self.value[buffer] = value
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_kernels_find_what_was_computed_for_them(name: str, processor: Processor) -> None:
+    """Launches are in the order of what is computed from what, and buffers that are needed at a time do not overlap."""
+    graph = step_of(name)
+    program = mg.compile(graph, graph.init(seed=0), "cupy")
+    program(**data(graph, 6, 0))
+    made, captured = launched(program)
+    plan, lies = made.plan, Contents(made)
+    begun: set[int] = set()
+    checked = 0
+    for launch, seen in zip(made.source.launches, captured, strict=True):
+        assert list(seen.addresses[: len(launch.arguments)]) == [made.where[b.root].address for b in launch.arguments]
+        new = [number for number in launch.steps if number not in begun]
+        for number in new:
+            for value, buffer in plan.steps[number].reads.items():
+                if buffer.nbytes:
+                    assert lies.value.get(buffer.root) is value, f"step {number} does not find {value}"
+                    checked += 1
+        for number in new:
+            for buffer in plan.steps[number].touched:
+                lies.write(buffer.root, None)
+            begun.add(number)
+        for number in launch.steps:
+            for value, buffer in plan.steps[number].writes.items():
+                lies.write(buffer.root, value)
+    assert begun == set(range(len(plan.steps)))
+    assert checked > 50
+    for old, new_value in plan.graph.updates.items():
+        (home,) = (buffer for buffer in plan.buffers if buffer.value is old)
+        assert lies.value[home] in (plan.partition.base(new_value), old)
+
+
+# state
+
+
+PROMISES = [
+    in_c.test_a_program_trains_and_another_answers_in_turn,
+    in_c.test_a_snapshot_program_stays_as_it_was,
+    in_c.test_inner_values_and_the_first_nan_come_from_the_references,
+    in_c.test_a_twin_moves_by_itself,
+    in_c.test_two_programs_write_to_one_state_in_turn,
+    in_c.test_an_array_that_was_assigned_or_taken_over_is_used,
+    in_c.test_an_interrupt_comes_before_a_step_or_after,
+    in_c.test_two_programs_in_two_threads_lose_no_step,
+    in_c.test_readers_in_other_threads_see_whole_steps,
+    in_c.test_a_program_answers_while_another_trains,
+    in_c.test_sizes_that_a_node_cannot_have_are_refused,
+    in_c.test_state_that_went_away_or_changed_its_form_is_named,
+    in_c.test_inputs_lie_anywhere,
+    in_c.test_an_input_that_was_written_to_is_read_anew,
+    in_c.test_outputs_are_the_callers_own,
+]
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__.removeprefix("test_"))
+def test_what_holds_of_programs_in_c_holds_here(promise: Callable[[str], None]) -> None:
+    promise("cupy")
+
+
+@pytest.mark.parametrize("how", in_c.HOLDERS)
+def test_who_holds_an_array_keeps_its_numbers(how: str) -> None:
+    in_c.test_who_holds_an_array_keeps_its_numbers("cupy", how)
+
+
+@pytest.mark.parametrize("label", [3, -1, 2**40])
+def test_a_bad_label_leaves_the_state_to_the_byte(label: int) -> None:
+    in_c.test_a_bad_label_leaves_the_state_to_the_byte("cupy", label)
+
+
+def test_where_counts_say_nothing_arrays_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_c.test_where_counts_say_nothing_arrays_are_copied("cupy", monkeypatch)
+
+
+def test_state_moves_there_once_and_stays(processor: Processor) -> None:
+    state = classifier().init(seed=0)
+    train = training(state, "cupy")
+    version = state.version
+    train(**batch())
+    assert state.version is not version
+    assert not any(isinstance(state.held(name), np.ndarray) for name in executable(train).graph.variables)
+    version, events = state.version, len(processor.events)
+    for _ in range(3):
+        train(**batch())
+    assert state.version is version
+    assert processor.events[events:] == ["write", "replay", "read"] * 3
+    used = processor.used
+    snapshot = state.copy()
+    held = contents(snapshot)
+    train(**batch())  # which gives the snapshot memory of its own
+    assert contents(snapshot) == held != contents(state)
+    assert processor.used > used
+    del snapshot
+    assert processor.used == used
+    assert processor.events.count("capture") == 1
+
+
+def address(state: State, name: str) -> int:
+    array = state.held(name)
+    assert isinstance(array, Array)
+    return array.memory.address
+
+
+def test_programs_of_several_batches_share_the_memory_of_the_state() -> None:
+    graph = step_of("mlp")
+    a, b = graph.init(seed=0), graph.init(seed=0)
+    here, there = mg.compile(graph, a, "cupy"), mg.compile(graph, b, "numpy")
+    answer = mg.compile(mg.inference(mlp(), ["logits"]), a, "cupy")
+    there_too = mg.compile(mg.inference(mlp(), ["logits"]), b, "numpy")
+    here(**data(graph, 5, 0)), there(**data(graph, 5, 0))
+    homes = {name: address(a, name) for name in a}
+    for i, n in enumerate((8, 5, 3, 8, 5)):
+        assert_near(here(**data(graph, n, i)), there(**data(graph, n, i)))
+        image = data(graph, 4, i)["image"]
+        assert_near(answer(image=image), there_too(image=image))
+    assert_near(a, b)
+    here(**data(graph, 5, 0))
+    assert {name: address(a, name) for name in a} == homes
+
+
+def test_programs_on_other_backends_go_on_from_there() -> None:
+    """And each sees the steps of the others."""
+    graph = step_of("mlp")
+    mixed, alone = graph.init(seed=0), graph.init(seed=0)
+    programs = [mg.compile(graph, mixed, backend) for backend in ("cupy", "numpy", "cupy", "c")]
+    reference = mg.compile(graph, alone, "numpy")
+    for step in range(8):
+        inputs = data(graph, 5, step)
+        assert_near(programs[step % 4](**inputs), reference(**inputs))
+        assert_near(mixed, alone)
+
+
+def test_state_is_read_written_saved_and_loaded_between_steps(tmp_path: Path, processor: Processor) -> None:
+    graph = step_of("cnn")
+    a, b = graph.init(seed=0), graph.init(seed=0)
+    here, there = mg.compile(graph, a, "cupy"), mg.compile(graph, b, "numpy")
+    inputs = data(graph, 5, 0)
+
+    def both(do: Callable[[State], object]) -> None:
+        for state in (a, b):
+            do(state)
+        for _ in range(2):
+            assert_near(here(**inputs), there(**inputs))
+        assert_near(a, b)
+
+    both(lambda state: None)
+    a.save(tmp_path / "a.safetensors")
+    both(lambda state: state.update({"head.weight": np.full_like(state["head.weight"], 0.25)}))
+    both(lambda state: state.replace({"head.bias": np.ones(3, "float32")}))
+    kept = {name: a[name] for name in a}
+    both(lambda state: state.load(tmp_path / "a.safetensors"))
+    assert not np.array_equal(kept["head.weight"], a["head.weight"])
+    assert not a["head.weight"].flags.writeable
+    assert State.read(tmp_path / "a.safetensors")["head.weight"].shape == a["head.weight"].shape
+    assert processor.events.count("capture") == 1
+
+
+def test_a_handler_in_the_middle_of_a_step_reads_the_state(
+    processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, state = counting(4, "cupy")
+    other = mg.compile(program.source, State(state), "cupy")
+    program(x=1)
+    seen: list[Any] = []
+    replay = processor.replay
+
+    def handled(graph: Any) -> None:
+        replay(graph)
+        seen.append(numbers_of(state.copy()) | numbers_of(state["a"]))
+        with pytest.raises(GraphError, match="is not over"):
+            other(x=1)
+        with pytest.raises(GraphError, match="is not over"):
+            state.come_home()
+
+    monkeypatch.setattr(processor, "replay", handled)
+    program(x=1)
+    assert seen == [{2}]
+
+
+# through CuPy, whose work is done when somebody waits for it
+
+
+@pytest.fixture
+def cupy(processor: Processor, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """In place of CuPy. Tests of it are no tests of a GPU: they take the processor."""
+    module = fake_cupy(folder)
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setattr(gpu, "device", DEVICE)
+    gpu._gpu.cache_clear()
+    yield module
+    gpu._gpu.cache_clear()
+
+
+def test_steps_through_cupy_are_those_of_numpy(cupy: Any) -> None:
+    graph = step_of("cnn")
+    a, b = graph.init(seed=0), graph.init(seed=0)
+    here, there = mg.compile(graph, a, "cupy"), mg.compile(graph, b, "numpy")
+    snapshots = []
+    for step, n in enumerate((5, 5, 3, 5, 3)):
+        inputs = data(graph, n, step)
+        found = here(**inputs)
+        for array in inputs.values():
+            array[:] = 0  # the caller's own again
+        assert_near(found, there(**data(graph, n, step)))
+        snapshots.append((a.copy(), b.copy()))
+        a["head.bias"] = b["head.bias"] = np.full(3, 0.1 * step, "float32")
+    for one, other in snapshots:
+        assert_near(one, other)
+
+
+def test_a_fork_does_not_reach_the_gpu(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, state = counting(4, "cupy")
+    program(x=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        for use in (lambda: state["a"], lambda: program(x=1)):
+            with pytest.raises(GraphError, match="a process that was forked reaches no GPU"):
+                use()
+    program(x=1)
+    assert numbers_of(state) == {2}
+
+
+# inputs
+
+
+class Foreign:
+    """An array that another library has on the GPU."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+        self.__cuda_array_interface__ = {
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (array.ctypes.data, False),
+            "version": 3,
+        }
+
+
+def test_what_lies_on_the_gpu_stays_there(processor: Processor) -> None:
+    state = classifier().init(seed=0)
+    infer = answering(state, "cupy")
+    image = batch()["image"]
+    wanted = infer(image=image)["logits"]
+    processor.events.clear()
+    assert np.array_equal(infer(image=Foreign(image))["logits"], wanted)
+    assert processor.events == ["write", "copy", "replay", "read"]
+    assert np.array_equal(infer(image=Foreign(image.astype("float64")))["logits"], wanted)
+    with pytest.raises(GraphError, match=r"input 'image' is float32\[N, 4\].*; got shape \(6, 3\)"):
+        infer(image=Foreign(np.ascontiguousarray(image[:, :3])))
+    with pytest.raises(GraphError, match="input 'image' lies on a GPU, where this program does not run"):
+        answering(state, "numpy")(image=Foreign(image))
+    train = training(state, "cupy")
+    with pytest.raises(GraphError, match=r"label 7 at \[4\] is outside of 0 to 2"):
+        train(image=Foreign(image), label=Foreign(np.array([0, 1, 2, 0, 7, 1])))
+
+
+# MINIGRAPH_CHECK=1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_kernels_are_checked_one_by_one(name: str, processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = step_of(name)
+    states = []
+    for check in ("1", "0"):
+        monkeypatch.setenv("MINIGRAPH_CHECK", check)
+        processor.events.clear()
+        states.append(state := graph.init(seed=0))
+        program = mg.compile(graph, state, "cupy", pipeline=())
+        outputs = [program(**data(graph, 5, step)) for step in range(2)]
+        assert ("capture" in processor.events) == (check == "0")
+        assert np.isfinite(outputs[1]["loss"])
+    assert contents(states[0]) == contents(states[1])
+
+
+def test_a_wrong_input_is_found_in_checked_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIGRAPH_CHECK", "1")
+    in_c.test_a_bad_label_leaves_the_state_to_the_byte("cupy", 3)
+
+
+def pointed() -> mg.Program:
+    net = mg.Builder("pointed")
+    x = net.input("x", (8,))
+    return mg.compile(net.build(y=mg.exp(x)), State(), "cupy")
+
+
+def nothing(launch: Callable[..., None], *given: Any) -> None:
+    """A kernel that does nothing."""
+
+
+def beyond(launch: Callable[..., None], kernel: Any, grid: Any, addresses: list[int]) -> None:
+    """A kernel that writes a number more."""
+    launch(kernel, grid, addresses)
+    ctypes.memset(addresses[-1] + 32, 0, 4)
+
+
+def back(launch: Callable[..., None], kernel: Any, grid: Any, addresses: list[int]) -> None:
+    """A kernel that writes to what it reads."""
+    launch(kernel, grid, addresses)
+    ctypes.memset(addresses[0], 0x11, 4)
+
+
+BREAKS = [
+    (nothing, "leaves 8 of the 8 numbers of 'y' unwritten"),
+    (beyond, "writes 4 bytes behind 'y'"),
+    (back, "changes 'x', which it is not to write"),
+]
+
+
+@pytest.mark.parametrize(("breaks", "says"), BREAKS, ids=lambda what: getattr(what, "__name__", ""))
+def test_a_kernel_that_does_what_it_must_not_is_named(
+    breaks: Callable[..., None], says: str, processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIGRAPH_CHECK", "1")
+    program = pointed()
+    x = np.linspace(0, 1, 8, dtype="float32")
+    np.testing.assert_allclose(program(x=x)["y"], np.exp(x), rtol=1e-5)
+    monkeypatch.setattr(processor, "launch", partial(breaks, processor.launch))
+    where = rf"'pointed': step 0 of the plan \(exp 'exp'\) {says}(?s:.)*test_cuda_program.py:\d+"
+    with pytest.raises(GraphError, match=where):
+        program(x=x)
+
+
+# which backend
+
+
+def told(monkeypatch: pytest.MonkeyPatch, error: GraphError) -> None:
+    def none() -> Any:
+        raise error
+
+    monkeypatch.setattr(gpu, "device", none)
+
+
+def small(backend: str) -> mg.Program:
+    net = mg.Builder("small")
+    return mg.compile(net.build(y=net.input("x", ()) + 1), State(), backend)
+
+
+def test_auto_takes_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIGRAPH_BACKEND", "auto")
+    program = small("auto")
+    assert program.backend == "cupy"
+    assert repr(program) == "<Program 'small' on cupy>"
+    assert "on cupy" in program.report.splitlines()[0]
+    assert "not on" not in program.report
+    monkeypatch.setenv("MINIGRAPH_BACKEND", "cupy")
+    assert small("auto").backend == "cupy"
+    told(monkeypatch, gpu.NoGpu("it is in the other machine"))
+    with pytest.raises(GraphError, match="in the other machine"):
+        small("auto")
+    monkeypatch.setenv("MINIGRAPH_BACKEND", "auto")
+    program = small("auto")
+    assert program.backend == "c"
+    assert "not on cupy: it is in the other machine" in program.report
+    told(monkeypatch, gpu.NoCupy("is not installed"))
+    assert "not on" not in small("auto").report  # somebody who did not ask for CuPy need not hear of it
+    monkeypatch.setattr(choice, "compiler", lambda: (_ for _ in ()).throw(NoCompiler("nor is a compiler")))
+    program = small("auto")
+    assert program.backend == "numpy"
+    assert "not on c: nor is a compiler" in program.report
+
+
+def test_a_plan_is_that_of_the_last_call() -> None:
+    program = training(classifier().init(), "cupy")
+    with pytest.raises(GraphError, match="call the program first"):
+        _ = program.plan
+    program(**batch(6))
+    assert "plan of 'classifier'" in str(program.plan)
+    assert program.peak_bytes == program.plan.arena > 0
+
+
+# errors
+
+
+class CudaError(RuntimeError):
+    """In place of CuPy's."""
+
+
+def cupy_with(count: Callable[[], int], driver: int = 12_040, built: int = 13_020) -> Any:
+    versions = {"driverGetVersion": lambda: driver, "runtimeGetVersion": lambda: built}
+    return SimpleNamespace(
+        cuda=SimpleNamespace(runtime=SimpleNamespace(CUDARuntimeError=CudaError, getDeviceCount=count, **versions))
+    )
+
+
+def refused() -> int:
+    raise CudaError("cudaErrorInsufficientDriver")
+
+
+ABSENT = [
+    (None, gpu.NoGpu, "CuPy cannot be loaded|CuPy is not installed: pip install cupy-cuda13x"),
+    (cupy_with(lambda: 0), gpu.NoGpu, "no GPU: the driver names none"),
+    (cupy_with(refused, driver=0), gpu.NoGpu, "no GPU: there is no NVIDIA driver .*InsufficientDriver"),
+    (
+        cupy_with(refused),
+        gpu.NoGpu,
+        r"the driver knows CUDA 12\.4, and this CuPy is built for CUDA 13\.2: pip install cupy-cuda12x",
+    ),
+    (cupy_with(refused, driver=13_020), gpu.NoGpu, "no GPU: the driver refuses .*InsufficientDriver"),
+]
+
+
+@pytest.mark.parametrize(
+    ("cupy", "kind", "says"), ABSENT, ids=["no CuPy", "none", "no driver", "old driver", "refused"]
+)
+def test_what_is_missing_is_said(cupy: Any, kind: type, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "device", DEVICE)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    with pytest.raises(kind, match=says):
+        small("cupy")
+
+
+def test_too_little_memory_is_said_with_the_batch_that_fits(
+    processor: Processor, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tight = Processor(folder, capacity=200_000)
+    monkeypatch.setattr(gpu, "device", lambda: tight)
+    graph = step_of("mlp")
+    state = graph.init(seed=0)
+    program = mg.compile(graph, state, "cupy")
+    program(**data(graph, 4, 0))
+    before = contents(state)
+    says = r"'mlp' needs [\d.]+ MB of the GPU's memory for N = 20000, and 1\d\d kB are free; N = (\d+) fits"
+    with pytest.raises(GraphError, match=says) as caught:
+        program(**data(graph, 20_000, 0))
+    assert contents(state) == before
+    match = re.search(says, str(caught.value))
+    assert match is not None
+    fits = int(match[1])
+    assert 100 < fits < 2000
+    program(**data(graph, fits, 0))
+    full = Processor(folder, capacity=1000)
+    monkeypatch.setattr(gpu, "device", lambda: full)
+    with pytest.raises(GraphError, match=r"of the GPU's memory are needed, and 1\.00 kB are free"):
+        mg.compile(graph, graph.init(seed=0), "cupy")(**data(graph, 4, 0))
