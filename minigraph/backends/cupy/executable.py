@@ -62,10 +62,12 @@ class Executable:
 
     def settle(self, state: State, resident: Resident) -> None:
         """Bring the state to its place on the device, where the next steps find it."""
+        if resident is self._resident and state.version is self._settled:
+            return
         resident.settle(state, self._state)
         if resident is not self._resident:
-            self._resident = resident
             self._forget()
+        self._resident, self._settled = resident, state.version
 
     def step(
         self,
@@ -199,7 +201,7 @@ class Executable:
 
     def _keep(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Copy what stays to memory of its own."""
-        if not self._still:
+        if len(self._still) < len(self._kept):
             nbytes = {name: bytes_of(value.type, {}) for name, value in self._kept.items()}
             memory, offset = self.device.memory(sum(map(aligned, nbytes.values()))), 0
             for name, n in nbytes.items():
