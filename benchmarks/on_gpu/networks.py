@@ -1,0 +1,99 @@
+"""The networks that are measured, and data of their shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+import minigraph as mg
+from examples.networks import mobilenet_v2, resnet18, resnet20
+from minigraph import layers
+from minigraph.nn.compose import residual, sequential
+
+WIDTHS = (1024, 1024, 1024)
+
+
+def mlp_bn() -> mg.Graph:
+    """784-1024-1024-1024-10 with a batch norm in front of each ReLU."""
+    net = mg.Builder("mlp_bn")
+    image, label = net.input("image", ("N", 784)), net.input("label", ("N",), "int64")
+    h = image
+    for width in WIDTHS:
+        h = mg.relu(layers.batch_norm(layers.linear(h, width, bias=False)))
+    return ended(net, h, label)
+
+
+def resnet9() -> mg.Graph:
+    """A residual network of nine layers for 32 x 32 pixels, of the kind with which CIFAR-10 is trained in seconds."""
+    net = mg.Builder("resnet9")
+    image, label = net.input("image", ("N", 3, 32, 32)), net.input("label", ("N",), "int64")
+    h = pooled(conv_bn(conv_bn(image, 64), 128))
+    h = residual(h, lambda x: sequential(x, *[partial(conv_bn, channels=128)] * 2))
+    h = pooled(conv_bn(h, 256))
+    h = pooled(conv_bn(h, 512))
+    h = residual(h, lambda x: sequential(x, *[partial(conv_bn, channels=512)] * 2))
+    return ended(net, mg.flatten(mg.max_pool(h, 4)), label)
+
+
+def conv_bn(x: mg.Tensor, channels: int) -> mg.Tensor:
+    return mg.relu(layers.batch_norm(layers.conv2d(x, channels, 3, padding=1, bias=False)))
+
+
+def pooled(x: mg.Tensor) -> mg.Tensor:
+    return mg.max_pool(x, 2)
+
+
+def ended(net: mg.Builder, h: mg.Tensor, label: mg.Tensor) -> mg.Graph:
+    logits = layers.linear(h, 10, name="classifier")
+    return net.build(logits=logits, loss=mg.cross_entropy(logits, label))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network at a batch, in some precisions."""
+
+    network: str
+    batch: int
+    precisions: tuple[str, ...] = ("float32", "float16")
+
+    @property
+    def name(self) -> str:
+        return f"{self.network} {self.batch}"
+
+    def model(self) -> mg.Graph:
+        return NETWORKS[self.network]()
+
+    def data(self) -> dict[str, np.ndarray]:
+        """Random numbers, and labels that the network can have."""
+        model, rng = self.model(), np.random.default_rng(0)
+        shape = next(value.type.shape for value in model.inputs if value.name == "image")
+        classes = model.outputs["logits"].type.shape[1]
+        image = rng.normal(size=(self.batch, *shape[1:])).astype(np.float32)
+        return {"image": image, "label": rng.integers(0, classes, self.batch)}
+
+
+NETWORKS: dict[str, Callable[[], mg.Graph]] = {
+    "mlp_bn": mlp_bn,
+    "resnet20": resnet20,
+    "resnet18": resnet18,
+    "mobilenet_v2": partial(mobilenet_v2, dropout=0.0),
+    "resnet9": resnet9,
+}
+TRAINING = (
+    Case("mlp_bn", 64),
+    Case("mlp_bn", 512),
+    Case("resnet20", 128),
+    Case("resnet18", 128, ("float16",)),
+    Case("resnet20", 1024),
+)
+INFERENCE = (
+    Case("resnet18", 1),
+    Case("resnet18", 64),
+    Case("mobilenet_v2", 1),
+    Case("mobilenet_v2", 64),
+)
+RESNET9 = (Case("resnet9", 512),)
+RATE, MOMENTUM = 0.01, 0.9  # of SGD
