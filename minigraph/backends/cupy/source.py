@@ -61,7 +61,9 @@ class _Kernels:
 
     def pieces(self, number: int, step: Step, phase: int, guarded: bool) -> Iterator[Piece]:
         if step.region is None:
-            yield self._copy(number, step, phase, guarded)
+            copy = self._copy(number, step, phase, guarded)
+            if copy.kernel.grid.blocks:  # there is no grid of none, which a state of no numbers would have
+                yield copy
             return
         like, values = likeness(self.plan, step)
         if (like, guarded) not in self._first:
