@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import test_c_program as in_c
 from cuda_on_cpu import GARBAGE, Launched, Processor
-from cupy_on_cpu import fake_cupy
+from cupy_on_cpu import Stream, fake_cupy
 from test_c_program import answering, assert_near, batch, classifier, contents, counting, numbers_of, training
 
 import minigraph as mg
@@ -452,6 +452,21 @@ def test_steps_through_cupy_are_those_of_numpy(cupy: Any) -> None:
         a["head.bias"] = b["head.bias"] = np.full(3, 0.1 * step, "float32")
     for one, other in snapshots:
         assert_near(one, other)
+
+
+def test_a_step_that_was_interrupted_ends_before_the_next_begins(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, state = counting(4, "cupy")
+    program(x=1)
+
+    def stop(stream: Stream) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stream, "synchronize", stop)
+        with pytest.raises(KeyboardInterrupt):
+            program(x=10)
+    program(x=100)
+    assert numbers_of(state) == {111}
 
 
 def test_a_fork_does_not_reach_the_gpu(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ class Executable:
         self._programs: OrderedDict[tuple[tuple[str, int], ...], Program] = OrderedDict()
         self._work: Memory | None = None
         self._staging = np.empty(0, np.uint8)
+        self._under_way = False  # whether a step was begun, and nobody has waited for it
         self._still: dict[str, Memory] = {}
         self._version: object = None  # of the kept arrays that are there
         self._resident: Resident | None = None
@@ -109,6 +110,7 @@ class Executable:
         kept: Callable[[], Mapping[str, np.ndarray]],
         version: object,
     ) -> dict[str, np.ndarray]:
+        self._end_last_step()
         program = self.program(symbols)
         self.plan = program.plan
         if version is not self._version:
@@ -117,9 +119,16 @@ class Executable:
         work = self._memory_for(program, symbols)
         if program.work is not work:
             program.bind(work, self._addresses())
+        self._under_way = True
         self._give(program, inputs, work)
         run(program)
         return self._taken(program, work)
+
+    def _end_last_step(self) -> None:
+        """Wait for a step that an interrupt came into, before its inputs are written over."""
+        if self._under_way:
+            self.device.read(Memory(0, 0, None), np.empty(0, np.uint8))
+            self._under_way = False
 
     def _run(self, program: Program) -> None:
         if checked.asked_for():
@@ -238,6 +247,7 @@ class Executable:
         fault = program.ends.fault
         found = self._staging[fault : program.staged]
         self.device.read(work.part(fault, found.nbytes), found)
+        self._under_way = False
         if found[:FAULT].any():
             raise WrongInput(f"{self.graph.name!r}: a number of an input is out of range")
         base, homes = program.plan.partition.base, {b.value: offset for b, offset in program.ends.outputs}
