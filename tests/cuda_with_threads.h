@@ -12,8 +12,14 @@
 static thread_local place threadIdx, blockIdx;
 static place blockDim, gridDim;
 static thread_local std::barrier<> *of_block;
+static thread_local int waits;  // of a thread in its block, so far
 
-static void __syncthreads() { of_block->arrive_and_wait(); }
+#ifndef LEFT_OUT
+#define LEFT_OUT -1  // which wait of each block is none
+#endif
+static void __syncthreads() {
+  if (waits++ != LEFT_OUT) of_block->arrive_and_wait();
+}
 
 template <class... P, size_t... I>
 static void call(void (*kernel)(P...), void **a, std::index_sequence<I...>) {
@@ -31,7 +37,7 @@ static void launch(void (*kernel)(P...), unsigned blocks, unsigned threads, void
     running.emplace_back([&, t] {
       threadIdx.x = t;
       for (unsigned b = 0; b < blocks; b++) {
-        blockIdx.x = b, of_block = barriers[b].get();
+        blockIdx.x = b, of_block = barriers[b].get(), waits = 0;
         call(kernel, arguments, std::index_sequence_for<P...>{});
         of_block->arrive_and_drop();
         between_blocks.arrive_and_wait();

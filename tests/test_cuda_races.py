@@ -140,15 +140,15 @@ def noted(name: str, folder: Path) -> Noted:
     return device
 
 
-def sanitized(device: Noted, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The same launches of the kernels of a text, by threads of the machine."""
+def sanitized(device: Noted, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """The same launches of the same kernels, by threads of the machine. flags: of the compiler, besides."""
     (source,) = device.programs
     file, image = folder / "kernels.cpp", folder / "memory"
-    file.write_text("\n".join(['#include "cuda_with_threads.h"', text, device.main()]))
+    file.write_text("\n".join(['#include "cuda_with_threads.h"', source.text, device.main()]))
     image.write_bytes(device.before)
     folders = dict.fromkeys([Path(__file__).parent, *OWN, *(header.parent for header in source.headers)])
-    flags = [flag for flag in FLAGS if flag not in ("-shared", "-fPIC")]
-    command = [cxx(), *flags, "-g1", "-fsanitize=thread", "-pthread", *(f"-I{f}" for f in folders), str(file)]
+    command = [cxx(), *(flag for flag in FLAGS if flag not in ("-shared", "-fPIC")), *flags]
+    command += ["-g1", "-fsanitize=thread", "-pthread", *(f"-I{f}" for f in folders), str(file)]
     subprocess.run([*command, "-o", str(folder / "kernels")], check=True)
     settings = {**os.environ, "TSAN_OPTIONS": f"exitcode={RACE}:halt_on_error=1"}
     return subprocess.run([folder / "kernels", image], env=settings, capture_output=True, text=True)
@@ -159,17 +159,18 @@ def test_threads_of_a_block_do_not_race(name: str, tmp_path: Path, monkeypatch: 
     """And leave the same bytes behind as they do one after the other."""
     monkeypatch.setattr(totals, "MOST_CHUNKS", 3)
     device = noted(name, tmp_path)
-    done = sanitized(device, device.programs[0].text, tmp_path)
+    done = sanitized(device, tmp_path)
     assert done.returncode == 0, done.stderr[:3000]
     assert (tmp_path / "memory").read_bytes() == device.now()
 
 
-@pytest.mark.parametrize("name", ["rows", "columns", "chunks"])
-def test_a_barrier_that_is_missing_is_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("wait", [0, 1])
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_barrier_that_is_missing_is_found(
+    name: str, wait: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of each block, or the second."""
     monkeypatch.setattr(totals, "MOST_CHUNKS", 3)
-    device = noted(name, tmp_path)
-    text = device.programs[0].text
-    assert "__syncthreads();" in text
-    done = sanitized(device, text.replace("__syncthreads();", "", 1), tmp_path)
+    done = sanitized(noted(name, tmp_path), tmp_path, f"-DLEFT_OUT={wait}")
     assert done.returncode == RACE
     assert "data race" in done.stderr
