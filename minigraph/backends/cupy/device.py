@@ -142,8 +142,10 @@ def _look_for_gpu(cupy: Any) -> None:
         driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()
         if 0 < driver < built:
             known, wanted = (f"CUDA {v // 1000}.{v % 1000 // 10}" for v in (driver, built))
-            what = f"the driver knows {known}, and this CuPy is built for {wanted}: pip install"
-            raise NoGpu(f"{what} cupy-cuda{driver // 1000}x in its place, or a newer driver ({error})") from error
+            why = f"the driver knows {known}, and this CuPy is built for {wanted}: install a newer driver"
+            if driver // 1000 == 12:
+                why += f", or pip uninstall cupy-cuda{built // 1000}x and pip install 'minigraph[cuda12]'"
+            raise NoGpu(f"{why} ({error})") from error
         why = "there is no NVIDIA driver" if driver == 0 else "the driver refuses"
         raise NoGpu(f"CuPy finds no GPU: {why} ({error})") from error
     if not count:
