@@ -648,20 +648,21 @@ def refused() -> int:
 
 
 ABSENT = [
-    (None, gpu.NoGpu, "CuPy cannot be loaded|CuPy is not installed: pip install cupy-cuda13x"),
+    (None, gpu.NoGpu, r"CuPy cannot be loaded|CuPy is not installed: pip install 'minigraph\[cuda13\]'"),
     (cupy_with(lambda: 0), gpu.NoGpu, "no GPU: the driver names none"),
     (cupy_with(refused, driver=0), gpu.NoGpu, "no GPU: there is no NVIDIA driver .*InsufficientDriver"),
     (
         cupy_with(refused),
         gpu.NoGpu,
-        r"the driver knows CUDA 12\.4, and this CuPy is built for CUDA 13\.2: pip install cupy-cuda12x",
+        r"the driver knows CUDA 12\.4, and this CuPy is built for CUDA 13\.2: .* pip install 'minigraph\[cuda12\]'",
     ),
+    (cupy_with(refused, driver=11_080), gpu.NoGpu, r"knows CUDA 11\.8, .* CUDA 13\.2: install a newer driver \("),
     (cupy_with(refused, driver=13_020), gpu.NoGpu, "no GPU: the driver refuses .*InsufficientDriver"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("cupy", "kind", "says"), ABSENT, ids=["no CuPy", "none", "no driver", "old driver", "refused"]
+    ("cupy", "kind", "says"), ABSENT, ids=["no CuPy", "none", "no driver", "old driver", "older driver", "refused"]
 )
 def test_what_is_missing_is_said(cupy: Any, kind: type, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "device", DEVICE)

@@ -128,7 +128,8 @@ def _cupy() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "cupy":
             raise NoGpu(f"CuPy cannot be loaded: {error}") from error
-        raise NoCupy("CuPy is not installed: pip install cupy-cuda13x (cupy-cuda12x for a driver of CUDA 12)") from None
+        what = "CuPy is not installed: pip install 'minigraph[cuda13]', or 'minigraph[cuda12]' for a driver of CUDA 12"
+        raise NoCupy(what) from None
     except ImportError as error:
         raise NoGpu(f"CuPy cannot be loaded: {error}") from error
     return cupy
