@@ -1,4 +1,4 @@
-// Convolutions of images and their two gradients in float32, as products of matrices that are nowhere in memory:
+// Convolutions of images and their two gradients as products of matrices that are nowhere in memory:
 //
 //     y[n, p, o]  = sum over taps r and channels c of x[n, p * stride + r * dilation - before, c] * w[o, c, r]
 //     dx[n, h, c] = sum over taps r and outputs o of g[n, (h + before - r * dilation) / stride, o] * w[o, c, r]
@@ -18,8 +18,10 @@ struct conv_sizes {
 };
 
 // Images as a matrix: a row for each place of a window, a column for each tap and channel.
+template <class X>
 struct images {
-  const float *from;
+  typedef X kind;
+  const X *from;
   int places[3], window[3], channels;
   int stride[3], dilation[3], before[3], extents[3];
   int image, channel, axis[3];
@@ -56,8 +58,9 @@ struct images {
   }
 };
 
-INLINE images images_of(const float *from, const conv_sizes &s) {
-  images found = {.from = from, .channels = s.channels, .image = s.image, .channel = s.channel};
+template <class X>
+INLINE images<X> images_of(const X *from, const conv_sizes &s) {
+  images<X> found = {.from = from, .channels = s.channels, .image = s.image, .channel = s.channel};
 #pragma unroll
   for (int d = 0; d < 3; d++) {
     found.places[d] = s.places[d], found.window[d] = s.window[d], found.extents[d] = s.extents[d];
@@ -69,13 +72,13 @@ INLINE images images_of(const float *from, const conv_sizes &s) {
 
 INLINE int volume(const int (&sizes)[3]) { return sizes[0] * sizes[1] * sizes[2]; }
 
-template <class T, class ReadX, class ReadW, class Put>
-INLINE void conv_forward(const float *x, const float *w, const conv_sizes s, const Put &put) {
+template <class T, class ReadX, class ReadW, class X, class W, class Put>
+INLINE void conv_forward(const X *x, const W *w, const conv_sizes s, const Put &put) {
   const int rows = s.batch * volume(s.places), terms = volume(s.window) * s.channels;
   const work own = own_work<T>(rows, s.outputs, s.groups, s.per_chunk, terms);
   const int first = own.chunk * rows, group = own.number;
   product<T, ReadX, ReadW>(images_of(x + (idx)group * s.channels * s.channel, s),
-                           matrix{w + (idx)group * s.w_group, s.w_row, s.w_column}, rows, s.outputs, own.row,
+                           matrix<W>{w + (idx)group * s.w_group, s.w_row, s.w_column}, rows, s.outputs, own.row,
                            own.column, own.begin, own.end, [&](int m, int n, float number) {
                              put(first + m, group * s.outputs + n, number);
                            });
@@ -83,12 +86,12 @@ INLINE void conv_forward(const float *x, const float *w, const conv_sizes s, con
 
 // dw as a matrix: a row for each output, a column for each tap and channel, in which order chunks have them. In dw
 // itself the taps of a channel lie side by side.
-template <class T, class ReadG, class ReadX, bool IN_CHUNKS, class Put>
-INLINE void conv_weights(const float *x, const float *g, const conv_sizes s, const Put &put) {
+template <class T, class ReadG, class ReadX, bool IN_CHUNKS, class X, class Put>
+INLINE void conv_weights(const X *x, const X *g, const conv_sizes s, const Put &put) {
   const int taps = volume(s.window), columns = taps * s.channels, terms = s.batch * volume(s.places);
   const work own = own_work<T>(s.outputs, columns, s.groups, s.per_chunk, terms);
   const int first = (own.chunk * s.groups + own.number) * s.outputs, all = s.groups * s.outputs;
-  product<T, ReadG, ReadX>(matrix{g + own.number * s.outputs, 1, all},
+  product<T, ReadG, ReadX>(matrix<X>{g + own.number * s.outputs, 1, all},
                            images_of(x + (idx)own.number * s.channels * s.channel, s), s.outputs, columns, own.row,
                            own.column, own.begin, own.end, [&](int m, int n, float number) {
                              put(first + m, IN_CHUNKS ? n : n % s.channels * taps + n / s.channels, number);
@@ -122,8 +125,10 @@ INLINE phase phase_of(int number, int extent, int window, int stride, int dilati
 
 // The weight as the matrix that a phase is multiplied with: a row for each of its taps and each output, a column for
 // each channel.
+template <class W>
 struct weights {
-  const float *from;
+  typedef W kind;
+  const W *from;
   int window[3], taps[3], first[3], step[3], outputs, tap, row_step, column_step;
   bool whole;  // whether the phase has all taps
   INLINE spot row(int i) const {
@@ -142,8 +147,8 @@ struct weights {
   INLINE bool has(spot, spot) const { return true; }
 };
 
-template <class T, class ReadG, class ReadW, class Put>
-INLINE void conv_inputs(const float *g, const float *w, const conv_sizes s, const Put &put) {
+template <class T, class ReadG, class ReadW, class X, class W, class Put>
+INLINE void conv_inputs(const X *g, const W *w, const conv_sizes s, const Put &put) {
   const int phases = volume(s.stride), all = s.batch * volume(s.extents);
   int most = s.batch;
 #pragma unroll
@@ -152,9 +157,9 @@ INLINE void conv_inputs(const float *g, const float *w, const conv_sizes s, cons
   const work own = own_work<T>(most, s.channels, s.groups * phases, s.per_chunk, most_terms);
   const int group = own.number / phases, first = own.chunk * all;
   int number = own.number % phases, at[3], rows = s.batch, terms = s.outputs;
-  images of = {.from = g + (idx)group * s.outputs * s.channel, .channels = s.outputs, .image = s.image,
+  images<X> of = {.from = g + (idx)group * s.outputs * s.channel, .channels = s.outputs, .image = s.image,
                .channel = s.channel};
-  weights with = {.from = w + (idx)group * s.w_group, .outputs = s.outputs, .tap = s.w_tap, .row_step = s.w_row,
+  weights<W> with = {.from = w + (idx)group * s.w_group, .outputs = s.outputs, .tap = s.w_tap, .row_step = s.w_row,
                   .column_step = s.w_column, .whole = phases == 1};
 #pragma unroll
   for (int d = 2; d >= 0; d--) {
@@ -186,7 +191,8 @@ struct pack_shape {
   int w_group, w_axis[3], w_row, w_column;
 };
 
-INLINE void pack(const float *w, float *packed, const pack_shape s) {
+template <class W>
+INLINE void pack(const W *w, float *packed, const pack_shape s) {
   const int points = s.groups * volume(s.window) * s.rows * s.pitch;
   for (int point = (int)first_point(); point < points; point += (int)all_threads()) {
     const int column = point % s.pitch, row = point / s.pitch % s.rows;
@@ -196,6 +202,6 @@ INLINE void pack(const float *w, float *packed, const pack_shape s) {
       at += rest % s.window[d] * s.w_axis[d];
       rest /= s.window[d];
     }
-    packed[point] = column < s.columns ? w[at + rest * s.w_group] : 0;
+    packed[point] = column < s.columns ? (float)w[at + rest * s.w_group] : 0;
   }
 }

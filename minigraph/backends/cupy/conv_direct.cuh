@@ -9,14 +9,16 @@ struct conv_dealt {
   int lanes, each, per_chunk;
 };
 
-template <int HELD, class Put>
-INLINE void conv_direct(const float *x, const float *w, const conv_sizes s, const conv_dealt d, const Put &put) {
+template <int HELD, class X, class Put>
+INLINE void conv_direct(const X *x, const X *w, const conv_sizes s, const conv_dealt d, const Put &put) {
   const int all = s.groups * s.outputs, across = (all + d.lanes - 1) / d.lanes, high = blockDim.x / d.lanes;
   const int o = blockIdx.x % across * d.lanes + threadIdx.x % d.lanes;
   if (o >= all) return;
-  const images of = images_of(x + o / s.outputs * s.channels * s.channel, s);
+  const images<X> of = images_of(x + o / s.outputs * s.channels * s.channel, s);
   const int rows = s.batch * volume(s.places), terms = volume(s.window) * s.channels;
-  const auto weight = [&](int i) { return w[o * s.w_column + i % s.channels * s.w_row + i / s.channels * s.w_tap]; };
+  const auto weight = [&](int i) {
+    return (float)w[o * s.w_column + i % s.channels * s.w_row + i / s.channels * s.w_tap];
+  };
   float held[HELD ? HELD : 1];
 #pragma unroll
   for (int i = 0; i < HELD; i++) held[i] = weight(i);
@@ -25,7 +27,7 @@ INLINE void conv_direct(const float *x, const float *w, const conv_sizes s, cons
     const spot place = of.row(row);
     const auto number = [&](int term) {
       const spot at = of.column(term);
-      return of.has(place, at) ? of.from[place.offset + at.offset] : 0;
+      return of.has(place, at) ? (float)of.from[place.offset + at.offset] : 0;
     };
     float sum = 0;
     if constexpr (HELD) {
@@ -38,16 +40,15 @@ INLINE void conv_direct(const float *x, const float *w, const conv_sizes s, cons
   }
 }
 
-template <int HELD, class Put>
-INLINE void conv_direct_inputs(const float *g, const float *w, const conv_sizes s, const conv_dealt d,
-                               const Put &put) {
+template <int HELD, class X, class Put>
+INLINE void conv_direct_inputs(const X *g, const X *w, const conv_sizes s, const conv_dealt d, const Put &put) {
   const int all = s.groups * s.channels, across = (all + d.lanes - 1) / d.lanes, high = blockDim.x / d.lanes;
   const int c = blockIdx.x % across * d.lanes + threadIdx.x % d.lanes, group = c / s.channels;
   if (c >= all) return;
   const int rows = s.batch * volume(s.extents), terms = volume(s.window) * s.outputs;
-  const float *from = g + group * s.outputs * s.channel;
-  const float *with = w + group * s.w_group + c % s.channels * s.w_column;
-  const auto weight = [&](int i) { return with[i % s.outputs * s.w_row + i / s.outputs * s.w_tap]; };
+  const X *from = g + group * s.outputs * s.channel;
+  const X *with = w + group * s.w_group + c % s.channels * s.w_column;
+  const auto weight = [&](int i) { return (float)with[i % s.outputs * s.w_row + i / s.outputs * s.w_tap]; };
   float held[HELD ? HELD : 1];
 #pragma unroll
   for (int i = 0; i < HELD; i++) held[i] = weight(i);
@@ -69,7 +70,7 @@ INLINE void conv_direct_inputs(const float *g, const float *w, const conv_sizes 
         offset += place * s.axis[axis];
         tap /= s.window[axis];
       }
-      return inside ? from[offset] : 0;
+      return inside ? (float)from[offset] : 0;
     };
     float sum = 0;
     if constexpr (HELD) {
@@ -83,9 +84,8 @@ INLINE void conv_direct_inputs(const float *g, const float *w, const conv_sizes 
 }
 
 // A block has some outputs, one channel of their groups, TAPS taps, and one chunk of the places.
-template <int TAPS, int THREADS, class Put>
-INLINE void conv_direct_weights(const float *x, const float *g, const conv_sizes s, const conv_dealt d,
-                                const Put &put) {
+template <int TAPS, int THREADS, class X, class Put>
+INLINE void conv_direct_weights(const X *x, const X *g, const conv_sizes s, const conv_dealt d, const Put &put) {
   const int all = s.groups * s.outputs, across = (all + d.lanes - 1) / d.lanes, high = THREADS / d.lanes;
   const int taps = volume(s.window), parts = taps / TAPS, lane = threadIdx.x % d.lanes;
   int rest = blockIdx.x;
@@ -96,16 +96,16 @@ INLINE void conv_direct_weights(const float *x, const float *g, const conv_sizes
   const int tap = rest % parts * TAPS, chunk = rest / parts;
   const int rows = s.batch * volume(s.places), begin = chunk * d.per_chunk;
   const int end = rows - begin < d.per_chunk ? rows : begin + d.per_chunk;
-  const images of = images_of(x + o / s.outputs * s.channels * s.channel, s);
+  const images<X> of = images_of(x + o / s.outputs * s.channels * s.channel, s);
   float sums[TAPS] = {};
   if (o < all)
     for (int row = begin + threadIdx.x / d.lanes; row < end; row += high) {
-      const float gradient = g[row * all + o];
+      const float gradient = (float)g[row * all + o];
       const spot place = of.row(row);
 #pragma unroll
       for (int i = 0; i < TAPS; i++) {
         const spot at = of.column((tap + i) * s.channels + c);
-        sums[i] += (of.has(place, at) ? of.from[place.offset + at.offset] : 0) * gradient;
+        sums[i] += (of.has(place, at) ? (float)of.from[place.offset + at.offset] : 0) * gradient;
       }
     }
   __shared__ float shared[THREADS];

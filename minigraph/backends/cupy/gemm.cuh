@@ -1,4 +1,4 @@
-// Matrix products in float32, of any sizes, strides and axes in front of the matrices: see tile.cuh.
+// Matrix products of any sizes, strides and axes in front of the matrices: see tile.cuh.
 #pragma once
 
 struct gemm_shape {
@@ -8,8 +8,8 @@ struct gemm_shape {
   int products, per_chunk;                       // matrices in all; terms of each chunk
 };
 
-template <class T, class ReadA, class ReadB, class Put>
-INLINE void gemm(const float *a, const float *b, const gemm_shape s, const Put &put) {
+template <class T, class ReadA, class ReadB, class X, class Put>
+INLINE void gemm(const X *a, const X *b, const gemm_shape s, const Put &put) {
   const work own = own_work<T>(s.M, s.N, s.products, s.per_chunk, s.K);
   int rest = own.number;
 #pragma unroll
@@ -20,7 +20,7 @@ INLINE void gemm(const float *a, const float *b, const gemm_shape s, const Put &
     rest /= s.sizes[axis];
   }
   const int first = (own.chunk * s.products + own.number) * s.M;
-  product<T, ReadA, ReadB>(matrix{a, s.a_row, s.a_column}, matrix{b, s.b_row, s.b_column}, s.M, s.N, own.row,
+  product<T, ReadA, ReadB>(matrix<X>{a, s.a_row, s.a_column}, matrix<X>{b, s.b_row, s.b_column}, s.M, s.N, own.row,
                            own.column, own.begin, own.end,
                            [&](int m, int n, float number) { put(first + m, n, number); });
 }

@@ -122,7 +122,10 @@ class Printer(Statements):
         variables = [f"const place {loop.variable} = {text};" for loop, text in zip(loops, places, strict=True)]
         nest = Nest(loops)
         head = "const auto finish = [=](place row, place column, float number)"
-        lines = block(head, [*variables, *(nest.line(statement) for statement in statements)])
+        assert self.region.call is not None
+        half = self.region.call.outputs[0].type.dtype == "float16"
+        rounded = ["number = (float)(half)number;"] if half else []
+        lines = block(head, [*rounded, *variables, *(nest.line(statement) for statement in statements)])
         return [*lines[:-1], "};"]
 
     def _parts(self) -> list[tuple[Grid, list[str]]]:

@@ -1,4 +1,4 @@
-// Products of matrices in float32, by tiles: what matrix products and convolutions are made of.
+// Products of matrices by tiles: what matrix products and convolutions are made of.
 //
 //     y[m][n] = sum over k of a[m][k] * b[k][n]
 //
@@ -9,12 +9,17 @@
 // a and b are *views*: they say where the numbers of a row and of a column lie, and whether a number is there; one that
 // is not is zero. So images are matrices whose rows are the places of a window, and nothing is copied.
 //
+// Numbers may lie in half precision: they are multiplied and added up in float32.
+//
 // What becomes of y is up to `put(row, column, number)`, which is called once for each number, by neighbours at once.
 #pragma once
 
-struct alignas(16) four {
-  float at[4];
+// Four numbers that are read at once.
+template <class X>
+struct alignas(4 * sizeof(X)) four_of {
+  X at[4];
 };
+typedef four_of<float> four;
 
 // A row or a column: how far from the first number of the matrix it begins, and where along the axes of an image.
 struct spot {
@@ -22,8 +27,10 @@ struct spot {
 };
 
 // A matrix whose rows, and columns, lie so far apart.
+template <class X>
 struct matrix {
-  const float *from;
+  typedef X kind;
+  const X *from;
   int row_step, column_step;
   INLINE spot row(int i) const { return spot{i * row_step, {0, 0, 0}}; }
   INLINE spot column(int i) const { return spot{i * column_step, {0, 0, 0}}; }
@@ -77,15 +84,19 @@ struct bringing {
     for (int i = 0; i < each; i++) {
       const int k = first + term(i);
       const spot other = OF_ROWS ? view.column(k) : view.row(k);
-      const float *from = view.from + (own[i].offset + other.offset);
+      const auto *from = view.from + (own[i].offset + other.offset);
       const bool inside = there[i] && k < end && view.has(own[i], other);
       if constexpr (width == 4) {
         four read = {{0, 0, 0, 0}};
-        if (inside) read = *(const four *)from;
+        if (inside) {
+          const auto found = *(const four_of<typename View::kind> *)from;
+#pragma unroll
+          for (int j = 0; j < 4; j++) read.at[j] = (float)found.at[j];
+        }
 #pragma unroll
         for (int j = 0; j < 4; j++) held[i][j] = read.at[j];
       } else {
-        held[i][0] = inside ? *from : 0;
+        held[i][0] = inside ? (float)*from : 0;
       }
     }
   }

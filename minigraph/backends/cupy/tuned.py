@@ -1,4 +1,4 @@
-"""Which nodes the tuned float32 kernels compute, and the form of a graph that they ask for."""
+"""Which nodes the tuned kernels compute, in float32 or half precision, and the form of a graph that they ask for."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from minigraph.ops.matmul import matmul as matrix_product
 def claim(graph: Graph, node: Node) -> Call | None:
     """The call of tuned kernels, or None where there are none for this node."""
     how = CLAIMS.get(node.op)
-    floats = all(value.type.dtype == "float32" for value in (*node.inputs, *node.outputs))
-    call = how(graph, node) if how is not None and floats else None
+    served = {value.type.dtype for value in (*node.inputs, *node.outputs)} in ({"float32"}, {"float16"})
+    call = how(graph, node) if how is not None and served else None
     return call if call is not None and call.is_countable else None
 
 
