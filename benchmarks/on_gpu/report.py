@@ -109,21 +109,18 @@ def machine() -> dict[str, Any]:
 def _gpu() -> str:
     """What CuPy says of the GPU."""
     try:
-        import cupy
-
-        runtime = cupy.cuda.runtime
-        told = runtime.getDeviceProperties(cupy.cuda.Device().id)
-        major, minor = told["major"], told["minor"]
-        driver, built = (
-            f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion())
-        )
-        name = told["name"].decode()
+        return _described(importlib.import_module("cupy"))
     except Exception as error:  # of whatever kind: the rows say what it means
-        return f"no GPU that CuPy describes ({said(error)})"
-    memory = f"{told['totalGlobalMem'] / 2**30:.0f} GiB"
-    return (
-        f"{name} (sm_{major}{minor}, {memory}, {told['multiProcessorCount']} SMs), CUDA {built}, driver's CUDA {driver}"
-    )
+        return f"a GPU that CuPy does not describe ({said(error)})"
+
+
+def _described(cupy: Any) -> str:
+    runtime = cupy.cuda.runtime
+    told = runtime.getDeviceProperties(cupy.cuda.Device().id)
+    driver, built = (f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion()))
+    size = f"sm_{told['major']}{told['minor']}, {told['totalGlobalMem'] / 2**30:.0f} GiB"
+    name, processors = told["name"].decode(), told["multiProcessorCount"]
+    return f"{name} ({size}, {processors} multiprocessors), CUDA {built}, the driver's CUDA {driver}"
 
 
 def _versions() -> str:
