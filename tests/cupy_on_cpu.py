@@ -29,8 +29,8 @@ class CudaError(RuntimeError):
     """In place of CUDARuntimeError."""
 
 
-class CompileError(Exception):
-    """In place of CompileException."""
+class CompileError(RuntimeError):
+    """In place of NVRTCError."""
 
 
 class Captured:
@@ -94,15 +94,50 @@ class Stream:
             one()
 
 
-class RawModule:
-    """Kernels, compiled for the CPU when one is asked for."""
+class Nvrtc:
+    """Compiles for the CPU: what it makes is a library, kept as the code for GPUs that there never were."""
 
-    def __init__(self, gpu: FakeGpu, code: str, options: Sequence[str]):
-        self.gpu, self.code, self.options = gpu, code, options
-        self.library: ctypes.CDLL | None = None
+    NVRTCError = CompileError
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.getVersion, self.getSupportedArchs = lambda: (13, 5), lambda: (1, 2)
+
+    def createProgram(self, text: str, name: str, headers: Sequence[str], names: Sequence[str]) -> SimpleNamespace:
+        return SimpleNamespace(text=text, library=b"", log="")
+
+    def compileProgram(self, program: SimpleNamespace, options: Sequence[str]) -> None:
+        assert "-arch=sm_1" in options
+        folders = [Path(option[2:]) for option in options if option.startswith("-I")]
+        headers = [folder / name for name in re.findall(r'#include "(.+)"', program.text) for folder in folders]
+        texts = [program.text, *(header.read_text() for header in headers if header.exists())]
+        names = re.findall(r"^KERNEL (\w+)\(", "\n".join(texts), re.MULTILINE)
+        text = "\n".join(['#include "cuda_on_cpu.h"', program.text, *map(launcher, names)])
+        file = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.cpp"
+        file.write_text(text)
+        include = [f"-I{folder}" for folder in (*folders, Path(__file__).parent)]
+        done = subprocess.run([cxx(), *FLAGS, *include, file, "-o", f"{file}.so"], capture_output=True, text=True)
+        if done.returncode:
+            program.log = done.stderr
+            raise CompileError("NVRTC_ERROR_COMPILATION (6)")
+        program.library = Path(f"{file}.so").read_bytes()
+
+    def getProgramLog(self, program: SimpleNamespace) -> str:
+        return str(program.log)
+
+    def getCUBIN(self, program: SimpleNamespace) -> bytes:
+        return bytes(program.library)
+
+    def destroyProgram(self, program: SimpleNamespace) -> None: ...
+
+
+class RawModule:
+    """Kernels of a file."""
+
+    def __init__(self, gpu: FakeGpu, path: str):
+        self.gpu, self.library = gpu, ctypes.CDLL(path)
 
     def get_function(self, name: str) -> Callable[[tuple[int], tuple[int], tuple[Any, ...]], None]:
-        self.library = self.library or self.compiled()
         run = self.library[f"launch_{name}"]
 
         def kernel(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
@@ -111,20 +146,6 @@ class RawModule:
             self.gpu.streams[-1].add(lambda: run(*grid, *block, pointers))
 
         return kernel
-
-    def compiled(self) -> ctypes.CDLL:
-        folders = [Path(option[2:]) for option in self.options if option.startswith("-I")]
-        headers = [folder / name for name in re.findall(r'#include "(.+)"', self.code) for folder in folders]
-        texts = [self.code, *(header.read_text() for header in headers if header.exists())]
-        names = re.findall(r"^KERNEL (\w+)\(", "\n".join(texts), re.MULTILINE)
-        text = "\n".join(['#include "cuda_on_cpu.h"', self.code, *map(launcher, names)])
-        file = self.gpu.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.cpp"
-        file.write_text(text)
-        command = [cxx(), *FLAGS, *self.options, f"-I{Path(__file__).parent}", str(file), "-o", f"{file}.so"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise CompileError(done.stderr)
-        return ctypes.CDLL(f"{file}.so")
 
 
 class FakeGpu:
@@ -179,15 +200,14 @@ def fake_cupy(folder: Path) -> ModuleType:
         runtime=runtime,
         driver=SimpleNamespace(CUDADriverError=CudaError),
         memory=SimpleNamespace(OutOfMemoryError=MemoryError),
-        compiler=SimpleNamespace(CompileException=CompileError),
-        nvrtc=SimpleNamespace(getVersion=lambda: (13, 5)),
+        nvrtc=Nvrtc(folder),
         Device=lambda number=0: _Device(number),
         Stream=lambda non_blocking: Stream(gpu),
         get_elapsed_time=lambda first, last: (last.time - first.time) * 1000,
         alloc=gpu.alloc,
         alloc_pinned_memory=gpu.alloc_pinned,
     )
-    module.RawModule = lambda code, options: RawModule(gpu, code, options)
+    module.RawModule = lambda path: RawModule(gpu, path)
     module.get_default_memory_pool = lambda: SimpleNamespace(free_bytes=lambda: 0)
     return module
 
@@ -195,4 +215,4 @@ def fake_cupy(folder: Path) -> ModuleType:
 class _Device(contextlib.nullcontext[None]):
     def __init__(self, number: int):
         super().__init__()
-        self.id = number
+        self.id, self.compute_capability = number, "1"

@@ -23,7 +23,8 @@ from minigraph import GraphError, State
 from minigraph.backends.c import cache
 from minigraph.backends.cupy import clocks, device, peak
 from minigraph.backends.cupy.clocks import Clocks, Times, source
-from minigraph.backends.cupy.device import Device, find
+from minigraph.backends.cupy.compiler import find
+from minigraph.backends.cupy.device import Device
 from minigraph.backends.cupy.grid import THREADS, Grid, grid_of
 from minigraph.backends.cupy.peak import Peak
 from minigraph.core.rewrite import known_as

@@ -6,7 +6,9 @@ import ctypes
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +25,11 @@ import minigraph as mg
 from minigraph import GraphError, State, layers
 from minigraph.backends.c.compiler import NoCompiler
 from minigraph.backends.cupy import device as gpu
+from minigraph.backends.cupy.compiler import compiled
 from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.cupy.program import Program
 from minigraph.backends.cupy.resident import Array
+from minigraph.backends.cupy.source import Source
 from minigraph.backends.plan import Buffer
 from minigraph.core import trial
 from minigraph.core.dim import known
@@ -431,6 +435,7 @@ def cupy(processor: Processor, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     """In place of CuPy. Tests of it are no tests of a GPU: they take the processor."""
     module = fake_cupy(folder)
     monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setenv("MINIGRAPH_CACHE", str(folder))
     monkeypatch.setattr(gpu, "device", DEVICE)
     gpu._gpu.cache_clear()
     yield module
@@ -467,6 +472,52 @@ def test_a_step_that_was_interrupted_ends_before_the_next_begins(cupy: Any, monk
             program(x=10)
     program(x=100)
     assert numbers_of(state) == {111}
+
+
+class Noted:
+    """In place of NVRTC: machine code is what it was asked for."""
+
+    NVRTCError = RuntimeError
+    getVersion, getSupportedArchs = staticmethod(lambda: (13, 5)), staticmethod(lambda: (80, 90))
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+
+    def createProgram(self, text: str, *given: Any) -> str:
+        return text
+
+    def compileProgram(self, text: str, options: tuple[str, ...]) -> None:
+        self.asked.append(options)
+
+    def getCUBIN(self, text: str) -> bytes:
+        return b"cubin of " + text.encode()
+
+    def getPTX(self, text: str) -> bytes:
+        return b"ptx of " + text.encode()
+
+    def destroyProgram(self, text: str) -> None: ...
+
+
+def test_machine_code_is_kept_by_all_that_went_into_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path / "cache"))
+    nvrtc, header = Noted(), tmp_path / "op.h"
+    header.write_text("one")
+    source = Source("text", ("prelude.cuh", "scalar.h"), frozenset([header]), ())
+    first = compiled(nvrtc, source, 90)
+    assert first.read_bytes() == b"cubin of text"
+    assert compiled(nvrtc, source, 90) == first
+    assert len(nvrtc.asked) == 1
+    assert {"-std=c++20", "-arch=sm_90", f"-I{tmp_path}"} <= set(nvrtc.asked[0])
+    header.write_text("two")
+    others = [first, compiled(nvrtc, source, 90), compiled(nvrtc, replace(source, text="more"), 90)]
+    others += [compiled(nvrtc, source, 80), compiled(nvrtc, source, 100)]
+    assert len(set(others)) == len(others)
+    assert others[-1].read_bytes() == b"ptx of text"
+    assert "-arch=compute_90" in nvrtc.asked[-1]
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path / "file"))
+    assert compiled(nvrtc, source, 90).read_bytes() == b"cubin of text"
 
 
 def test_a_fork_does_not_reach_the_gpu(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:

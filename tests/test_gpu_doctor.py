@@ -29,6 +29,7 @@ from minigraph.tools import command, gpu
 def cupy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """In place of CuPy."""
     fake = fake_cupy(tmp_path)
+    monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path))
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(devices, "_gpu", functools.cache(devices._gpu.__wrapped__))
     monkeypatch.setattr(gpu, "_wheels", lambda: ["cupy-cuda13x"])
@@ -103,8 +104,8 @@ def test_a_gpu_that_is_taken(cupy: Any, refuses: Callable[[], str]) -> None:
 
 @pytest.mark.cxx
 def test_a_program_that_does_not_compile(cupy: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = cupy.RawModule
-    cupy.RawModule = lambda code, options: whole(code + "\n#error unknown architecture\n", options)
+    whole = cupy.cuda.nvrtc.createProgram
+    cupy.cuda.nvrtc.createProgram = lambda text, *given: whole(text + "\n#error unknown architecture\n", *given)
     assert command.main(["doctor", "--gpu"]) == 1
     assert "unknown architecture" in capsys.readouterr().err
 

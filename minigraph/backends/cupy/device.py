@@ -6,16 +6,15 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from minigraph.backends.cupy.compiler import compiled
 from minigraph.backends.cupy.grid import Grid
 from minigraph.backends.cupy.source import Source
 from minigraph.core.errors import GraphError, expect
@@ -23,7 +22,6 @@ from minigraph.core.table import quantity
 from minigraph.core.turn import Turn
 
 ALIGNMENT = 256  # bytes: what libraries and the widest loads ask for
-FOLDERS = (Path(__file__).parent, Path(__file__).parent.parent / "c")  # of headers
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,19 +228,10 @@ class Gpu:
             return Lent(Memory(array.data.ptr, array.nbytes, array), array.shape, array.dtype)
 
     def load(self, source: Source) -> Mapping[str, Any]:
-        headers = [*(find(name) for name in source.own), *sorted(source.headers)]
-        # CuPy keeps what it compiled by its text, whatever has become of the headers.
-        digest = hashlib.sha256(b"\0".join(header.read_bytes() for header in headers)).hexdigest()
-        folders = dict.fromkeys(header.parent for header in headers)
-        options = ("--std=c++20", *(f"-I{folder}" for folder in folders))
         with self._waiting():
-            try:
-                module = self._cupy.RawModule(code=f"// headers {digest}\n{source.text}", options=options)
-                return {name: module.get_function(name) for name in source.kernels}
-            except self._cupy.cuda.compiler.CompileException as error:
-                raise GraphError(
-                    f"NVRTC refuses a program, which is a bug of minigraph or of an op: {error}"
-                ) from error
+            capability = int(self._cupy.cuda.Device(self.number).compute_capability)
+            module = self._cupy.RawModule(path=str(compiled(self._cupy.cuda.nvrtc, source, capability)))
+            return {name: module.get_function(name) for name in source.kernels}
 
     def launch(self, kernel: Any, grid: Grid, addresses: Sequence[int]) -> None:
         with self._here():
@@ -296,11 +285,6 @@ def fetched(device: Device, lent: Lent) -> np.ndarray:
     with device.turn.lock:
         device.read(lent.memory, array)
     return array
-
-
-def find(header: str) -> Path:
-    """A header of this backend, or of the C backend, by its name."""
-    return next(folder / header for folder in FOLDERS if (folder / header).exists())
 
 
 def lies_on_gpu(given: Any) -> bool:

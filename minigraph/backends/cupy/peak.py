@@ -12,7 +12,8 @@ import numpy as np
 
 from minigraph.backends.c import cache
 from minigraph.backends.cupy.clocks import Clocks, source
-from minigraph.backends.cupy.device import Device, find
+from minigraph.backends.cupy.compiler import find
+from minigraph.backends.cupy.device import Device
 from minigraph.backends.cupy.grid import THREADS, Grid, grid_of
 from minigraph.backends.rates import Rates, kept
 
