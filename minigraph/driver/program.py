@@ -144,7 +144,7 @@ class Program:
     The state moves all at once at the end of a step: an error leaves it as it was before, an interrupt as it was or as
     it is after the step. Outputs are the caller's own. One call runs at a time; other threads wait, and a call inside
     of a call, from a signal handler, is an error. A process may fork at any moment: the child has the state as it was
-    between two steps, and goes on by itself.
+    between two steps, and goes on by itself; but what lies on a GPU is out of its reach.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Machine code of CUDA C++, by NVRTC, kept in the user's cache folder.
+"""Machine code of CUDA C++, by NVRTC, kept in the user's cache folder beside the programs in C.
 
 CuPy's own way to compile, which RawModule(code=...) takes, makes all numbers below 2^-126 zero (-ftz=true), and knows
 what it compiled by the text, whatever has become of the headers.
@@ -6,6 +6,7 @@ what it compiled by the text, whatever has become of the headers.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 from minigraph.backends.c import cache
 from minigraph.backends.cupy.source import Source
 from minigraph.core.errors import GraphError
-from minigraph.core.state import write_whole
 
 FOLDERS = (Path(__file__).parent, Path(__file__).parent.parent / "c")  # of headers
 WHEEL = "pip install nvidia-cuda-nvrtc (beside cupy-cuda12x it is nvidia-cuda-nvrtc-cu12)"
@@ -34,17 +34,18 @@ def compiled(nvrtc: Any, source: Source, capability: int) -> Path:
     headers = [*(find(name) for name in source.own), *sorted(source.headers)]
     options = ("-std=c++20", f"-arch={target}")
     parts: list[str | bytes] = [source.text, *(header.read_bytes() for header in headers), *options, str(version)]
-    file = cache.where() / f"{cache.key(parts)}.{'cubin' if exact else 'ptx'}"
-    if file.exists():
-        return file
+    key = cache.key(parts)
+    if found := cache.find(key):
+        return found
     folders = dict.fromkeys(header.parent for header in headers)
     code = _code(nvrtc, source.text, (*options, *(f"-I{folder}" for folder in folders)), exact)
-    try:
-        write_whole(file, code)
-    except (OSError, GraphError):  # nothing can be kept there
-        file = Path(tempfile.mkdtemp(prefix="minigraph-")) / file.name
-        write_whole(file, code)
-    return file
+    made = Path(tempfile.mkdtemp(prefix="minigraph-"))
+    (made / cache.SOURCE).write_text(f"// CUDA C++ for {target}\n{source.text}", encoding="utf-8")
+    (made / cache.LIBRARY).write_bytes(code)
+    kept = cache.keep(key, made, {"compiler": f"NVRTC {version}", "flags": options})
+    if kept:
+        shutil.rmtree(made, ignore_errors=True)
+    return kept or made / cache.LIBRARY
 
 
 def _code(nvrtc: Any, text: str, options: Sequence[str], exact: bool) -> bytes:

@@ -37,9 +37,9 @@ class Executable:
     """One lowered graph, ready to run at any sizes of its symbols: a program for each."""
 
     def __init__(self, graph: Graph, device: Device, kept: Collection[str] = (), capture: bool = True):
-        """kept: the names of inputs and state whose arrays stay from call to call. capture: whether the second step of
-        a program and all that follow are replayed; without it, which helps to find faults, kernels are launched one by
-        one, and an interrupt may come between two of them.
+        """kept: the names of inputs and state whose arrays stay from call to call. capture: whether a step is a graph,
+        captured before the first and replayed; without it, which helps to find faults, kernels are launched one by one,
+        and an interrupt may come between two of them.
         """
         self.graph, self.device, self.capture = graph, device, capture
         self.plan: Plan | None = None  # of the last step
