@@ -225,6 +225,7 @@ INLINE void add_chunks(const float *from, int count, int rows, int columns, int 
   const int points = rows * columns, inner = columns / apart;
   for (int point = (int)first_point(); point < points; point += (int)all_threads()) {
     float sum = 0;
+#pragma unroll 16
     for (int i = 0; i < count; i++) sum += from[(idx)i * points + point];
     const int column = point % columns;
     put(point / columns, column % inner * apart + column / inner, sum);

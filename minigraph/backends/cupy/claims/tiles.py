@@ -14,7 +14,9 @@ PROCESSORS = 120  # multiprocessors: an A100 has 108, an H100 132
 RATE = 128  # products that one of them makes in a clock
 BYTES = 1400  # that all of them move in a clock
 BEGIN = 1500  # clocks to start and end a block
+ALONE = 0.7  # of its rate, that a multiprocessor reaches with one block instead of two
 LAUNCH = 4000  # to launch one more kernel, and wait for it
+EACH = 40  # to read a number of one more chunk
 FULL = 4 * PROCESSORS  # blocks that are not divided further
 LEAST = 64  # terms of a chunk
 MOST_CHUNKS = 256
@@ -89,7 +91,8 @@ def divided(rows: int, columns: int, terms: int, products: int, results: int) ->
 
 
 def _clocks(division: Division) -> float:
-    tile, rounds = division.tile, -(-division.blocks // PROCESSORS)
-    products = tile.rows * tile.columns * division.per_chunk / (RATE * tile.share)
-    adding = LAUNCH + 8 * division.scratch / BYTES if division.chunks > 1 else 0
-    return rounds * (products + BEGIN) + adding
+    tile, (pairs, left) = division.tile, divmod(division.blocks, 2 * PROCESSORS)
+    block = tile.rows * tile.columns * division.per_chunk / (RATE * tile.share) + BEGIN
+    last = 2 if left > PROCESSORS else 1 / ALONE if left else 0
+    adding = LAUNCH + 8 * division.scratch / BYTES + EACH * division.chunks if division.chunks > 1 else 0
+    return (2 * pairs + last) * block + adding
