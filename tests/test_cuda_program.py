@@ -514,6 +514,8 @@ def test_machine_code_is_kept_by_all_that_went_into_it(tmp_path: Path, monkeypat
     assert len(set(others)) == len(others)
     assert others[-1].read_bytes() == b"ptx of text"
     assert "-arch=compute_90" in nvrtc.asked[-1]
+    with pytest.raises(GraphError, match=r"13\.5 compiles for compute capability 8\.0 and more, and this GPU has 7\.0"):
+        compiled(nvrtc, source, 70)
     (tmp_path / "file").touch()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path / "file"))

@@ -14,7 +14,7 @@ from typing import Any
 
 from minigraph.backends.c import cache
 from minigraph.backends.cupy.source import Source
-from minigraph.core.errors import GraphError
+from minigraph.core.errors import GraphError, expect
 
 FOLDERS = (Path(__file__).parent, Path(__file__).parent.parent / "c")  # of headers
 WHEEL = "pip install nvidia-cuda-nvrtc (beside cupy-cuda12x it is nvidia-cuda-nvrtc-cu12)"
@@ -29,8 +29,15 @@ def compiled(nvrtc: Any, source: Source, capability: int) -> Path:
         version, known = nvrtc.getVersion(), nvrtc.getSupportedArchs()
     except (ImportError, OSError, RuntimeError) as error:
         raise GraphError(f"NVRTC, which compiles kernels, cannot be loaded: {WHEEL} ({error})") from error
-    exact = capability in known
-    target = f"sm_{capability}" if exact else f"compute_{max(n for n in known if n < capability)}"
+    exact, older = capability in known, [n for n in known if n < capability]
+    expect(
+        exact or older,
+        "NVRTC {}.{} compiles for compute capability {} and more, and this GPU has {}: cupy-cuda12x knows older ones",
+        *version,
+        min(known) / 10,
+        capability / 10,
+    )
+    target = f"sm_{capability}" if exact else f"compute_{max(older)}"
     headers = [*(find(name) for name in source.own), *sorted(source.headers)]
     options = ("-std=c++20", f"-arch={target}")
     parts: list[str | bytes] = [source.text, *(header.read_bytes() for header in headers), *options, str(version)]
