@@ -76,6 +76,9 @@ class Stream:
         self.add(event.happen)
         return event
 
+    def wait_event(self, event: Event) -> None:
+        self.add(event.synchronize)
+
     def is_capturing(self) -> bool:
         return self.captured is not None
 
@@ -204,12 +207,24 @@ def fake_cupy(folder: Path) -> ModuleType:
         Device=lambda number=0: _Device(number),
         Stream=lambda non_blocking: Stream(gpu),
         get_elapsed_time=lambda first, last: (last.time - first.time) * 1000,
+        get_current_stream=lambda: gpu.streams[-1],
         alloc=gpu.alloc,
         alloc_pinned_memory=gpu.alloc_pinned,
     )
     module.RawModule = lambda path: RawModule(gpu, path)
+    module.asarray = _as_array
+    module.ascontiguousarray = lambda array: array
     module.get_default_memory_pool = lambda: SimpleNamespace(free_bytes=lambda: 0)
     return module
+
+
+def _as_array(given: Any) -> Any:
+    """An array of another library, where it lies."""
+    told = given.__cuda_array_interface__
+    shape, dtype = told["shape"], np.dtype(told["typestr"])
+    nbytes = dtype.itemsize * int(np.prod(shape))
+    lies = {"device": SimpleNamespace(id=0), "data": SimpleNamespace(ptr=told["data"][0])}
+    return SimpleNamespace(shape=shape, dtype=dtype, nbytes=nbytes, **lies)
 
 
 class _Device(contextlib.nullcontext[None]):

@@ -459,6 +459,13 @@ def test_steps_through_cupy_are_those_of_numpy(cupy: Any) -> None:
         assert_near(one, other)
 
 
+def test_an_array_on_the_gpu_goes_through_cupy(cupy: Any) -> None:
+    infer, image = answering(classifier().init(seed=0), "cupy"), batch()["image"]
+    wanted = infer(image=image)["logits"]
+    for given in (image, image.astype("float64")):
+        assert np.array_equal(infer(image=Foreign(given))["logits"], wanted)
+
+
 def test_a_step_that_was_interrupted_ends_before_the_next_begins(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     program, state = counting(4, "cupy")
     program(x=1)
