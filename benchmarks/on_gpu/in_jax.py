@@ -12,6 +12,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the others ar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 import minigraph as mg
@@ -116,7 +117,7 @@ class Training:
             return found / scale, jax.tree.map(lambda w, v: w - RATE * v, weights, slots), {**rest, **moved}, slots
 
         self.step = jax.jit(step, donate_argnums=(0, 1, 2))
-        self.first = self.take()
+        self.first = np.asarray(self.take())
         self.run(2)
 
     def take(self) -> jax.Array:
@@ -137,7 +138,7 @@ class Answering:
         weights = {name: jnp.asarray(array) for name, array in state.items()}
         self.image = jnp.asarray(case.data()["image"])
         self.answer = jax.jit(lambda image: values(graph, {**weights, "image": image}, half)[graph.outputs["logits"]])
-        self.first = None
+        self.first = np.asarray(self.answer(self.image))
         self.run(2)
 
     def run(self, steps: int) -> None:

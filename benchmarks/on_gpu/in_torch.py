@@ -110,6 +110,7 @@ class Theirs:
     def __init__(self, case: Case, state: mg.State, precision: str, training: bool, compiled: bool):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+        torch.compiler.reset()
         self.half, data = precision == "float16", case.data()
         self.x, self.label = (torch.tensor(data[name], device=DEVICE) for name in ("image", "label"))
         self.module = twin(MODULES[case.network], state).to(DEVICE).train(training)
@@ -125,7 +126,9 @@ class Theirs:
             if self.half:
                 self.module, self.x = self.module.half(), self.x.half()
             self.forward = torch.compile(self.module, mode="reduce-overhead") if compiled else self.module
-        self.first = self.step() if training else None
+        with torch.set_grad_enabled(training):
+            first = self.step() if training else self.forward(self.x)
+        self.first = first.float().cpu().numpy()
         self.run(3)
 
     def loss(self) -> torch.Tensor:
