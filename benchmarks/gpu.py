@@ -12,8 +12,8 @@
                examples/train_fashion_mnist.py finds them)
 
 A stage writes FOLDER/STAGE.json (by default in out/gpu) as it goes, and prints a table at its end. What is missing or
-fails is a sentence in its row, and the rest goes on. --only takes the parts whose names have one of these words, such as
-"resnet20" or "float16", or those that were not reached; then the file is called after them, too. `minigraph doctor --gpu`
+fails is a sentence in its row, and the rest goes on. --only takes the parts whose names have one of these words, as
+"resnet20" or "float16", or those that were not reached; the file is called after them, too. `minigraph doctor --gpu`
 says what the machine lacks.
 
 All programs of a row run in one process and take turns; times are medians of rounds. Each call of minigraph waits for
