@@ -161,7 +161,7 @@ def poison(program: mg.Program) -> None:
     executable(program).device.write(work, np.full(work.nbytes, GARBAGE, np.uint8))
 
 
-@pytest.mark.parametrize("name", ["cnn", pytest.param("mlp", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_thousand_replays_do_not_read_what_nobody_wrote(name: str) -> None:
     graph = step_of(name)
     runs = []
