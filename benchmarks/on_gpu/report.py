@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import minigraph as mg
 from minigraph.core.table import aligned, begun
 
 ROOT = Path(__file__).parent.parent.parent
-PACKAGES = ("numpy", "cupy", "torch", "jax", "triton", "pytest")
+PACKAGES = ("numpy ", "cupy", "nvidia-cuda-nvrtc", "torch ", "triton ", "jax")  # as their names begin
 LONG = 160  # characters of an error in the table
 
 Row = dict[str, Any]
@@ -42,6 +43,11 @@ class Report:
     def left(self) -> float:
         """Seconds in which parts may begin."""
         return self._seconds - (time.monotonic() - self._begin)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether something does not hold, or fails."""
+        return any(row.get("holds") is False or row.get("failed") or row.get("error") for row in self.rows)
 
     def add(self, **row: Any) -> None:
         self.rows.append(row)
@@ -124,13 +130,10 @@ def _described(cupy: Any) -> str:
 
 
 def _versions() -> str:
-    found = [f"minigraph {mg.__version__}{_commit()}", f"Python {platform.python_version()}"]
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {importlib.import_module(name).__version__}")
-        except Exception:  # it is not there, or not whole: its rows say so
-            continue
-    return ", ".join(found)
+    """Of what is installed; nothing of it is loaded for that."""
+    found = {f"{one.metadata['Name']} {one.version}" for one in distributions()}
+    packages = sorted(one for one in found if one.startswith(PACKAGES))
+    return ", ".join([f"minigraph {mg.__version__}{_commit()}", f"Python {platform.python_version()}", *packages])
 
 
 def _commit() -> str:
