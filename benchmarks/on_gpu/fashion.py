@@ -60,7 +60,11 @@ def fashion(report: Report, folder: Path | None) -> None:
 def bring(data: dict[str, dict[str, np.ndarray]], folder: Path | None) -> None:
     """Read the files, from this folder or from where the example has them. Raises GraphError that says what lacks."""
     folder = folder or (DEBIAN if DEBIAN.is_dir() else ROOT / "out" / "data")
-    find(folder)
+    try:
+        find(folder)
+    except mg.GraphError:
+        how = "--data names a folder that has, and examples/train_fashion_mnist.py --download makes out/data one"
+        raise mg.GraphError(f"{folder} has not all four files of Fashion-MNIST: {how}") from None
     for part in ("train", "t10k"):
         data[part] = read(folder, part)
 
