@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends import numpy as reference
+from minigraph.backends.cupy.compiler import WHEEL
 from minigraph.backends.cupy.device import Device, device
 from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.lower import lower
@@ -19,7 +20,6 @@ from minigraph.core.table import quantity
 from minigraph.ops.pointwise import exp
 from minigraph.ops.reduce import mean
 
-NVRTC = "pip install nvidia-cuda-nvrtc (beside cupy-cuda12x it is nvidia-cuda-nvrtc-cu12)"
 ROUNDING = 1e-5  # of numbers near 1: a hundred roundings of float32
 ROWS, COLUMNS = 300, 70
 
@@ -56,7 +56,7 @@ def _versions(cupy: Any) -> str:
     try:
         nvrtc = ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
     except (ImportError, OSError, RuntimeError) as error:
-        raise GraphError(f"NVRTC, which compiles kernels, cannot be loaded: {NVRTC} ({error})") from error
+        raise GraphError(f"NVRTC, which compiles kernels, cannot be loaded: {WHEEL} ({error})") from error
     runtime = cupy.cuda.runtime
     driver, own = (f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion()))
     return f"CUDA {driver} of the driver, {own} of CuPy, {nvrtc} of NVRTC"
