@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minigraph.backends.access import Access, Index, access, place
+from minigraph.backends.access import Access, Index, place
 from minigraph.backends.calls import Pointers
 from minigraph.backends.loops import (
     STORED,
@@ -19,7 +19,6 @@ from minigraph.backends.loops import (
     Statement,
     block,
     for_,
-    index_text,
     merged,
     offset_text,
     shared_loop,
@@ -153,21 +152,12 @@ class Printer(Statements):
 
     def _parts(self) -> list[str]:
         """Each input of the node goes to its place in the result."""
-        node = self.region.call
-        assert node is not None
-        assert node.op.parts is not None
         lines = []
-        places = node.op.parts([v.type for v in node.inputs], [v.type for v in node.outputs], **node.attrs)
-        for value, alongs in zip(node.inputs, places, strict=True):
-            base, shape = self.plan.partition.base(value), value.type.shape
-            pointer = self.pointers.setdefault(base, f"x{len(self.pointers)}")
-            read = access(tuple(Along(axis) for axis in range(len(shape))), shape)
-            write = access(tuple(alongs), node.outputs[0].type.shape)
-            loops = merged(list(enumerate(shape)), [read, write], "i")
-            copy = f"y0[{index_text(write, loops)}] = {pointer}[{index_text(read, loops)}];"
-            nest = Nest(loops)
-            text = Statement(copy, frozenset(range(len(shape))))
-            lines += block("", self._nested(nest, [text], 0, self._split(loops), False)) if loops else [copy]
+        for loops, copy in self.parts():
+            if loops:
+                lines += block("", self._nested(Nest(loops), [copy], 0, self._split(loops), False))
+            else:
+                lines.append(copy.text)
         return lines
 
     def _lines(self) -> list[str]:

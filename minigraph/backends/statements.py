@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from minigraph.backends.access import Access, place
+from minigraph.backends.access import Access, access, place
 from minigraph.backends.body import Body
 from minigraph.backends.kernels import Kernels
-from minigraph.backends.loops import Statement
+from minigraph.backends.loops import Loop, Statement, index_text, merged
 from minigraph.backends.plan import Plan, Step
 from minigraph.backends.total import Total
 from minigraph.backends.work import number_of
 from minigraph.core.dim import Size
 from minigraph.core.ir import Value
+from minigraph.core.op import Along
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,21 @@ class Statements:
         if output in names and output is not result:
             stores.append(body.store(output, axes, names[output]))
         return [*body.statements, *stores]
+
+    def parts(self) -> Iterator[tuple[list[Loop], Statement]]:
+        """Of a call that puts its inputs side by side: for each of them the loops, and what is copied in them."""
+        node = self.region.call
+        assert node is not None
+        assert node.op.parts is not None
+        places = node.op.parts([v.type for v in node.inputs], [v.type for v in node.outputs], **node.attrs)
+        for value, alongs in zip(node.inputs, places, strict=True):
+            base, shape = self.plan.partition.base(value), value.type.shape
+            pointer = self.pointers.setdefault(base, f"x{len(self.pointers)}")
+            read = access(tuple(Along(axis) for axis in range(len(shape))), shape)
+            write = access(tuple(alongs), node.outputs[0].type.shape)
+            loops = merged(list(enumerate(shape)), [read, write], "i")
+            copy = f"y0[{index_text(write, loops)}] = {pointer}[{index_text(read, loops)}];"
+            yield loops, Statement(copy, frozenset(range(len(shape))))
 
     def sums(self) -> OfTotals:
         region, body = self.region, self.body()

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minigraph.backends.access import access
 from minigraph.backends.calls import Pointers
 from minigraph.backends.cupy import totals
 from minigraph.backends.cupy.claims.launched import Launched
 from minigraph.backends.cupy.grid import NARROW, Grid, count, each, grid_of, placed
-from minigraph.backends.loops import STORED, Loop, Nest, Statement, block, index_text, merged, offset_text
+from minigraph.backends.loops import STORED, Loop, Nest, Statement, block, merged, offset_text
 from minigraph.backends.statements import Statements, accesses
 from minigraph.core.dim import known, product
 from minigraph.core.ir import Value
-from minigraph.core.op import Along
 
 
 @dataclass(frozen=True)
@@ -130,20 +128,7 @@ class Printer(Statements):
 
     def _parts(self) -> list[tuple[Grid, list[str]]]:
         """Each input of the node goes to its place in the result."""
-        node = self.region.call
-        assert node is not None
-        assert node.op.parts is not None
-        found = []
-        places = node.op.parts([v.type for v in node.inputs], [v.type for v in node.outputs], **node.attrs)
-        for value, alongs in zip(node.inputs, places, strict=True):
-            base, shape = self.plan.partition.base(value), value.type.shape
-            pointer = self.pointers.setdefault(base, f"x{len(self.pointers)}")
-            read = access(tuple(Along(axis) for axis in range(len(shape))), shape)
-            write = access(tuple(alongs), node.outputs[0].type.shape)
-            loops = merged(list(enumerate(shape)), [read, write], "i")
-            copy = f"y0[{index_text(write, loops)}] = {pointer}[{index_text(read, loops)}];"
-            found.append(self._points(loops, [Statement(copy, frozenset(range(len(shape))))]))
-        return found
+        return [self._points(loops, [copy]) for loops, copy in self.parts()]
 
     def _lines(self) -> tuple[Grid, list[str]]:
         """A thread for each line."""
