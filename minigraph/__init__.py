@@ -169,6 +169,7 @@ from minigraph.ops.softmax import log_softmax, softmax
 from minigraph.ops.tile import repeat, tile
 from minigraph.passes.freeze import freeze
 from minigraph.passes.precise_statistics import precise_statistics
+from minigraph.passes.unfreeze import unfreeze
 from minigraph.passes.without_biases import without_biases
 
 if TYPE_CHECKING:
@@ -396,6 +397,7 @@ __all__ = [
     "tril",
     "triu",
     "trunc",
+    "unfreeze",
     "var",
     "verify",
     "where",
