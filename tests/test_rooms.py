@@ -1,4 +1,4 @@
-"""Which room may import from which: core -> ops -> nn | passes | backends -> driver -> tools, and all -> the face.
+"""Which room may import from which: core -> ops -> nn | passes | backends -> driver -> onnx -> tools -> the face.
 
 The imports are read, not run, so those under `if TYPE_CHECKING` and inside functions count as any other.
 """
@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # A room is minigraph.<room> with all that is below it. It imports from itself and from the rooms of earlier stages.
-STAGES = (("core",), ("ops",), ("nn", "passes", "backends"), ("driver",), ("tools",))
+STAGES = (("core",), ("ops",), ("nn", "passes", "backends"), ("driver",), ("onnx",), ("tools",))
 EARLIER = {room: {r for s in STAGES[:i] for r in s} for i, stage in enumerate(STAGES) for room in stage}
 
 FACE, PROGRAM = "minigraph", "minigraph.__main__"  # they stand beside the rooms
@@ -119,6 +119,7 @@ TREE = {
     "minigraph/backends/numpy/__init__.py": "from .run import run",
     "minigraph/backends/numpy/run.py": "from minigraph.ops import conv",
     "minigraph/driver.py": "from minigraph import backends, passes\nfrom minigraph.nn import layers",
+    "minigraph/onnx/__init__.py": "import onnx\nfrom minigraph.core.ir import Graph",
     "minigraph/tools/__init__.py": "",
     "minigraph/tools/draw.py": "from minigraph.driver import compile",
     "examples/train.py": "import minigraph as mg, sklearn\nfrom minigraph import layers\nimport minigraph.tools.draw",
@@ -155,6 +156,8 @@ def test_a_tree_in_order_has_no_problems(tmp_path):
         ("minigraph/backends/numpy/run.py", "from ...passes import fold", "backends must not import from passes"),
         ("minigraph/backends/numpy/__init__.py", "from ...nn import layers", "backends must not import from nn"),
         ("minigraph/driver.py", "from minigraph.tools.draw import draw", "driver must not import from tools"),
+        ("minigraph/driver.py", "from minigraph.onnx import load", "driver must not import from onnx"),
+        ("minigraph/onnx/__init__.py", "from minigraph.tools import draw", "onnx must not import from tools"),
         ("minigraph/core/ir.py", "import minigraph", "imports the face"),
         ("minigraph/core/op.py", "import minigraph.core.ir", "imports the face"),
         ("minigraph/tools/draw.py", "def f():\n    from minigraph import Graph", "draw.py:2: minigraph.tools.draw im"),
