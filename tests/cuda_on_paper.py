@@ -46,7 +46,8 @@ class Nvrtc(Paper):
         self.arch = arch
 
     def load(self, source: Source) -> Mapping[str, Any]:
-        self.compile(source.text, tuple(header.parent for header in source.headers))
+        for module in source.modules:
+            self.compile(module.text, tuple(header.parent for header in module.ops.values()))
         return super().load(source)
 
     def compile(self, text: str, folders: tuple[Path, ...] = ()) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import re
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,12 +26,13 @@ from test_c_program import answering, assert_near, batch, classifier, contents, 
 import minigraph as mg
 from minigraph import GraphError, State, layers
 from minigraph.backends.c.compiler import NoCompiler
+from minigraph.backends.cupy import compiler
 from minigraph.backends.cupy import device as gpu
 from minigraph.backends.cupy.compiler import compiled
 from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.cupy.program import Program
 from minigraph.backends.cupy.resident import Array
-from minigraph.backends.cupy.source import Source
+from minigraph.backends.cupy.source import Module, Source
 from minigraph.backends.plan import Buffer
 from minigraph.core import trial
 from minigraph.core.dim import known
@@ -496,6 +499,9 @@ class Noted:
     def compileProgram(self, text: str, options: tuple[str, ...]) -> None:
         self.asked.append(options)
 
+    def getProgramLog(self, text: str) -> str:
+        return "no such word"
+
     def getCUBIN(self, text: str) -> bytes:
         return b"cubin of " + text.encode()
 
@@ -505,29 +511,110 @@ class Noted:
     def destroyProgram(self, text: str) -> None: ...
 
 
+def module_of(text: str, header: Path) -> Module:
+    return Module(("prelude.cuh",), {f'#include "{header.name}"': header}, {}, {"f": text})
+
+
 def test_machine_code_is_kept_by_all_that_went_into_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path / "cache"))
     nvrtc, header = Noted(), tmp_path / "op.h"
     header.write_text("one")
-    source = Source("text", ("prelude.cuh", "scalar.h"), frozenset([header]), ())
-    first = compiled(nvrtc, source, 90)
-    assert first.read_bytes() == b"cubin of text"
-    assert compiled(nvrtc, source, 90) == first
+    module, other = module_of("text", header), module_of("more", header)
+    code = lambda modules, capability: compiled(nvrtc, Source(tuple(modules), ()), capability)
+    (first,) = code([module], 90)
+    assert first.read_bytes() == b"cubin of " + module.text.encode()
+    assert code([module], 90) == [first]
     assert len(nvrtc.asked) == 1
     assert {"-std=c++20", "-arch=sm_90", f"-I{tmp_path}"} <= set(nvrtc.asked[0])
     header.write_text("two")
-    others = [first, compiled(nvrtc, source, 90), compiled(nvrtc, replace(source, text="more"), 90)]
-    others += [compiled(nvrtc, source, 80), compiled(nvrtc, source, 100)]
+    others = [first, *code([module], 90), *code([other], 90), *code([module], 80), *code([module], 100)]
     assert len(set(others)) == len(others)
-    assert others[-1].read_bytes() == b"ptx of text"
+    assert others[-1].read_bytes() == b"ptx of " + module.text.encode()
     assert "-arch=compute_90" in nvrtc.asked[-1]
     with pytest.raises(GraphError, match=r"13\.5 compiles for compute capability 8\.0 and more, and this GPU has 7\.0"):
-        compiled(nvrtc, source, 70)
+        code([module], 70)
     (tmp_path / "file").touch()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path / "file"))
     with pytest.warns(RuntimeWarning, match="compiled programs cannot be kept in"):
-        assert compiled(nvrtc, source, 90).read_bytes() == b"cubin of text"
+        assert code([module], 90)[0].read_bytes() == b"cubin of " + module.text.encode()
+
+
+def test_modules_that_are_there_are_not_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of another program as well."""
+    monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path / "cache"))
+    nvrtc, header = Noted(), tmp_path / "op.h"
+    header.touch()
+    modules = [module_of(f"text {i}", header) for i in range(5)]
+    first = compiled(nvrtc, Source(tuple(modules[:3]), ()), 90)
+    second = compiled(nvrtc, Source(tuple(modules[1:]), ()), 90)
+    assert second[:2] == first[1:]
+    assert len(nvrtc.asked) == 5
+    assert [file.read_bytes() for file in second] == [b"cubin of " + module.text.encode() for module in modules[1:]]
+
+
+class Together(Noted):
+    """Each compilation waits until so many have begun."""
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.barrier = threading.Barrier(count, timeout=60)
+
+    def compileProgram(self, text: str, options: tuple[str, ...]) -> None:
+        self.barrier.wait()
+
+
+class Waiting(Noted):
+    """Each compilation waits until something was said."""
+
+    def __init__(self, said: io.StringIO):
+        super().__init__()
+        self.said = said
+
+    def compileProgram(self, text: str, options: tuple[str, ...]) -> None:
+        while not self.said.getvalue():
+            time.sleep(0.001)
+
+
+def test_modules_are_compiled_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MINIGRAPH_THREADS", "3")
+    header = tmp_path / "op.h"
+    header.touch()
+    source = Source(tuple(module_of(f"text {i}", header) for i in range(3)), ())
+    assert len(compiled(Together(3), source, 90)) == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_what_takes_long_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(compiler, "PATIENCE", 0.0)
+    said, header = io.StringIO(), tmp_path / "op.h"
+    monkeypatch.setattr(sys, "stderr", said)
+    header.touch()
+    compiled(Waiting(said), Source(tuple(module_of(f"text {i}", header) for i in range(3)), ()), 90)
+    wanted = "minigraph: NVRTC compiles 3 kernels for this GPU; the next time they are there already\n"
+    assert said.getvalue() == wanted
+
+
+def test_a_module_that_is_refused_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MINIGRAPH_THREADS", "1")
+
+    class Refusing(Noted):
+        def compileProgram(self, text: str, options: tuple[str, ...]) -> None:
+            super().compileProgram(text, options)
+            if "text 1" in text:
+                raise self.NVRTCError
+            time.sleep(0.1)
+
+    nvrtc, header = Refusing(), tmp_path / "op.h"
+    header.touch()
+    with pytest.raises(GraphError, match=r"NVRTC refuses a program, .* no such word"):
+        compiled(nvrtc, Source(tuple(module_of(f"text {i}", header) for i in range(50)), ()), 90)
+    assert len(nvrtc.asked) < 50
 
 
 def test_a_fork_does_not_reach_the_gpu(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:

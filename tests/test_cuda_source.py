@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import minigraph as mg
 from minigraph.backends.cupy.source import Source, print_program
 from minigraph.backends.cupy.totals import shares
+from minigraph.backends.cupy.tuned import claim
 from minigraph.backends.lower import lower
 from minigraph.backends.plan import plan
 from minigraph.core.ir import Graph
@@ -60,3 +64,48 @@ def test_a_launch_takes_no_more_pointers_than_all_gpus_have_room_for() -> None:
 
 def test_functions_of_updates_that_are_alike_are_one() -> None:
     assert updates(30).text.count("INLINE void f") == 3  # one for each size
+
+
+# modules
+
+
+def chain(constants: Sequence[float]) -> Source:
+    """A kernel for each constant: sums of rows divide what would be one."""
+    net = mg.Builder()
+    x = net.input("x", (3, 5))
+    for constant in constants:
+        x = x * mg.sum(mg.tanh(x * constant), 1, keepdims=True)
+    return printed(net.build(y=x))
+
+
+def test_each_kernel_is_in_one_module_which_has_all_that_it_calls() -> None:
+    source = updates(30)
+    names = [name for module in source.modules for name in module.kernels]
+    assert sorted(names) == sorted({launch.kernel for launch in source.launches})
+    for module in source.modules:
+        called = set(re.findall(r"\bf[0-9a-f]{16}\b", "".join(module.kernels.values())))
+        assert called == set(module.functions)
+        assert all(f"KERNEL {name}(" in module.text for name in module.kernels)
+
+
+def test_programs_that_differ_in_places_have_most_modules_in_common() -> None:
+    constants = [1 + i / 100 for i in range(100)]
+    first = {module.text for module in chain(constants).modules}
+    assert 10 < len(first) < 50
+    assert first == {module.text for module in chain(constants).modules}
+    changed = {module.text for module in chain([*constants[:50], 7.0, *constants[51:]]).modules}
+    assert len(first - changed) <= 3
+    assert {module.text for module in chain(constants[:80]).modules} & first
+
+
+def test_kernels_of_a_tuned_call_are_a_module() -> None:
+    net = mg.Builder()
+    x, w = net.input("x", (2, 8, 8, 12), "float32"), net.input("w", (16, 12, 3, 3))
+    y = mg.conv(x, w, padding=1, layout="NHWC")
+    made = plan(lower(net.build(y=mg.tanh(y))), claim, {}, chunks=lambda region, sizes: shares(region).chunks)
+    source = print_program(made)
+    modules = [module for module in source.modules if "conv.cuh" in module.own]
+    (text,) = [module.text for module in modules]
+    assert "conv_forward<" in text
+    assert "pack(" in text
+    assert all("tile.cuh" not in module.own for module in source.modules if module not in modules)

@@ -13,7 +13,7 @@ from pathlib import Path
 from minigraph.backends.calls import Pack
 from minigraph.backends.expressions import COMPUTED
 from minigraph.backends.loops import STORED, block, number_text
-from minigraph.core.ir import Node
+from minigraph.core.ir import Node, Type
 from minigraph.core.op import Op
 
 
@@ -28,19 +28,20 @@ class Kernels:
     """The headers of ops that are included, once for each combination of dtypes."""
 
     def __init__(self) -> None:
-        self.included: dict[tuple[Path, tuple[str, ...], tuple[str, ...]], int] = {}
+        self.included: dict[str, Path] = {}  # by how they are included
         self._shared: dict[tuple[str, str, int, bool], str] = {}  # kernel, shape, pointers, whether it finishes -> name
 
     def call(self, node: Node, arguments: Sequence[str]) -> str:
         """A call of the node's kernel with its shape as literals."""
         kernel, inputs, outputs = node.op.kernel, [v.type for v in node.inputs], [v.type for v in node.outputs]
         assert kernel is not None
-        key = header_of(node.op), tuple(t.dtype for t in inputs), tuple(t.dtype for t in outputs)
-        number = self.included.setdefault(key, len(self.included))
+        header, suffix = header_of(node.op), _suffix(inputs, outputs)
+        self.included[_included(header, suffix, inputs, outputs)] = header
         fields = kernel.shape(inputs, outputs, **node.attrs)
         shape = ", ".join(f".{name} = {number_text(value)}" for name, value in fields.items())
         fault = ["fault"] if kernel.checks else []
-        return f"{node.op.name}_{number}({', '.join([*arguments, f'SHAPE({node.op.name}_shape, {shape})', *fault])})"
+        given = ", ".join([*arguments, f"SHAPE({node.op.name}_shape, {shape})", *fault])
+        return f"{node.op.name}_{suffix}({given})"
 
     def shared(self, kernel: str, pointers: Sequence[str], shape: str, finish: str) -> str:
         """A call of the function that calls a tuned kernel with this shape."""
@@ -63,16 +64,21 @@ class Kernels:
             arguments += ["finish", "with"] if finishes else []
             yield from block(f"NOINLINE void {name}({', '.join(parameters)})", [f"{kernel}({', '.join(arguments)});"])
 
-    def includes(self) -> Iterator[str]:
-        for (header, inputs, outputs), number in self.included.items():
-            named = {**{f"X{i}": d for i, d in enumerate(inputs)}, **{f"Y{i}": d for i, d in enumerate(outputs)}}
-            macros = {name: STORED[dtype] for name, dtype in named.items()}
-            floats = [d for d in named.values() if d.startswith("float")]
-            macros["A"] = COMPUTED[floats[0]] if floats else "int64_t"
-            macros["NAME(f)"] = f"f##_{number}"
-            yield from (f"#define {name} {text}" for name, text in macros.items())
-            yield f'#include "{header.name}"'
-            yield from (f"#undef {name.split('(')[0]}" for name in macros)
+
+def _suffix(inputs: Sequence[Type], outputs: Sequence[Type]) -> str:
+    """Of the names of a kernel for these dtypes."""
+    return "_".join([*(t.dtype for t in inputs), "to", *(t.dtype for t in outputs)])
+
+
+def _included(header: Path, suffix: str, inputs: Sequence[Type], outputs: Sequence[Type]) -> str:
+    """The lines that include the header of an op's kernel for these dtypes."""
+    named = {**{f"X{i}": t.dtype for i, t in enumerate(inputs)}, **{f"Y{i}": t.dtype for i, t in enumerate(outputs)}}
+    macros = {name: STORED[dtype] for name, dtype in named.items()}
+    floats = [d for d in named.values() if d.startswith("float")]
+    macros["A"] = COMPUTED[floats[0]] if floats else "int64_t"
+    macros["NAME(f)"] = f"f##_{suffix}"
+    lines = [f"#define {name} {text}" for name, text in macros.items()]
+    return "\n".join([*lines, f'#include "{header.name}"', *(f"#undef {name.split('(')[0]}" for name in macros)])
 
 
 def _symbols(shape: str) -> list[str]:

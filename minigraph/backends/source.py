@@ -89,8 +89,8 @@ def print_program(plan: Plan) -> Source:
     includes = [f'#include "{name}"' for name in own]
     prepare = _prepare(plan, kernels, places)
     shared = list(kernels.functions())
-    parts = [*includes, "", *kernels.includes(), "", *shared, "", *printed, "", *prepare, "", *step_text, ""]
-    headers = frozenset(header for header, _, _ in kernels.included)
+    parts = [*includes, "", *kernels.included, "", *shared, "", *printed, "", *prepare, "", *step_text, ""]
+    headers = frozenset(kernels.included.values())
     return Source("\n".join(parts), own, headers, tuple("\n".join(lines) for lines in each))
 
 

@@ -96,10 +96,18 @@ def find(key: str) -> Path | None:
 
 
 def keep(key: str, built: Path, about: Mapping[str, Any]) -> Path | None:
+    """Put the folder `built` into the cache, as `put` does, and make room where it is full."""
+    kept = put(key, built, about)
+    if kept:
+        trim(keep=key)
+    return kept
+
+
+def put(key: str, built: Path, about: Mapping[str, Any]) -> Path | None:
     """Put the folder `built`, which has a source and a library, into the cache under this key; the library there.
 
     A sound one that is there already stays, a damaged one is replaced. None if the folder cannot be written, which is
-    said once.
+    said once. Whoever has put all that there is to put calls `trim`.
     """
     folder = where()
     new = None
@@ -123,7 +131,6 @@ def keep(key: str, built: Path, about: Mapping[str, Any]) -> Path | None:
                 stacklevel=2,
             )
         return None
-    trim(keep=key)
     return find(key)
 
 

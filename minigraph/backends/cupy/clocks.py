@@ -19,7 +19,7 @@ from minigraph.backends.cupy.device import Device, Memory
 from minigraph.backends.cupy.executable import Executable, Given
 from minigraph.backends.cupy.grid import Grid
 from minigraph.backends.cupy.program import FAULT, Program
-from minigraph.backends.cupy.source import Launch, Source
+from minigraph.backends.cupy.source import Launch, Module, Source
 from minigraph.backends.plan import Buffer, Plan
 from minigraph.core.errors import expect
 
@@ -71,9 +71,7 @@ class Clocks:
 
 def source(header: str, *kernels: str) -> Source:
     """The kernels of a header that stand for themselves."""
-    own = ("prelude.cuh", header)
-    launches = tuple(Launch(name, Grid(1, 1), (), False, ()) for name in kernels)
-    return Source("\n".join([*(f'#include "{name}"' for name in own), ""]), own, frozenset(), launches)
+    return Source((Module(("prelude.cuh", header), {}, {}, dict.fromkeys(kernels, "")),), ())
 
 
 def measure(

@@ -230,8 +230,12 @@ class Gpu:
     def load(self, source: Source) -> Mapping[str, Any]:
         with self._waiting():
             capability = int(self._cupy.cuda.Device(self.number).compute_capability)
-            module = self._cupy.RawModule(path=str(compiled(self._cupy.cuda.nvrtc, source, capability)))
-            return {name: module.get_function(name) for name in source.kernels}
+            files = compiled(self._cupy.cuda.nvrtc, source, capability)
+            found: dict[str, Any] = {}
+            for module, file in zip(source.modules, files, strict=True):
+                loaded = self._cupy.RawModule(path=str(file))
+                found.update((name, loaded.get_function(name)) for name in module.kernels)
+            return found
 
     def launch(self, kernel: Any, grid: Grid, addresses: Sequence[int]) -> None:
         with self._here():

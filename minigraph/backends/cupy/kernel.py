@@ -6,14 +6,16 @@ place along each axis read off its number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from minigraph.backends.calls import Pointers
 from minigraph.backends.cupy import totals
 from minigraph.backends.cupy.claims.launched import Launched
 from minigraph.backends.cupy.grid import NARROW, Grid, count, each, grid_of, placed
 from minigraph.backends.loops import STORED, Loop, Nest, Statement, block, merged, offset_text
+from minigraph.backends.plan import may_fail
 from minigraph.backends.statements import Statements, accesses
 from minigraph.core.dim import known, product
 from minigraph.core.ir import Value
@@ -24,23 +26,31 @@ class Kernel:
     """A printed kernel without its name, and what it is called with beside what its step writes and works in.
 
     kinds: of the pointers that it takes. reads: values, by their addresses. faults: whether it may find an input wrong,
-    or does nothing where one was. light: whether it goes over points of a loop, each of which takes little.
+    or does nothing where one was. light: whether it goes over points of a loop, each of which takes little. tuned: the
+    headers of the tuned call that it is a phase of. ops: the headers of ops that it calls, by the lines that include
+    them.
     """
 
-    text: str  # NAME stands for its name
+    parameters: tuple[str, ...]
+    body: str
     grid: Grid
     kinds: tuple[str, ...]
     reads: tuple[Value, ...]
     faults: bool
     light: bool
+    tuned: tuple[str, ...] = ()
+    ops: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """NAME stands for its name."""
+        return f"KERNEL NAME({', '.join(self.parameters)}){self.body}"
 
     @property
     def function(self) -> str:
         """The same as a function that is told which points a thread takes, and how far they lie apart."""
-        head, _, rest = self.text.partition("KERNEL NAME(")
-        own = rest.replace("first_point()", "first").replace("all_threads()", "all")
-        comma = ", " if self.kinds or self.faults else ""
-        return f"{head}INLINE void NAME(idx first, idx all{comma}{own}"
+        body = self.body.replace("first_point()", "first").replace("all_threads()", "all")
+        return f"INLINE void NAME({', '.join(['idx first', 'idx all', *self.parameters])}){body}"
 
 
 class Printer(Statements):
@@ -61,19 +71,21 @@ class Printer(Statements):
             found = self._totals()
         else:
             found = [self._pointwise()]
-        reads = tuple(self.pointers)
-        return [self._kernel(lines, grid, reads, guarded) for grid, lines in found if grid.blocks]
+        tuned = call.headers if call is not None else ()
+        return [self._kernel(lines, grid, tuned, guarded) for grid, lines in found if grid.blocks]
 
-    def _kernel(self, lines: list[str], grid: Grid, reads: tuple[Value, ...], guarded: bool) -> Kernel:
+    def _kernel(self, lines: list[str], grid: Grid, tuned: tuple[str, ...], guarded: bool) -> Kernel:
+        reads = tuple(self.pointers)
         given = {self.pointers[v]: f"const {STORED[v.type.dtype]}" for v in reads}
         given.update((name, STORED[v.type.dtype]) for v, name in self.names().items())
         given.update({"scratch": "float"} if self.step.scratch else {})
-        faults = guarded or any("fault" in line for line in lines)
-        parameters = [*(f"{kind} *{name}" for name, kind in given.items()), *(["int *fault"] if faults else [])]
+        faults = guarded or may_fail(self.region, self.plan.partition)
+        parameters = (*(f"{kind} *{name}" for name, kind in given.items()), *(["int *fault"] if faults else []))
         guard = ["if (*fault) return;"] if guarded else []
         guard.append(f"typedef {'int' if self._is_narrow() else 'idx'} place;")
-        text = "\n".join(block(f"KERNEL NAME({', '.join(parameters)})", [*guard, *lines]))
-        return Kernel(text, grid, tuple(given.values()), reads, faults, self._is_light())
+        body = "\n".join(block("", [*guard, *lines]))
+        ops = dict(self.kernels.included)
+        return Kernel(parameters, body, grid, tuple(given.values()), reads, faults, self._is_light(), tuned, ops)
 
     def _is_narrow(self) -> bool:
         """Whether 32 bits count all points, and all places in what is read and written."""
@@ -105,11 +117,9 @@ class Printer(Statements):
             pointer = self.pointers.setdefault(operand.value, f"x{len(self.pointers)}")
             operands.append(pointer + offset_text(memory.access_as(operand.value, operand.shape, operand.index)))
         phases = call.phases(Pointers(operands, "", "finish", self.kernels.shared, lambda number: None))
-        finish = self._finish(call.columns)
-        return [
-            (grid, [*(finish if "finish" in phase else []), phase])
-            for grid, phase in zip(call.grids, phases, strict=True)
-        ]
+        found = [(grid, [phase]) for grid, phase in zip(call.grids, phases, strict=True)]
+        grid, last = found[-1]
+        return [*found[:-1], (grid, [*self._finish(call.columns), *last])]
 
     def _finish(self, columns: int) -> list[str]:
         """What follows number by number, as a function: of the number, and its place in rows of so many columns."""

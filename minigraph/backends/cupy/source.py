@@ -2,12 +2,17 @@
 
 Kernels whose texts agree are one kernel; small ones of one phase share a launch. What follows the first step that
 writes a state does nothing once an input was found wrong: the state stays as it was.
+
+Names are made of what they name, and kernels are divided into modules by what they are. So programs that have some work
+in common, as the steps of two optimizers, have modules in common, and each is compiled once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+import hashlib
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from minigraph.backends.cupy.grid import Grid, grid_of
@@ -18,6 +23,9 @@ from minigraph.backends.likeness import likeness
 from minigraph.backends.plan import Buffer, Plan, Step, first_write_to_state
 from minigraph.core.collector import paused
 from minigraph.core.ir import Value
+
+OWN = ("prelude.cuh", "scalar.h")  # what all kernels include
+RUN, LONGEST = 8, 16  # kernels of a module in the mean, and at most: each takes a compiler hundredths of a second
 
 
 @dataclass(frozen=True)
@@ -35,28 +43,64 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Source:
-    """CUDA C++ of a whole plan.
+class Module:
+    """Kernels that are compiled together.
 
-    own: the backend's headers that it includes. headers: those of ops.
+    own: the backend's headers that it includes. ops: those of ops, by the lines that include them. functions: what the
+    kernels call, by name. kernels: by name; their texts are empty where they stand in a header.
     """
 
-    text: str
     own: tuple[str, ...]
-    headers: frozenset[Path]
+    ops: Mapping[str, Path]
+    functions: Mapping[str, str]
+    kernels: Mapping[str, str]
+
+    @property
+    def text(self) -> str:
+        includes = [f'#include "{name}"' for name in self.own]
+        parts = [*includes, "", *self.ops, "", *self.functions.values(), "", *self.kernels.values(), ""]
+        return "\n".join(parts)
+
+
+def joined(modules: Iterable[Module]) -> Module:
+    """All of them in one."""
+    own, ops, functions, kernels = dict[str, None](), dict[str, Path](), dict[str, str](), dict[str, str]()
+    for module in modules:
+        own.update(dict.fromkeys(module.own))
+        ops.update(module.ops)
+        functions.update(module.functions)
+        kernels.update(module.kernels)
+    return Module(tuple(own), ops, functions, kernels)
+
+
+@dataclass(frozen=True)
+class Source:
+    """CUDA C++ of a whole plan. No kernel is in two modules."""
+
+    modules: tuple[Module, ...]
     launches: tuple[Launch, ...]
+
+    @cached_property
+    def text(self) -> str:
+        """Of all modules in one."""
+        return joined(self.modules).text
+
+    @property
+    def headers(self) -> frozenset[Path]:
+        """Those of ops."""
+        return frozenset(header for module in self.modules for header in module.ops.values())
 
     @property
     def kernels(self) -> tuple[str, ...]:
         """The names of the kernels."""
-        return tuple(dict.fromkeys(launch.kernel for launch in self.launches))
+        return tuple(name for module in self.modules for name in module.kernels)
 
 
 class _Kernels:
     """The kernels of a plan: those of a step are printed for the first of the steps that are alike."""
 
     def __init__(self, plan: Plan):
-        self.plan, self.of_ops = plan, Kernels()
+        self.plan = plan
         self._first: dict[Hashable, tuple[list[Kernel], tuple[Value, ...]]] = {}
 
     def pieces(self, number: int, step: Step, phase: int, guarded: bool) -> Iterator[Piece]:
@@ -67,7 +111,7 @@ class _Kernels:
             return
         like, values = likeness(self.plan, step)
         if (like, guarded) not in self._first:
-            self._first[like, guarded] = Printer(self.plan, step, self.of_ops).printed(guarded), values
+            self._first[like, guarded] = Printer(self.plan, step, Kernels()).printed(guarded), values
         kernels, first = self._first[like, guarded]
         own = dict(zip(first, values))
         for kernel in kernels:
@@ -79,43 +123,66 @@ class _Kernels:
         (target,), (source,) = step.writes.values(), step.reads.values()
         guard = "if (*fault) return; " if guarded else ""
         loop = f"for (idx i = first_point(); i < {target.nbytes}; i += all_threads()) y[i] = x[i];"
-        parameters = "const char *x, char *y" + (", int *fault" if guarded else "")
-        text = f"KERNEL NAME({parameters}) {{ {guard}{loop} }}"
-        kernel = Kernel(text, grid_of(target.nbytes), ("const char", "char"), (), guarded, True)
+        parameters = ("const char *x", "char *y", *(["int *fault"] if guarded else []))
+        body = f" {{ {guard}{loop} }}"
+        kernel = Kernel(parameters, body, grid_of(target.nbytes), ("const char", "char"), (), guarded, True)
         return Piece(kernel, (source, target), number, phase)
-
-
-class _Names:
-    """Texts by their names: those that agree are one."""
-
-    def __init__(self, letter: str):
-        self.letter, self._names = letter, dict[str, str]()
-
-    def of(self, text: str) -> str:
-        return self._names.setdefault(text, f"{self.letter}{len(self._names)}")
-
-    def texts(self) -> list[str]:
-        return [text.replace("NAME", name, 1) for text, name in self._names.items()]
 
 
 @paused()
 def print_program(plan: Plan) -> Source:
     """For a plan whose sizes are all numbers."""
-    kernels, functions, names, launches = _Kernels(plan), _Names("f"), _Names("k"), list[Launch]()
+    kernels, launches, printed = _Kernels(plan), list[Launch](), dict[str, tuple[int | None, Module]]()
     for group in together(list(_pieces(plan, kernels))):
-        if len(group) == 1:
-            text, grid = group[0].kernel.text, group[0].kernel.grid
-        else:
-            text, grid = shared(group, [functions.of(piece.kernel.function) for piece in group])
+        module, grid = _alone(group)
+        (name,) = module.kernels
+        printed.setdefault(name, (group[0].step if group[0].kernel.tuned else None, module))
         arguments = tuple(buffer for piece in group for buffer in piece.buffers)
         faults, steps = any(piece.kernel.faults for piece in group), tuple(dict.fromkeys(p.step for p in group))
-        launches.append(Launch(names.of(text), grid, arguments, faults, steps))
-    tuned = dict.fromkeys(name for call in plan.partition.claims.values() for name in call.headers)
-    own = ("prelude.cuh", "scalar.h", *tuned)
-    includes = [f'#include "{name}"' for name in own]
-    parts = [*includes, "", *kernels.of_ops.includes(), "", *functions.texts(), "", *names.texts(), ""]
-    headers = frozenset(header for header, _, _ in kernels.of_ops.included)
-    return Source("\n".join(parts), own, headers, tuple(launches))
+        launches.append(Launch(name, grid, arguments, faults, steps))
+    return Source(tuple(_divided(printed.values())), tuple(launches))
+
+
+def _alone(group: Sequence[Piece]) -> tuple[Module, Grid]:
+    """The kernel that does the work of these pieces, as a module of its own."""
+    functions = dict[str, str]()
+    if len(group) == 1:
+        text, grid = group[0].kernel.text, group[0].kernel.grid
+    else:
+        names = []
+        for piece in group:
+            function = piece.kernel.function
+            names.append(_name("f", function))
+            functions[names[-1]] = function.replace("NAME", names[-1], 1)
+        text, grid = shared(group, names)
+    name = _name("k", text)
+    own = dict.fromkeys([*OWN, *(header for piece in group for header in piece.kernel.tuned)])
+    ops = {lines: header for piece in group for lines, header in piece.kernel.ops.items()}
+    return Module(tuple(own), ops, functions, {name: text.replace("NAME", name, 1)}), grid
+
+
+def _name(letter: str, text: str) -> str:
+    """Two texts have one name only if they agree."""
+    return letter + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _divided(printed: Iterable[tuple[int | None, Module]]) -> Iterator[Module]:
+    """Modules of several kernels, from those of one, each with the step whose tuned call it is.
+
+    The kernels of a tuned call are a module, since they take long to compile. The others are divided into runs. Each
+    kernel says by itself whether a run ends with it: so what two programs have in common is divided alike.
+    """
+    calls, run = dict[int, list[Module]](), list[Module]()
+    for call, module in printed:
+        if call is not None:
+            calls.setdefault(call, []).append(module)
+            continue
+        run.append(module)
+        (name,) = module.kernels
+        if int(name[1:], 16) % RUN == 0 or len(run) == LONGEST:
+            yield joined(run)
+            run = []
+    yield from map(joined, [*calls.values(), *([run] if run else [])])
 
 
 def _pieces(plan: Plan, kernels: _Kernels) -> Iterator[Piece]:
