@@ -1,7 +1,7 @@
-"""What the reader of an operator gets: one node of the file, with its attributes and what it is applied to.
+"""What the reader of an operator gets: one node of the file, its attributes and what it is applied to.
 
-A reader asks for an input as a tensor, which may be anything; as a weight, which training moves where the file holds its
-numbers; or as an array or sizes, which must then be known while the model is read.
+A reader asks for an input as a tensor, which may be anything; as a weight, which training moves where the file holds
+its numbers; or as an array or sizes, which must then be known while the model is read.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import numpy as np
 
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import Dim, Shape, Size
+from minigraph.core.dtypes import FLOATS
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.evaluate import Evaluation
 from minigraph.core.initial import Constant
-from minigraph.core.ir import FLOATS
+from minigraph.core.ir import needed
 from minigraph.onnx.file import Unsupported, array_of, dtype_of_code
-from minigraph.onnx.known import MOST, Known, settled
+from minigraph.onnx.known import MOST, Known
 from minigraph.onnx.names import Names
-from minigraph.ops.constant import count
+from minigraph.ops.constant import count, fill
 from minigraph.ops.pointwise import cast
 from minigraph.ops.shape import concat, reshape
 
@@ -104,6 +105,20 @@ class Net:
         with self.builder.root():
             start = Constant(0.0)  # the file's numbers stand in its place
             return self.builder.variable(name, operand.array.shape, start, operand.dtype, kind or "parameter")
+
+    def made_from(self, tensor: Tensor) -> list[str]:
+        """The inputs that a tensor is computed from, by their names in the file."""
+        _, live = needed(self.builder.nodes, [tensor.value])
+        by_name = {name: given for given, name in self.names.given().items()}
+        return [by_name[t.name] for t in self.inputs if t.value in live]
+
+    def is_state(self, tensor: Tensor) -> bool:
+        """Whether a tensor is state of the graph, as it is in the file."""
+        return tensor.name in self.state and self.builder.tensor(tensor.name).value is tensor.value
+
+    def filled(self, value: Any, shape: Shape, dtype: str) -> Tensor:
+        """One number in every place of a shape, which may be open."""
+        return self.builder.emit(fill, (), {"value": value, "shape": shape, "dtype": dtype})[0]
 
     def _at_run_time(self, operand: Known) -> Tensor:
         """Open sizes as a tensor, from the sizes of inputs."""
@@ -221,7 +236,9 @@ class Call:
     def sizes(self, index: int) -> tuple[Size, ...]:
         """An input that is sizes, or places along axes: whole numbers, some of which may be open."""
         array = self._known(index)
-        expect(array.dtype == object or array.dtype.kind in "iu", "input {} is whole numbers, not {}", index, array.dtype)
+        expect(
+            array.dtype == object or array.dtype.kind in "iu", "input {} is whole numbers, not {}", index, array.dtype
+        )
         expect(array.ndim <= 1, "input {} is a list of numbers, not of shape {}", index, array.shape)
         return tuple(n if isinstance(n, Dim) else int(n) for n in array.flat)
 
@@ -247,10 +264,9 @@ class Call:
         array = self.net.array(operand)
         if array is None:
             assert isinstance(operand, Tensor)
-            name = operand.name
-            inputs = [name] if any(operand.value is t.value for t in self.net.inputs) else []
-            hint = f"; it is fixed by load(path, values={{{name!r}: ...}})" if inputs else ""
-            raise NeedsValue(f"input {index}, {operand.value}, must be known when the model is read{hint}", inputs)
+            raise NeedsValue(
+                f"input {index}, {operand.value}, must be known when the model is read", self.net.made_from(operand)
+            )
         return array
 
     # what it gives

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper
 
+from minigraph.core.dtypes import DTYPES
 from minigraph.core.errors import GraphError, expect
-from minigraph.core.ir import DTYPES
 
 OLDEST, NEWEST = 7, onnx.defs.onnx_opset_version()
 MOST_NODES = 1_000_000  # of a model whose functions are written out
@@ -69,7 +69,7 @@ def parsed(data: bytes, where: str) -> onnx.ModelProto:
         model.ParseFromString(data)
     except (DecodeError, UnicodeDecodeError) as error:
         raise GraphError(f"{where} is not a whole model of ONNX: {error}") from None
-    expect(model.HasField("graph") and model.graph.node or model.graph.output, "{} holds no model of ONNX", where)
+    expect((model.HasField("graph") and model.graph.node) or model.graph.output, "{} holds no model of ONNX", where)
     return _without_functions(model) if model.functions else model
 
 
@@ -78,14 +78,26 @@ def opset_of(model: onnx.ModelProto) -> int:
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     expect(len(versions) <= 1, "the model names the version of its operators {} times", len(versions))
     version = versions[0] if versions else 1
-    expect(
-        OLDEST <= version <= NEWEST,
-        "the model's operators are of opset {}; opsets {} to {} can be read",
-        version,
-        OLDEST,
-        NEWEST,
-    )
+    if version < OLDEST and all(_since(node) <= version for node in nodes_of(model.graph)):
+        return OLDEST  # what the model uses of an older opset has not changed up to that
+    if not OLDEST <= version <= NEWEST:
+        raise Unsupported(f"opset {version}; opsets {OLDEST} to {NEWEST} can be read")
     return version
+
+
+def _since(node: onnx.NodeProto) -> int:
+    """The opset that defined what a node of opset 7 means."""
+    known = node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type, max_inclusive_version=OLDEST)
+    return onnx.defs.get_schema(node.op_type, OLDEST).since_version if known else 0
+
+
+def nodes_of(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
+    """All nodes, those in branches and loops included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from nodes_of(inner)
 
 
 def _without_functions(model: onnx.ModelProto) -> onnx.ModelProto:

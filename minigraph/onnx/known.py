@@ -16,7 +16,6 @@ import numpy as np
 from minigraph.core.dim import Dim, Size
 from minigraph.core.errors import GraphError, expect
 
-
 MOST = 1 << 20  # numbers that are computed while a model is read; more are computed when it runs
 
 
@@ -118,7 +117,7 @@ def _equal(a: Any, b: Any) -> bool:
             return difference == 0
         terms = [factor for _, factor in difference.terms]
         constant = dict(difference.terms).get((), 0)
-        if constant > 0 and min(terms) >= 0 or constant < 0 and max(terms) <= 0:
+        if (constant > 0 and min(terms) >= 0) or (constant < 0 and max(terms) <= 0):
             return False  # symbols are 0 or more
         raise Unknown
     return bool(a == b)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from minigraph.core.ir import Graph
 from minigraph.core.state import State
 from minigraph.onnx import readers
 from minigraph.onnx.call import MOST_DEEP, READERS, Call, Deferred, NeedsValue, Net, Operand, TooMuch
-from minigraph.onnx.file import Unsupported, array_of, attributes_of, dtype_of_code, model_of, opset_of
+from minigraph.onnx.file import Unsupported, array_of, attributes_of, dtype_of_code, model_of, nodes_of, opset_of
 from minigraph.onnx.known import Known, of_sizes, settled
 from minigraph.onnx.names import Names, Symbols, cleaned
 
@@ -269,15 +269,6 @@ class Walk:
         fresh = [v for v in graph.state if v.name not in held]
         made = {v.name: v.initializer.array(0, v.name, v.value.type.shape, v.value.type.dtype) for v in fresh}  # type: ignore[arg-type]
         return graph, State({v.name: {**held, **made}[v.name] for v in graph.state})
-
-
-def nodes_of(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
-    """All nodes, those in branches and loops included."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from nodes_of(inner)
 
 
 def reader_name(node: onnx.NodeProto) -> str:

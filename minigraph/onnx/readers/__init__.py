@@ -1,1 +1,29 @@
 """What each operator of ONNX means, in minigraph's ops: a file for each family, a function for each operator."""
+
+from minigraph.onnx.readers import (
+    convolution,
+    indexing,
+    loss,
+    normalization,
+    pointwise,
+    pooling,
+    product,
+    recurrent,
+    reduction,
+    resize,
+    shape,
+)
+
+__all__ = [
+    "convolution",
+    "indexing",
+    "loss",
+    "normalization",
+    "pointwise",
+    "pooling",
+    "product",
+    "recurrent",
+    "reduction",
+    "resize",
+    "shape",
+]
