@@ -321,10 +321,8 @@ class Call:
 
     def axes(self, index: int, rank: int, since: int, name: str = "axes") -> tuple[int, ...] | None:
         """Axes, which became input `index` with opset `since` and were an attribute before; None where not given."""
-        if self.opset < since:
-            given = self.ints(name, None)
-        else:
-            given = self.sizes(index) if self.has(index) else None
+        as_input = self.sizes(index) if self.opset >= since and self.has(index) else None
+        given = self.ints(name, None) if self.opset < since else as_input
         if given is None:
             return None
         for axis in given:

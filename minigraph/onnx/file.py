@@ -164,9 +164,10 @@ def array_of(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
         array.flags.writeable = False
         return array
     expect(len(data) == size * dtype.itemsize, "{} of shape {} has {} bytes of data", what, shape, len(data))
-    array = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
-    if dtype == bool:  # of other bytes NumPy would make bools that are neither
+    if dtype.kind == "b":  # of bytes other than 0 and 1 NumPy would make bools that are neither
         array = np.frombuffer(data, np.uint8).reshape(shape) != 0
+    else:
+        array = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
     array.flags.writeable = False
     return array
 

@@ -28,6 +28,7 @@ from minigraph.onnx.names import Names, Symbols, cleaned
 
 DIRECT = {"Constant", "Identity", "Shape", "Size"}  # read at once, whatever they are applied to
 LARGEST = 1 << 40  # numbers in one value
+NAMELESS = ("?", "-1", "None")
 NAMED = 8  # nodes that are named of each thing that is not supported
 
 assert readers
@@ -277,10 +278,11 @@ def reader_name(node: onnx.NodeProto) -> str:
 
 
 def open_size(value: str, axis: int, size: Any) -> str:
-    """The name of an axis whose size the file leaves open; "" for one that is a number."""
-    if size.HasField("dim_value"):
+    """The name of an axis whose size the file leaves open, as some do with -1 or "?"; "" for one that is a number."""
+    if size.HasField("dim_value") and size.dim_value != -1:
         return ""
-    return size.dim_param or ("N" if axis == 0 else f"{value}_{axis}")
+    named = size.dim_param and size.dim_param not in NAMELESS
+    return size.dim_param if named else "N" if axis == 0 else f"{value}_{axis}"
 
 
 def is_weight(operand: Known | Deferred) -> bool:
