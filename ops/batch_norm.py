@@ -9,7 +9,7 @@ from x itself and reports them; inference is given both. Averages of them over t
 Statistics take two passes: the mean, and then the mean of squares of what is left when it is taken off. Sums of float32
 are held in float64, and what the rounded mean is off by is taken off as well: so 1e4 +- 0.1 comes out right, an outlier
 spoils nothing, and a constant channel has variance 0. Of a channel with an infinity the mean is infinite, and all else
-is NaN. Statistics have the dtype of x, but float32 where x is float16.
+is NaN. Statistics have the dtype of x, but float32 where that is narrow.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numpy as np
 from minigraph.core import scalar
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import product
+from minigraph.core.dtypes import wide_dtype
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Half, Op, axis_of, float_dtype, per_number, positive, real, statistic
 from minigraph.ops import broadcast
 from minigraph.ops.constant import count_along
-from minigraph.ops.half import wide, wide_dtype
 from minigraph.ops.pointwise import cast, equal, finite, sqrt, where
 from minigraph.ops.reduce import mean
 from minigraph.ops.shape import reshape
@@ -53,7 +53,7 @@ def eps_of(given: Any) -> float:
 
 
 def statistics_dtype(x: Type) -> str:
-    """The dtype of the statistics and parameters of x: that of x, but float32 where x is float16."""
+    """The dtype of the statistics and parameters of x: that of x, but float32 where that is narrow."""
     return wide_dtype(float_dtype(x))
 
 
@@ -116,12 +116,11 @@ def batch_norm_reference(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, axis: int, eps: float
 ) -> tuple[np.ndarray, ...]:
     axes, shape = other_axes(x.ndim, axis), along(x.ndim, axis)
-    x_wide = wide(x)
-    deviation, average = centered(x_wide, None, axes)
+    deviation, average = centered(x, None, axes)
     n = math.prod(x.shape[i] for i in axes)
-    var = (channel_sum(deviation * deviation, axes) / n).astype(x_wide.dtype).reshape(-1)
+    var = (channel_sum(deviation * deviation, axes) / n).astype(x.dtype).reshape(-1)
     y = deviation * (gamma / scalar.sqrt(var + eps)).reshape(shape) + beta.reshape(shape)
-    return y.astype(x.dtype, copy=False), average.reshape(-1), var
+    return y, average.reshape(-1), var
 
 
 def batch_norm_expand(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,18 +199,17 @@ def batch_norm_gradient_types(
 def batch_norm_gradient_reference(
     g: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, var: np.ndarray, axis: int, eps: float
 ) -> tuple[np.ndarray, ...]:
-    axes, shape, dtype = other_axes(x.ndim, axis), along(x.ndim, axis), x.dtype
-    g, x = wide(g), wide(x)
+    axes, shape = other_axes(x.ndim, axis), along(x.ndim, axis)
     n = math.prod(x.shape[i] for i in axes)
     if n == 0:
-        return x.astype(dtype), np.zeros_like(gamma), np.zeros_like(gamma)
+        return x, np.zeros_like(gamma), np.zeros_like(gamma)
     deviation, _ = centered(x, mean.reshape(shape), axes)
     sigma = scalar.sqrt(var + eps)
     dbeta = channel_sum(g, axes).astype(x.dtype).reshape(-1)
     dgamma = channel_sum(g * deviation, axes).astype(x.dtype).reshape(-1) / sigma
     slope = dgamma / sigma / n
     dx = (g - (dbeta / n).reshape(shape) - deviation * slope.reshape(shape)) * (gamma / sigma).reshape(shape)
-    return dx.astype(dtype, copy=False), dgamma, dbeta
+    return dx, dgamma, dbeta
 
 
 def batch_norm_gradient_expand(
@@ -263,7 +261,7 @@ def batch_norm_inference_reference(
 ) -> np.ndarray:
     shape = along(x.ndim, axis)
     scale = gamma / scalar.sqrt(var + eps)
-    return ((wide(x) - mean.reshape(shape)) * scale.reshape(shape) + beta.reshape(shape)).astype(x.dtype, copy=False)
+    return (x - mean.reshape(shape)) * scale.reshape(shape) + beta.reshape(shape)
 
 
 def batch_norm_inference_expand(

@@ -12,7 +12,6 @@ from minigraph.core.dim import Shape, Size, broadcast, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Along, Channels, Example, Half, Op, axis_of, integers, no_flops, per_number, real
-from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape
 
 
@@ -90,12 +89,11 @@ def spread(g: Tensor, x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def sum_types(x: Type, /, axes: Any = None, keepdims: bool = False) -> Type:
-    """The sum over `axes` (all by default). Half precision is added up in float32."""
+    """The sum over `axes` (all by default). Narrow floats are added up in float32."""
     expect(x.dtype != "bool", "{} cannot be added up; cast it", x)
     return Type(reduced(x, axes, keepdims), x.dtype)
 
 
-@in_float32
 def sum_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> Any:
     return np.sum(x, axes, dtype=x.dtype, keepdims=keepdims)
 

@@ -16,11 +16,11 @@ typedef struct {
 #ifndef X0  // no input
 INLINE Y0 NAME(fill)(idx i, fill_shape s) {
   (void)i;
-  return s.is_float ? (Y0)s.real : (Y0)s.whole;
+  return s.is_float ? TO_Y0(s.real) : TO_Y0(s.whole);
 }
 #else
 INLINE Y0 NAME(count)(idx i, const X0 *x, count_shape s) {
   (void)i, (void)x;
-  return (Y0)s.size;
+  return TO_Y0(s.size);
 }
 #endif

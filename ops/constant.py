@@ -9,8 +9,9 @@ import numpy as np
 
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import product, shape_of
+from minigraph.core.dtypes import FLOATS, dtype_of, largest
 from minigraph.core.errors import GraphError, expect
-from minigraph.core.ir import FLOATS, Type, dtype_of
+from minigraph.core.ir import Type
 from minigraph.core.op import Example, Kernel, Literal, Op, axis_of, no_flops, real
 
 
@@ -27,7 +28,7 @@ def number_of(value: Any, dtype: str) -> bool | int | float:
         limits = np.iinfo(dtype)
         expect(limits.min <= number <= limits.max, "{!r} is not a number of dtype {}", value, dtype)
     elif kind is float and math.isfinite(number):
-        expect(abs(number) <= float(np.finfo(dtype).max), "{!r} is too large for {}", value, dtype)
+        expect(abs(number) <= largest(dtype), "{!r} is too large for {}", value, dtype)
         expect(number == 0 or np.dtype(dtype).type(number) != 0, "{!r} is too small for {}", value, dtype)
     return number
 

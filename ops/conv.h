@@ -51,11 +51,12 @@ INLINE Y0 NAME(conv)(idx i, const X0 *x, const X1 *w, conv_shape s) {
         const idx at = h0 * s.x_axis[0] + h1 * s.x_axis[1] + h2 * s.x_axis[2];
         const X1 *weights = filter + (k0 * s.window[1] + k1) * s.window[2] + k2;
         if (inside)
-          for (idx c = 0; c < s.inputs; c++) total += (A)image[at + c * s.x_channel] * (A)weights[c * volume];
+          for (idx c = 0; c < s.inputs; c++)
+            total += (A)FROM_X0(image[at + c * s.x_channel]) * (A)FROM_X1(weights[c * volume]);
         else
-          for (idx c = 0; c < s.inputs; c++) total += 0 * (A)weights[c * volume];
+          for (idx c = 0; c < s.inputs; c++) total += 0 * (A)FROM_X1(weights[c * volume]);
       }
-  return (Y0)total;
+  return TO_Y0(total);
 }
 
 // Of g, which lies as y does: entry h of x gets g[p] * w[k] for all p * stride + k * dilation - before = h.
@@ -80,11 +81,11 @@ INLINE Y0 NAME(conv_input_gradient)(idx i, const X0 *g, const X1 *w, conv_input_
         const X0 *numbers = image + p0 * s.y_axis[0] + p1 * s.y_axis[1] + p2 * s.y_axis[2];
         const X1 *weights = filter + (k0 * s.window[1] + k1) * s.window[2] + k2;
         for (idx o = 0; o < s.outputs; o++)
-          total += (A)numbers[o * s.y_channel] * (A)weights[o * s.inputs * volume];
+          total += (A)FROM_X0(numbers[o * s.y_channel]) * (A)FROM_X1(weights[o * s.inputs * volume]);
       }
     }
   }
-  return (Y0)total;
+  return TO_Y0(total);
 }
 
 // Of x and g, which lies as y does: w[o, c, k] gets x[n, c, p * stride + k * dilation - before] * g[n, o, p] for all
@@ -110,12 +111,13 @@ INLINE Y0 NAME(conv_weight_gradient)(idx i, const X0 *x, const X1 *g, conv_weigh
         const idx first = row_inside ? first2 : s.places[2], end = row_inside ? end2 : s.places[2];
         A sum = 0;
         idx p2 = 0;
-        for (; p2 < first; p2++) sum += 0 * (A)gradients[p2 * s.y_axis[2]];
-        for (; p2 < end; p2++) sum += (A)from[row + p2 * s.stride[2] * s.x_axis[2]] * (A)gradients[p2 * s.y_axis[2]];
-        for (; p2 < s.places[2]; p2++) sum += 0 * (A)gradients[p2 * s.y_axis[2]];
+        for (; p2 < first; p2++) sum += 0 * (A)FROM_X1(gradients[p2 * s.y_axis[2]]);
+        for (; p2 < end; p2++)
+          sum += (A)FROM_X0(from[row + p2 * s.stride[2] * s.x_axis[2]]) * (A)FROM_X1(gradients[p2 * s.y_axis[2]]);
+        for (; p2 < s.places[2]; p2++) sum += 0 * (A)FROM_X1(gradients[p2 * s.y_axis[2]]);
         image += sum;
       }
     total += image;
   }
-  return (Y0)total;
+  return TO_Y0(total);
 }

@@ -20,7 +20,6 @@ from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Half, Kernel, Op, Weight, float_dtype, real, whole
 from minigraph.ops.broadcast import broadcast_to, sum
-from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape
 from minigraph.ops.window import (
     arranged,
@@ -110,7 +109,6 @@ def _columns(
         yield part, np.ascontiguousarray(view[part]).reshape(part.stop - start, groups, rows, places)
 
 
-@in_float32
 def conv_reference(
     x: np.ndarray, w: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: int, layout: str
 ) -> np.ndarray:
@@ -227,7 +225,6 @@ def conv_input_gradient_canonical(g: Type, w: Type, extents: Any, **attrs: Any) 
     return {"extents": extents, **_geometry(g, w.shape[2:], extents=extents, **attrs)}
 
 
-@in_float32
 def conv_input_gradient_reference(
     g: np.ndarray, w: np.ndarray, extents: Any, stride: Any, padding: Any, dilation: Any, groups: int, layout: str
 ) -> np.ndarray:
@@ -298,7 +295,6 @@ def conv_weight_gradient_canonical(x: Type, g: Type, window: Any, **attrs: Any) 
     return {"window": window, **_geometry(x, window, **attrs)}
 
 
-@in_float32
 def conv_weight_gradient_reference(
     x: np.ndarray, g: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, groups: int, layout: str
 ) -> np.ndarray:

@@ -36,7 +36,7 @@ INLINE idx index_from_front(idx index, idx n) {
 // y[i] = i
 INLINE Y0 NAME(iota)(idx i, iota_shape s) {
   (void)s;
-  return (Y0)i;
+  return TO_Y0(i);
 }
 
 #elif defined(X1)  // two inputs
@@ -47,7 +47,7 @@ INLINE Y0 NAME(gather)(idx i, const X0 *x, const X1 *indices, gather_shape s, in
   const idx place = index_from_front(indices[block / s.before * s.each + j], s.size);
   if (place < 0) {
     *fault = 1;
-    return (Y0)0;
+    return TO_Y0(0);
   }
   return x[(block * s.size + place) * s.after + a];
 }
@@ -63,7 +63,7 @@ INLINE void NAME(scatter_add)(idx line, const X0 *x, const X1 *indices, Y0 *y, s
   x += block * s.each * s.after + from;
   y += block * s.size * s.after + from;
   for (idx p = 0; p < s.size; p++)
-    for (idx a = 0; a < width; a++) y[p * s.after + a] = (Y0)0;
+    for (idx a = 0; a < width; a++) y[p * s.after + a] = TO_Y0(0);
   for (idx j = 0; j < s.each; j++) {
     const idx place = index_from_front(indices[j], s.size);
     if (place < 0) {
@@ -72,7 +72,7 @@ INLINE void NAME(scatter_add)(idx line, const X0 *x, const X1 *indices, Y0 *y, s
     }
     Y0 *sums = y + place * s.after;
     if (s.in_place) {
-      for (idx a = 0; a < width; a++) sums[a] = (Y0)(sums[a] + x[j * s.after + a]);
+      for (idx a = 0; a < width; a++) sums[a] = TO_Y0(FROM_Y0(sums[a]) + FROM_X0(x[j * s.after + a]));
       continue;
     }
     idx first = 0;
@@ -81,15 +81,15 @@ INLINE void NAME(scatter_add)(idx line, const X0 *x, const X1 *indices, Y0 *y, s
     A wide[SCATTER_WIDTH] = {0};
     for (idx k = j; k < s.each; k++)
       if (index_from_front(indices[k], s.size) == place)
-        for (idx a = 0; a < width; a++) wide[a] += (A)x[k * s.after + a];
-    for (idx a = 0; a < width; a++) sums[a] = (Y0)wide[a];
+        for (idx a = 0; a < width; a++) wide[a] += (A)FROM_X0(x[k * s.after + a]);
+    for (idx a = 0; a < width; a++) sums[a] = TO_Y0(wide[a]);
   }
 }
 
 #elif defined(Y1)  // two outputs
 
 // Whether one number comes before another: NaNs first, then the largest or the smallest.
-INLINE bool NAME(topk_before)(X0 one, X0 other, bool largest) {
+INLINE bool NAME(topk_before)(WIDE_X0 one, WIDE_X0 other, bool largest) {
   if (isnan((double)one) || isnan((double)other)) return isnan((double)one) && !isnan((double)other);
   return largest ? one > other : one < other;
 }
@@ -102,15 +102,15 @@ INLINE void NAME(topk)(idx line, const X0 *x, Y0 *values, Y1 *indices, topk_shap
   values += block * s.k * s.after + a;
   indices += block * s.k * s.after + a;
   for (idx j = 0; j < s.size; j++) {
-    const X0 number = x[j * s.after];
+    const WIDE_X0 number = FROM_X0(x[j * s.after]);
     idx place = j < s.k ? j : s.k;
-    while (place > 0 && NAME(topk_before)(number, values[(place - 1) * s.after], s.largest)) place--;
+    while (place > 0 && NAME(topk_before)(number, FROM_Y0(values[(place - 1) * s.after]), s.largest)) place--;
     if (place == s.k) continue;
     for (idx p = j < s.k ? j : s.k - 1; p > place; p--) {
       values[p * s.after] = values[(p - 1) * s.after];
       indices[p * s.after] = indices[(p - 1) * s.after];
     }
-    values[place * s.after] = number;
+    values[place * s.after] = x[j * s.after];
     indices[place * s.after] = (Y1)j;
   }
 }

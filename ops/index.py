@@ -17,8 +17,9 @@ import numpy as np
 
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import Size, known, product, show, size
+from minigraph.core.dtypes import INTEGERS, NARROW, dtype_of, is_float
 from minigraph.core.errors import expect
-from minigraph.core.ir import INTEGERS, Type, dtype_of
+from minigraph.core.ir import Type
 from minigraph.core.op import (
     OPS,
     Channels,
@@ -35,7 +36,6 @@ from minigraph.core.op import (
     real,
     whole,
 )
-from minigraph.ops.half import in_float32
 from minigraph.ops.pointwise import less_equal, where
 from minigraph.ops.shape import reshape, transpose
 
@@ -160,7 +160,7 @@ def scatter_add_types(updates: Type, indices: Type, /, size: Any, axis: int = 0,
     """Zeros with `updates` added at `indices` along `axis`, an axis of `size` places: the transpose of gather.
 
     updates: of the shape that gather gives, the axes of indices (less the batch) standing where `axis` will be. What
-    falls on one place is added up, in float32 where it is float16. indices, axis (of the result), batch: as in gather.
+    falls on one place is added up, narrow floats in float32. indices, axis (of the result), batch: as in gather.
     x + scatter_add(...) adds to x.
     """
     expect(updates.dtype != "bool", "{} cannot be added up; cast it", updates)
@@ -188,7 +188,6 @@ def _size(given: Any) -> Size:
     return n
 
 
-@in_float32
 def scatter_add_reference(updates: np.ndarray, indices: np.ndarray, size: int, axis: int, batch: int) -> np.ndarray:
     """Updates in the order of their places, so that those of one place stand together and are added up."""
     shape = (*updates.shape[:axis], size, *updates.shape[axis + indices.ndim - batch :])
@@ -221,7 +220,7 @@ SCATTER_WIDTH = 32  # as in index.h
 def scatter_add_shape(ins: Sequence[Type], outs: Sequence[Type], axis: int, batch: int, **_: Any) -> dict[str, Any]:
     seen = _seen_by_kernels(outs[0], ins[1], axis, batch)
     width = SCATTER_WIDTH if isinstance(seen["after"], int) else 1
-    return {**seen, "width": width, "in_place": outs[0].dtype != "float16"}
+    return {**seen, "width": width, "in_place": outs[0].dtype not in NARROW}
 
 
 def scatter_add_lines(ins: Sequence[Type], outs: Sequence[Type], axis: int, **_: Any) -> Size:
@@ -317,7 +316,7 @@ def topk_reference(x: np.ndarray, k: int, axis: int, largest: bool) -> tuple[np.
         order = np.flip(n - 1 - np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
     else:
         order = np.argsort(x, axis, kind="stable")
-        if x.dtype.kind == "f":
+        if is_float(x.dtype):
             number = ~np.isnan(np.take_along_axis(x, order, axis))
             order = np.take_along_axis(order, np.argsort(number, axis, kind="stable"), axis)
     first = np.take(order, np.arange(k), axis).astype(np.int64)

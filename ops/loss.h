@@ -9,5 +9,5 @@ typedef struct {
 INLINE Y0 NAME(one_hot)(idx i, const X0 *labels, one_hot_shape s, int *fault) {
   const X0 label = labels[i / s.after / s.classes * s.after + i % s.after];
   if ((uint64_t)label >= (uint64_t)s.classes) *fault = 1;  // a negative one is a large one
-  return (Y0)((idx)label == i / s.after % s.classes);
+  return TO_Y0((idx)label == i / s.after % s.classes);
 }

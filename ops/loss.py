@@ -1,7 +1,7 @@
 """Losses: of labels (cross entropy, negative log likelihood), of probabilities, and of numbers.
 
 Each gives one number for each thing that is compared, and then their mean, their sum or themselves: `reduction` is
-"mean", "sum" or "none". The mean of nothing is NaN. Half precision is computed in float32 and rounded at the end. A
+"mean", "sum" or "none". The mean of nothing is NaN. Narrow floats are computed in float32 and rounded at the end. A
 loss is defined by its expansion, whose derivative is its gradient; the references are the formulas that lose no digits.
 """
 
@@ -18,8 +18,9 @@ from minigraph.core import scalar
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import Size, product
 from minigraph.core.dim import broadcast as broadcast_shapes
+from minigraph.core.dtypes import dtype_of
 from minigraph.core.errors import expect
-from minigraph.core.ir import Type, dtype_of
+from minigraph.core.ir import Type
 from minigraph.core.op import (
     Example,
     Kernel,
@@ -35,7 +36,7 @@ from minigraph.core.op import (
 )
 from minigraph.ops import broadcast
 from minigraph.ops.constant import count_along
-from minigraph.ops.half import expand_in_float32, in_float32
+from minigraph.ops.half import expand_in_float32
 from minigraph.ops.pointwise import (
     absolute,
     cast,
@@ -255,7 +256,6 @@ def cross_entropy_canonical(*types: Type, label_smoothing: Any, **attrs: Any) ->
     return {**labels_canonical(*types, **attrs), "label_smoothing": float(label_smoothing)}
 
 
-@in_float32
 def cross_entropy_reference(
     logits: np.ndarray, labels: np.ndarray, *class_weight: np.ndarray, axis: int, label_smoothing: float, **attrs: Any
 ) -> np.ndarray:
@@ -314,7 +314,6 @@ def nll_loss_types(
     return labels_types(log_probabilities, labels, class_weight, axis, reduction)
 
 
-@in_float32
 def nll_loss_reference(logs: np.ndarray, labels: np.ndarray, *class_weight: np.ndarray, **attrs: Any) -> np.ndarray:
     return of_labels(logs, labels, class_weight, **attrs)
 
@@ -367,7 +366,6 @@ def soft_cross_entropy_canonical(logits: Type, probabilities: Type, axis: Any, r
     return {"axis": axis_of(axis, logits.rank), "reduction": reduction}
 
 
-@in_float32
 def soft_cross_entropy_reference(x: np.ndarray, target: np.ndarray, axis: int, reduction: str) -> np.ndarray:
     logs = scalar.where(scalar.equal(target, 0), 0, log_softmax_reference(x, axis=axis))
     return total(-(target * logs).sum(axis), reduction)
@@ -418,7 +416,7 @@ def compared(
     return Op(
         name,
         types,
-        in_float32(lambda *arrays, reduction, **attrs: total(each(*arrays, **attrs), reduction)),
+        lambda *arrays, reduction, **attrs: total(each(*arrays, **attrs), reduction),
         expand=expand_in_float32(
             lambda *tensors, reduction, **attrs: total_of_tensor(each_of_tensors(*tensors, **attrs), reduction)
         ),

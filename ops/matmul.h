@@ -19,6 +19,6 @@ INLINE Y0 NAME(matmul)(idx i, const X0 *x, const X1 *y, matmul_shape s) {
   const X0 *row = x + i / s.columns % s.rows * s.inner;
   const X1 *column = y + i % s.columns;
   A total = 0;
-  for (idx k = 0; k < s.inner; k++) total += (A)row[k] * (A)column[k * s.columns];
-  return (Y0)total;
+  for (idx k = 0; k < s.inner; k++) total += (A)FROM_X0(row[k]) * (A)FROM_X1(column[k * s.columns]);
+  return TO_Y0(total);
 }

@@ -13,7 +13,6 @@ from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Half, Kernel, Op, Weight, float_dtype, real
 from minigraph.ops.broadcast import sum, sum_to
-from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape, transpose
 
 MAX_RANK = 8  # of the axes in front of the matrices, in C
@@ -85,7 +84,7 @@ def _apart(x: Type, rank: int) -> tuple[Any, ...]:
 matmul = Op(
     "matmul",
     matmul_types,
-    in_float32(np.matmul),
+    np.matmul,
     lambda gs, xs, ys: (sum_to(gs[0] @ swap(xs[1]), xs[0].shape), sum_to(swap(xs[0]) @ gs[0], xs[1].shape)),
     weights=matmul_weights,
     flops=lambda inputs, outputs, attrs: 2 * outputs[0].size * inputs[0].shape[-1],

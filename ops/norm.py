@@ -7,8 +7,8 @@ group norm (Wu and He, 2018) over a group of channels of each image, instance no
 norm (Zhang and Sennrich, 2019) leaves out the mean. Local response normalization (Krizhevsky et al., 2012) divides by
 a power of the squares of the neighbouring channels.
 
-Statistics are as careful as batch norm's: two passes, float32 summed in float64, float16 computed in float32.
-Parameters are float32 where x is float16.
+Statistics are as careful as batch norm's: two passes, float32 summed in float64, narrow floats computed in float32.
+Parameters are float32 where x is narrow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from minigraph.core.ir import Type
 from minigraph.core.op import Example, Half, Op, axis_of, float_dtype, per_number, real, statistic, whole
 from minigraph.ops import broadcast
 from minigraph.ops.batch_norm import EPS, along, centered, channel_sum, eps_of, other_axes, statistics_dtype
-from minigraph.ops.half import in_float32, wide, widened
+from minigraph.ops.half import widened
 from minigraph.ops.pointwise import cast, exp, finite, log, sqrt
 from minigraph.ops.reduce import mean
 from minigraph.ops.shape import pad, reshape, slice_axis
@@ -73,8 +73,7 @@ def _last_canonical(x: Type, axis: Any, eps: Any) -> dict[str, Any]:
 
 
 def layer_norm_reference(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, axis: int, eps: float) -> np.ndarray:
-    y = _standardized(wide(x), tuple(range(axis, x.ndim)), eps) * gamma + beta
-    return y.astype(x.dtype, copy=False)
+    return _standardized(x, tuple(range(axis, x.ndim)), eps) * gamma + beta
 
 
 def layer_norm_expand(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, eps: float) -> Tensor:
@@ -145,8 +144,8 @@ def group_norm_reference(
 ) -> np.ndarray:
     split, axes = _grouped(x.shape, groups, axis)
     shape = along(x.ndim, axis)
-    standard = _standardized(wide(x).reshape(split), axes, eps).reshape(x.shape)
-    return (standard * gamma.reshape(shape) + beta.reshape(shape)).astype(x.dtype, copy=False)
+    standard = _standardized(x.reshape(split), axes, eps).reshape(x.shape)
+    return standard * gamma.reshape(shape) + beta.reshape(shape)
 
 
 def group_norm_expand(x: Tensor, gamma: Tensor, beta: Tensor, groups: int, axis: int, eps: float) -> Tensor:
@@ -203,9 +202,8 @@ def rms_norm_types(x: Type, gamma: Type, /, *, axis: int = -1, eps: float = EPS)
 
 
 def rms_norm_reference(x: np.ndarray, gamma: np.ndarray, axis: int, eps: float) -> np.ndarray:
-    x_wide, axes = wide(x), tuple(range(axis, x.ndim))
-    square = (channel_sum(x_wide * x_wide, axes) / math.prod(x.shape[axis:])).astype(x_wide.dtype)
-    return (x_wide / scalar.sqrt(square + eps) * gamma).astype(x.dtype, copy=False)
+    square = (channel_sum(x * x, tuple(range(axis, x.ndim))) / math.prod(x.shape[axis:])).astype(x.dtype)
+    return x / scalar.sqrt(square + eps) * gamma
 
 
 def rms_norm_expand(x: Tensor, gamma: Tensor, axis: int, eps: float) -> Tensor:
@@ -255,7 +253,6 @@ def _around(rank: int, size: int, axis: int) -> tuple[tuple[int, int], ...]:
     return tuple(((size - 1) // 2, size // 2) if i == axis else (0, 0) for i in range(rank))
 
 
-@in_float32
 def local_response_norm_reference(
     x: np.ndarray, size: int, alpha: float, beta: float, bias: float, axis: int
 ) -> np.ndarray:

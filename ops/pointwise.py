@@ -16,8 +16,9 @@ import numpy as np
 from minigraph.core import scalar
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import broadcast
+from minigraph.core.dtypes import FLOATS, INTEGERS, dtype_of
 from minigraph.core.errors import expect
-from minigraph.core.ir import Type, dtype_of
+from minigraph.core.ir import Type
 from minigraph.core.op import (
     Channels,
     Example,
@@ -116,7 +117,7 @@ def number_dtype(*types: Type) -> str:
 
 
 def signed_dtype(x: Type) -> str:
-    expect(not x.dtype.startswith(("u", "b")), "needs signed numbers, got {}", x)
+    expect(x.dtype in (*FLOATS, *INTEGERS) and not x.dtype.startswith("u"), "needs signed numbers, got {}", x)
     return x.dtype
 
 

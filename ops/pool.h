@@ -60,8 +60,8 @@ INLINE idx pool_count(idx start, pool_shape s, int axis) {
 }
 #endif
 
-INLINE bool NAME(pool_nan)(X0 number) {
-  const X0 same = number;  // no integer differs from itself
+INLINE bool NAME(pool_nan)(WIDE_X0 number) {
+  const WIDE_X0 same = number;  // no integer differs from itself
   return number != same;
 }
 
@@ -75,16 +75,16 @@ INLINE Y0 NAME(max_pool)(idx i, const X0 *x, max_pool_shape s) {
   const idx end1 = pool_end(start1, s.dilation[1], s.extents[1], s.window[1]);
   const idx end2 = pool_end(start2, s.dilation[2], s.extents[2], s.window[2]);
   const idx at = pool_entry(start0, first0, s, 0) + pool_entry(start1, first1, s, 1) + pool_entry(start2, first2, s, 2);
-  X0 best = image[at];
+  WIDE_X0 best = FROM_X0(image[at]);
   for (idx k0 = first0; k0 < end0; k0++)
     for (idx k1 = first1; k1 < end1; k1++) {
       const X0 *row = image + pool_entry(start0, k0, s, 0) + pool_entry(start1, k1, s, 1);
       for (idx k2 = first2; k2 < end2; k2++) {
-        const X0 number = row[pool_entry(start2, k2, s, 2)];
+        const WIDE_X0 number = FROM_X0(row[pool_entry(start2, k2, s, 2)]);
         best = number > best || NAME(pool_nan)(number) ? number : best;
       }
     }
-  return (Y0)best;
+  return TO_Y0(best);
 }
 
 // Where in an image the first largest number, or the first NaN, lies of the window that starts there.
@@ -95,13 +95,13 @@ INLINE idx NAME(pool_chosen)(const X0 *image, idx start0, idx start1, idx start2
   const idx end1 = pool_end(start1, s.dilation[1], s.extents[1], s.window[1]);
   const idx end2 = pool_end(start2, s.dilation[2], s.extents[2], s.window[2]);
   idx chosen = pool_entry(start0, first0, s, 0) + pool_entry(start1, first1, s, 1) + pool_entry(start2, first2, s, 2);
-  X0 best = image[chosen];
+  WIDE_X0 best = FROM_X0(image[chosen]);
   for (idx k0 = first0; k0 < end0; k0++)
     for (idx k1 = first1; k1 < end1; k1++) {
       const idx row = pool_entry(start0, k0, s, 0) + pool_entry(start1, k1, s, 1);
       for (idx k2 = first2; k2 < end2; k2++) {
         const idx at = row + pool_entry(start2, k2, s, 2);
-        const X0 number = image[at];
+        const WIDE_X0 number = FROM_X0(image[at]);
         const bool wins = number > best || (NAME(pool_nan)(number) && !NAME(pool_nan)(best));
         best = wins ? number : best;
         chosen = wins ? at : chosen;
@@ -113,7 +113,8 @@ INLINE idx NAME(pool_chosen)(const X0 *image, idx start0, idx start1, idx start2
 // The number of h at the place where the window of x has its largest.
 INLINE Y0 NAME(max_pool_select)(idx i, const X0 *h, const X0 *x, max_pool_select_shape s) {
   const idx image = pool_image(i, s);
-  return (Y0)h[image + NAME(pool_chosen)(x + image, pool_start(i, s, 0), pool_start(i, s, 1), pool_start(i, s, 2), s)];
+  const idx start0 = pool_start(i, s, 0), start1 = pool_start(i, s, 1), start2 = pool_start(i, s, 2);
+  return TO_Y0(FROM_X0(h[image + NAME(pool_chosen)(x + image, start0, start1, start2, s)]));
 }
 
 // Of g, which lies as y does: a number of x gets the sum over the windows in which it is chosen.
@@ -133,11 +134,11 @@ INLINE Y0 NAME(max_pool_gradient)(idx i, const X0 *g, const X0 *x, max_pool_grad
         const idx p2 = pool_place(h2, k2, s, 2), start2 = h2 - k2 * s.dilation[2];
         if (p2 < 0) continue;
         if (NAME(pool_chosen)(image, start0, start1, start2, s) == here)
-          total += (A)gradients[p0 * s.y_axis[0] + p1 * s.y_axis[1] + p2 * s.y_axis[2]];
+          total += (A)FROM_X0(gradients[p0 * s.y_axis[0] + p1 * s.y_axis[1] + p2 * s.y_axis[2]]);
       }
     }
   }
-  return (Y0)total;
+  return TO_Y0(total);
 }
 
 // The sum of a window, divided by how many of its entries count.
@@ -152,9 +153,9 @@ INLINE Y0 NAME(avg_pool)(idx i, const X0 *x, avg_pool_shape s) {
   for (idx k0 = pool_first(start0, s.dilation[0]); k0 < end0; k0++)
     for (idx k1 = pool_first(start1, s.dilation[1]); k1 < end1; k1++) {
       const X0 *row = image + pool_entry(start0, k0, s, 0) + pool_entry(start1, k1, s, 1);
-      for (idx k2 = first2; k2 < end2; k2++) total += (A)row[pool_entry(start2, k2, s, 2)];
+      for (idx k2 = first2; k2 < end2; k2++) total += (A)FROM_X0(row[pool_entry(start2, k2, s, 2)]);
     }
-  return (Y0)(total / (A)(pool_count(start0, s, 0) * pool_count(start1, s, 1) * pool_count(start2, s, 2)));
+  return TO_Y0(total / (A)(pool_count(start0, s, 0) * pool_count(start1, s, 1) * pool_count(start2, s, 2)));
 }
 
 // Of g, which lies as y does: a number of x gets the sum over the windows that hold it, each divided by its count.
@@ -174,9 +175,9 @@ INLINE Y0 NAME(avg_pool_gradient)(idx i, const X0 *g, avg_pool_gradient_shape s)
         const idx p2 = pool_place(h2, k2, s, 2);
         if (p2 < 0) continue;
         const idx count = count1 * pool_count(h2 - k2 * s.dilation[2], s, 2);
-        total += (A)gradients[p0 * s.y_axis[0] + p1 * s.y_axis[1] + p2 * s.y_axis[2]] / (A)count;
+        total += (A)FROM_X0(gradients[p0 * s.y_axis[0] + p1 * s.y_axis[1] + p2 * s.y_axis[2]]) / (A)count;
       }
     }
   }
-  return (Y0)total;
+  return TO_Y0(total);
 }

@@ -19,7 +19,7 @@ from minigraph.core.dim import Size, known, product, shape_of, show
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Channels, Example, Half, Kernel, Op, float_dtype, integers, per_number, real, whole
-from minigraph.ops.half import in_float32, widened
+from minigraph.ops.half import widened
 from minigraph.ops.pointwise import cast, exp, log, sqrt, where
 from minigraph.ops.reduce import max as largest
 from minigraph.ops.reduce import mean
@@ -322,7 +322,6 @@ def _counts(
     return total
 
 
-@in_float32
 def avg_pool_reference(
     x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, count_include_pad: Any, layout: str
 ) -> np.ndarray:
@@ -391,7 +390,6 @@ def avg_pool_gradient_canonical(g: Type, *, extents: Any, **attrs: Any) -> dict[
     return {"extents": extents, **avg_pool_canonical(x, **attrs)}
 
 
-@in_float32
 def avg_pool_gradient_reference(
     g: np.ndarray,
     window: Any,
@@ -493,7 +491,6 @@ def adaptive_avg_pool_types(x: Type, /, sizes: Any, *, layout: str | None = None
     return _adaptive_types(x, sizes, layout)  # type: ignore[arg-type]
 
 
-@in_float32
 def adaptive_avg_pool_reference(x: np.ndarray, sizes: tuple[int, ...], layout: str) -> np.ndarray:
     return _adaptive(x, sizes, layout, lambda part, axes: part.sum(axes) / math.prod(part.shape[2:]))
 

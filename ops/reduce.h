@@ -10,22 +10,22 @@ typedef argmax_shape argmin_shape;
 
 INLINE Y0 NAME(argmax)(idx i, const X0 *x, argmax_shape s) {
   x += i / s.after * s.size * s.after + i % s.after;
-  X0 best = x[0];
+  WIDE_X0 best = FROM_X0(x[0]);
   idx place = 0;
   for (idx j = 1; j < s.size && !isnan((double)best); j++) {
-    const X0 number = x[j * s.after];
+    const WIDE_X0 number = FROM_X0(x[j * s.after]);
     if (number > best || isnan((double)number)) best = number, place = j;
   }
-  return (Y0)place;
+  return TO_Y0(place);
 }
 
 INLINE Y0 NAME(argmin)(idx i, const X0 *x, argmin_shape s) {
   x += i / s.after * s.size * s.after + i % s.after;
-  X0 best = x[0];
+  WIDE_X0 best = FROM_X0(x[0]);
   idx place = 0;
   for (idx j = 1; j < s.size && !isnan((double)best); j++) {
-    const X0 number = x[j * s.after];
+    const WIDE_X0 number = FROM_X0(x[j * s.after]);
     if (number < best || isnan((double)number)) best = number, place = j;
   }
-  return (Y0)place;
+  return TO_Y0(place);
 }

@@ -11,6 +11,7 @@ import numpy as np
 from minigraph.core import scalar
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import Size, known, product
+from minigraph.core.dtypes import wide_dtype
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import (
@@ -29,7 +30,7 @@ from minigraph.core.op import (
 from minigraph.ops import broadcast
 from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, beside_reduced, reduced, spread
 from minigraph.ops.constant import count_along
-from minigraph.ops.half import in_float32, wide_dtype, widened
+from minigraph.ops.half import widened
 from minigraph.ops.pointwise import absolute, cast, equal, exp, log, relu, sqrt, stop_gradient, where
 from minigraph.ops.shape import concat, reshape, slice_axis
 
@@ -37,20 +38,19 @@ from minigraph.ops.shape import concat, reshape, slice_axis
 
 
 def mean_types(x: Type, /, axes: Any = None, keepdims: bool = False) -> Type:
-    """The mean over `axes` (all by default); of no numbers it is NaN. Half precision is added up in float32."""
+    """The mean over `axes` (all by default); of no numbers it is NaN. Narrow floats are added up in float32."""
     float_dtype(x)
     return Type(reduced(x, axes, keepdims), x.dtype)
 
 
-@in_float32
 def mean_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> Any:
     return np.asarray(x.sum(axes, keepdims=keepdims)) / math.prod(x.shape[axis] for axis in axes)
 
 
 def shared_out(total: Tensor, x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """total / (how many numbers x has along the axes). In float32 where x is float16, which ends at 65504."""
-    wide = wide_dtype(x.dtype)
-    return cast(cast(total, wide) / count_along(x, axes, wide), x.dtype)
+    """total / (how many numbers x has along the axes). In float32 where x is narrow: float16 ends at 65504."""
+    dtype = wide_dtype(x.dtype)
+    return cast(cast(total, dtype) / count_along(x, axes, dtype), x.dtype)
 
 
 def mean_expand(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
@@ -78,7 +78,7 @@ def var_types(x: Type, /, axes: Any = None, *, keepdims: bool = False, correctio
     """The variance over `axes` (all by default): the sum of (x - mean)^2 over (how many numbers - correction).
 
     correction: 0 for the biased variance, of the numbers themselves; 1 for the unbiased estimate from a sample. Where
-    there are not more numbers than that, it is NaN. Computed in two passes, in float32 where x is float16.
+    there are not more numbers than that, it is NaN. Computed in two passes, in float32 where x is narrow.
     """
     float_dtype(x)
     return Type(reduced(x, axes, keepdims), x.dtype)
@@ -90,7 +90,6 @@ def spread_canonical(x: Type, axes: Any, keepdims: Any, correction: Any) -> dict
     return {**axes_canonical(x, axes, keepdims), "correction": correction}
 
 
-@in_float32
 def var_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool, correction: int) -> Any:
     n = math.prod(x.shape[axis] for axis in axes)
     deviation = x - x.sum(axes, keepdims=True) / n
@@ -157,7 +156,6 @@ def std_types(x: Type, /, axes: Any = None, *, keepdims: bool = False, correctio
     return var_types(x, axes, keepdims=keepdims, correction=correction)
 
 
-@in_float32
 def std_reference(x: np.ndarray, **attrs: Any) -> Any:
     return scalar.sqrt(var_reference(x, **attrs))
 
@@ -302,7 +300,7 @@ argmin = Op(
 
 
 def prod_types(x: Type, /, axes: Any = None, keepdims: bool = False) -> Type:
-    """The product over `axes` (all by default); of no numbers it is 1. Half precision is multiplied in float32.
+    """The product over `axes` (all by default); of no numbers it is 1. Narrow floats are multiplied in float32.
 
     Its gradient multiplies the other numbers and never divides, so that it is right where any of them are 0. It needs
     the sizes of the axes when the graph is built.
@@ -311,7 +309,6 @@ def prod_types(x: Type, /, axes: Any = None, keepdims: bool = False) -> Type:
     return Type(reduced(x, axes, keepdims), x.dtype)
 
 
-@in_float32
 def prod_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> Any:
     return np.prod(x, axes, dtype=x.dtype, keepdims=keepdims)
 
@@ -363,7 +360,6 @@ def logsumexp_types(x: Type, /, axes: Any = None, keepdims: bool = False) -> Typ
     return Type(reduced(x, axes, keepdims), x.dtype)
 
 
-@in_float32
 def logsumexp_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> Any:
     largest = np.max(x, axes, keepdims=True)
     if x.dtype != object:
@@ -458,7 +454,7 @@ def l1_norm(x: Tensor, axes: Any = None, keepdims: bool = False) -> Tensor:
 
 
 def l2_norm(x: Tensor, axes: Any = None, keepdims: bool = False) -> Tensor:
-    """The root of the sum of x^2 over `axes` (all by default); squared in float32 where x is float16.
+    """The root of the sum of x^2 over `axes` (all by default); squared in float32 where x is narrow.
 
     Where the norm is 0 the gradient is 0.
     """

@@ -56,16 +56,16 @@ INLINE Y0 NAME(resize)(idx i, const X0 *x, resize_shape s) {
   const idx c1 = resize_coordinate(i / s.y_axis[1] % s.places[1], s, 1);
   const idx c2 = resize_coordinate(i / s.y_axis[2] % s.places[2], s, 2);
   const X0 *near = image + c0 / unit0 * s.x_axis[0] + c1 / unit1 * s.x_axis[1] + c2 / unit2 * s.x_axis[2];
-  if (!s.linear) return (Y0)*near;
+  if (!s.linear) return TO_Y0(FROM_X0(*near));
   const idx rest0 = c0 % unit0, rest1 = c1 % unit1, rest2 = c2 % unit2;
   A total = 0;
   for (int j0 = 0; j0 <= (rest0 > 0); j0++)  // what has weight 0 is not read: it may be infinite
     for (int j1 = 0; j1 <= (rest1 > 0); j1++)
       for (int j2 = 0; j2 <= (rest2 > 0); j2++)
-        total += (A)near[j0 * s.x_axis[0] + j1 * s.x_axis[1] + j2 * s.x_axis[2]] *
+        total += (A)FROM_X0(near[j0 * s.x_axis[0] + j1 * s.x_axis[1] + j2 * s.x_axis[2]]) *
                  NAME(resize_weight)(j0, rest0, unit0) * NAME(resize_weight)(j1, rest1, unit1) *
                  NAME(resize_weight)(j2, rest2, unit2);
-  return (Y0)total;
+  return TO_Y0(total);
 }
 
 // The weight with which entry i of the result reads entry h of x.
@@ -90,9 +90,9 @@ INLINE Y0 NAME(resize_gradient)(idx i, const X0 *g, resize_gradient_shape s) {
       if (share1 == 0) continue;
       for (idx p2 = resize_begin(h2, s, 2); p2 < end2; p2++) {
         const A share = share1 * NAME(resize_share)(h2, p2, s, 2);
-        if (share != 0) total += share * (A)gradients[p0 * s.y_axis[0] + p1 * s.y_axis[1] + p2 * s.y_axis[2]];
+        if (share != 0) total += share * (A)FROM_X0(gradients[p0 * s.y_axis[0] + p1 * s.y_axis[1] + p2 * s.y_axis[2]]);
       }
     }
   }
-  return (Y0)total;
+  return TO_Y0(total);
 }

@@ -26,7 +26,6 @@ from minigraph.core.dim import Shape, Size, divide, shape_of, show
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Half, Kernel, Op, integers, real, whole
-from minigraph.ops.half import in_float32
 from minigraph.ops.shape import reshape, transpose
 from minigraph.ops.window import arranged, beside_windows, channel_axis, layout_of, spatial_axes, strides_of, three
 
@@ -152,7 +151,6 @@ def _lines(extents: Any, places: Any, attrs: Any) -> list[tuple[np.ndarray, np.n
     return [_line(n, m, s, *rest) for n, m, s in zip(extents, places, scales)]
 
 
-@in_float32
 def resize_reference(x: np.ndarray, layout: str, **attrs: Any) -> np.ndarray:
     axes = spatial_axes(layout)
     extents = tuple(x.shape[axis] for axis in axes)
@@ -309,7 +307,6 @@ def resize_gradient_canonical(g: Type, *, extents: Any, **attrs: Any) -> dict[st
     return {"extents": extents, **resize_canonical(g, **attrs)}
 
 
-@in_float32
 def resize_gradient_reference(g: np.ndarray, extents: Any, layout: str, **attrs: Any) -> np.ndarray:
     axes = spatial_axes(layout)
     lines = _lines(extents, tuple(g.shape[axis] for axis in axes), attrs)

@@ -15,7 +15,7 @@ INLINE void NAME(cumsum)(idx line, const X0 *x, Y0 *y, cumsum_shape s) {
   for (idx j = 0; j < s.size; j++) {
     const idx i = start + (s.reverse ? s.size - 1 - j : j) * s.after;
     const A before = sum;
-    sum += (A)x[i];
-    y[i] = (Y0)(s.exclusive ? before : sum);
+    sum += (A)FROM_X0(x[i]);
+    y[i] = TO_Y0(s.exclusive ? before : sum);
   }
 }

@@ -10,11 +10,10 @@ from minigraph.core.dim import Size, product
 from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Channels, Example, Kernel, Op, axis_of, integers, per_number, real
-from minigraph.ops.half import in_float32
 
 
 def cumsum_types(x: Type, /, axis: int = -1, *, exclusive: bool = False, reverse: bool = False) -> Type:
-    """The running sum along `axis`: each number added to those before it. Half precision is added up in float32.
+    """The running sum along `axis`: each number added to those before it. Narrow floats are added up in float32.
 
     exclusive: without the number itself, so that the first sum is 0. reverse: from the end of the axis to its
     beginning.
@@ -23,7 +22,6 @@ def cumsum_types(x: Type, /, axis: int = -1, *, exclusive: bool = False, reverse
     return x
 
 
-@in_float32
 def cumsum_reference(x: np.ndarray, axis: int, exclusive: bool, reverse: bool) -> np.ndarray:
     lines = np.moveaxis(np.flip(x, axis) if reverse else x, axis, -1)
     sums = np.cumsum(lines, -1, dtype=x.dtype)

@@ -56,7 +56,7 @@ INLINE Y0 NAME(unslice)(idx i, const X0 *g, unslice_shape s) {
   idx from = 0, stride = 1;
   for (idx k = s.rank - 1; k >= 0; k--) {
     const idx ahead = i % s.size[k] - s.start[k], j = ahead / s.step[k];
-    if (ahead % s.step[k] != 0 || j < 0 || j >= s.given[k]) return (Y0)0;
+    if (ahead % s.step[k] != 0 || j < 0 || j >= s.given[k]) return TO_Y0(0);
     i /= s.size[k];
     from += j * stride;
     stride *= s.given[k];
@@ -69,7 +69,8 @@ INLINE Y0 NAME(pad)(idx i, const X0 *x, pad_shape s) {
   idx from = 0, stride = 1;
   for (idx k = s.rank - 1; k >= 0; k--) {
     const idx place = i % s.size[k] - s.before[k];
-    if (s.mode == PAD_CONSTANT && (place < 0 || place >= s.given[k])) return s.is_float ? (Y0)s.real : (Y0)s.whole;
+    const bool outside = place < 0 || place >= s.given[k];
+    if (s.mode == PAD_CONSTANT && outside) return s.is_float ? TO_Y0(s.real) : TO_Y0(s.whole);
     i /= s.size[k];
     from += (s.mode == PAD_CONSTANT ? place : pad_source(place, s.given[k], s.mode)) * stride;
     stride *= s.given[k];
@@ -89,7 +90,7 @@ INLINE Y0 NAME(pad_gradient)(idx i, const X0 *g, pad_gradient_shape s) {
   for (bool more = true; more;) {
     idx from = 0;
     for (idx k = 0; k < s.rank; k++) from = from * s.padded[k] + place[k];
-    sum += (A)g[from];
+    sum += (A)FROM_X0(g[from]);
     more = false;
     for (idx k = s.rank - 1; k >= 0 && !more; k--) {
       place[k] = pad_next(place[k] + 1, entry[k], s.size[k], s.before[k], s.padded[k], s.mode);
@@ -97,5 +98,5 @@ INLINE Y0 NAME(pad_gradient)(idx i, const X0 *g, pad_gradient_shape s) {
       if (!more) place[k] = pad_next(0, entry[k], s.size[k], s.before[k], s.padded[k], s.mode);
     }
   }
-  return (Y0)sum;
+  return TO_Y0(sum);
 }

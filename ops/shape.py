@@ -29,7 +29,6 @@ from minigraph.core.op import (
     whole,
 )
 from minigraph.ops.constant import in_c, number_of
-from minigraph.ops.half import in_float32
 
 # reshape
 
@@ -575,7 +574,7 @@ pad: Op = Op(
 
 
 def pad_gradient_types(g: Type, /, widths: Any, mode: str) -> Type:
-    """The transpose of pad in a mode that repeats x: what was repeated is added up. Half precision adds in float32."""
+    """The transpose of pad in a mode that repeats x: what was repeated is added up, narrow floats in float32."""
     x = Type(tuple(n - before - after for n, (before, after) in zip(g.shape, widths)), g.dtype)
     expect(g.is_float, "needs floats, got {}", g)
     expect(all(not isinstance(n, int) or n >= 0 for n in x.shape), "{} is less than widths {}", g, widths)
@@ -589,7 +588,6 @@ def pad_gradient_canonical(g: Type, widths: Any, mode: Any) -> dict[str, Any]:
     return {"widths": widths, "mode": mode}
 
 
-@in_float32
 def pad_gradient_reference(g: np.ndarray, widths: Any, mode: str) -> np.ndarray:
     for axis, (before, after) in enumerate(widths):
         if before or after:

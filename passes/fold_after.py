@@ -20,6 +20,7 @@ import numpy as np
 
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import known, product, symbolic
+from minigraph.core.dtypes import least_normal
 from minigraph.core.ir import Node, Value
 from minigraph.core.op import Channels, Op
 from minigraph.core.pattern import Bound
@@ -190,7 +191,7 @@ def all_zero(numbers: np.ndarray) -> bool:
 @cache
 def none_tiny(dtype: str) -> Callable[[np.ndarray], bool]:
     """The question whether numbers are so large that what is divided by them, and a weight times them, is in range."""
-    least = math.sqrt(float(np.finfo(dtype).tiny))
+    least = math.sqrt(least_normal(dtype))
     return lambda numbers: bool((np.abs(numbers) >= least).all())
 
 

@@ -16,7 +16,8 @@ import math
 
 import numpy as np
 
-from minigraph.core.ir import FLOATS, Value
+from minigraph.core.dtypes import FLOATS, largest
+from minigraph.core.ir import Value
 from minigraph.core.pattern import values
 from minigraph.core.pipeline import Pass
 from minigraph.core.rewrite import Condition, Match, Rule, Walk
@@ -48,7 +49,7 @@ def factors_round(match: Match) -> str:
         if not (np.isfinite(sizes).all() and (sizes >= 1).all() and (np.frexp(sizes)[0] == 0.5).all()):
             return f"{match[name].name} is not a power of two, or less than 1: another order rounds otherwise"
         highest *= float(sizes.max(initial=1.0))
-    fits = math.isfinite(highest) and highest <= float(np.finfo(dtype).max)
+    fits = math.isfinite(highest) and highest <= largest(dtype)
     return "" if fits else f"{match['a'].name} times {match['b'].name} is too large for {dtype}"
 
 

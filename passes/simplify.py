@@ -18,7 +18,8 @@ import numpy as np
 
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import broadcast
-from minigraph.core.ir import FLOATS, Node, Type, Value
+from minigraph.core.dtypes import FLOATS, digits, least_normal
+from minigraph.core.ir import Node, Type, Value
 from minigraph.core.op import OPS, Op
 from minigraph.core.pattern import Bound, values
 from minigraph.core.pipeline import Pass
@@ -85,8 +86,8 @@ def power_of_two(walk: Walk, value: Value) -> bool:
     node = walk.producer.get(value)
     if node is None or node.op is not fill or not value.type.is_float:
         return False
-    number, limits = node.attrs["value"], np.finfo(value.type.dtype)
-    inside = float(limits.tiny) <= abs(number) <= 1 / float(limits.tiny)
+    number, least = node.attrs["value"], least_normal(value.type.dtype)
+    inside = least <= abs(number) <= 1 / least
     return inside and math.frexp(abs(number))[0] == 0.5
 
 
@@ -167,9 +168,9 @@ def loses(match: Match) -> str:
     """
     x, first, last = match["x"].type.dtype, match["first"], match.node.outputs[0].type.dtype
     middle = first.outputs[0].type.dtype
-    digits = {"float16": 11, "float32": 24, "float64": 53}
     bits = 8 * np.dtype(x).itemsize - (1 if x.startswith("i") else 0)
-    fits = np.can_cast(x, middle, "safe") and (x in FLOATS or x == "bool" or bits <= digits.get(middle, 64))
+    room = digits(middle) if middle in FLOATS else 64
+    fits = np.can_cast(x, middle, "safe") and (x in FLOATS or x == "bool" or bits <= room)
     if not fits:
         return f"{first.name} makes {middle} of {x}, which loses some"
     exact = last in (*FLOATS, "bool") or np.can_cast(x, last, "safe")

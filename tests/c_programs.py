@@ -22,6 +22,7 @@ from minigraph.backends.lower import lower
 from minigraph.core import proof, trial
 from minigraph.core.builder import Builder
 from minigraph.core.dim import product
+from minigraph.core.dtypes import epsilon, is_float, least_normal
 from minigraph.core.errors import GraphError
 from minigraph.core.evaluate import Evaluation
 from minigraph.core.ir import Graph, Node, Value
@@ -30,7 +31,6 @@ from minigraph.core.scalar import Scalar, var
 
 Arrays = Mapping[str, np.ndarray]
 
-EPS = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
 FUNCTION = 8  # roundings of a function that is a series, of both sides
 SAFE = 4  # times: a few draws are not the worst ones, and less than a rounding of float64 would be none
 DRAWS = 2, 16  # of noise: at first, and at most
@@ -143,7 +143,7 @@ def _of_expression(expression: object) -> float:
 
 def largest(array: np.ndarray) -> float:
     """The largest finite number, of floats."""
-    if array.dtype.kind != "f":
+    if not is_float(array.dtype):
         return 0.0
     return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
 
@@ -155,7 +155,7 @@ class Room:
         lowered = lower(graph)
         self.graph = trial.in_float64(lowered)
         self.narrow = dict(zip(_made(self.graph), _made(lowered), strict=True))
-        self.arrays = {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+        self.arrays = {name: a.astype(np.float64) if is_float(a.dtype) else a for name, a in arrays.items()}
         self.scale: dict[Value, float] = {}  # of the noise
         self.rounded: set[Value] = set()  # what is computed from what is rounded
         self._seen: dict[Value, float] = {}
@@ -179,14 +179,14 @@ class Room:
         """Note how large an error of a value is: so many roundings of what it adds up."""
         self._seen[value] = most = largest(array)
         node = self.graph.producer.get(value)
-        if node is None or array.dtype.kind != "f":
+        if node is None or not is_float(array.dtype):
             return array
         terms = [self._seen[v] for v in node.inputs if v.type.is_float]
         if node.op.kernel is not None or node.op.reduction:
             most = max(most, float(np.prod(terms)) if terms else 0.0)
         dtype, own = self.narrow[value].type.dtype, roundings(node)
         if own:
-            self.scale[value] = own * EPS[dtype] * most + float(np.finfo(dtype).tiny)
+            self.scale[value] = own * epsilon(dtype) / 2 * most + least_normal(dtype)
         if own or not self.rounded.isdisjoint(node.inputs):
             self.rounded.add(value)
         return array
@@ -205,7 +205,7 @@ class Room:
         right, value = self.right[name], results(self.graph)[name]
         own = self.scale.get(value, 0.0)
         if value in self.rounded and value.type.is_float:
-            own = max(own, EPS[self.narrow[value].type.dtype] * largest(right))
+            own = max(own, epsilon(self.narrow[value].type.dtype) / 2 * largest(right))
         return max(distance(right, moved[name]) for moved in self.moved) + SAFE * own
 
 
@@ -215,7 +215,7 @@ def _made(graph: Graph) -> list[Value]:
 
 def distance(right: np.ndarray, found: np.ndarray) -> float:
     """The largest difference; inf where one is finite and the other is not, or another infinity."""
-    if right.dtype.kind != "f":
+    if not is_float(right.dtype):
         return 0.0 if np.array_equal(right, found) else np.inf
     finite = np.isfinite(right)
     if not np.array_equal(right[~finite], found[~finite], equal_nan=True) or not np.isfinite(found[finite]).all():

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.core.ir import FLOATS
+from minigraph.core.dtypes import FLOATS, wide_dtype
 
 NAN, INF = float("nan"), float("inf")
 
 
 @dataclass(frozen=True)
 class Random:
-    """Random numbers of a shape; floats are of the dtype that is tried (`wide`: float32 when that is float16)."""
+    """Random numbers of a shape; floats are of the dtype that is tried (`wide`: float32 when that is narrow)."""
 
     shape: tuple[int, ...]
     low: float = -2.0
@@ -25,9 +25,7 @@ class Random:
     def draw(self, rng: np.random.Generator, dtype: str) -> np.ndarray:
         if self.dtype:
             return rng.integers(int(self.low), int(self.high), self.shape).astype(self.dtype)
-        return rng.uniform(self.low, self.high, self.shape).astype(
-            "float32" if self.wide and dtype == "float16" else dtype
-        )
+        return rng.uniform(self.low, self.high, self.shape).astype(wide_dtype(dtype) if self.wide else dtype)
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Statistics:
 
     def draw_all(self, rng: np.random.Generator, dtype: str) -> list[np.ndarray]:
         g, x = (rng.uniform(-2, 2, self.shape).astype(dtype) for _ in range(2))
-        wide = np.dtype("float32" if dtype == "float16" else dtype)
+        wide = np.dtype(wide_dtype(dtype))
         others = tuple(i for i in range(x.ndim) if i != self.axis % x.ndim)
         gamma = rng.uniform(-2, 2, (x.shape[self.axis],)).astype(wide)
         exact = x.astype(np.float64)

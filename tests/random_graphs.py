@@ -21,9 +21,10 @@ from minigraph import layers
 from minigraph.core import trial
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import known, symbolic
+from minigraph.core.dtypes import FLOATS
 from minigraph.core.errors import GraphError
 from minigraph.core.initial import Constant
-from minigraph.core.ir import FLOATS, Graph, Variable
+from minigraph.core.ir import Graph, Variable
 from minigraph.core.op import OPS, REQUIRED, Example, Op, Sample
 
 T = TypeVar("T")

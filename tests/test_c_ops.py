@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from c_programs import Joined, Joining, Room, by_references, differences, in_c, typed
@@ -19,7 +20,8 @@ from minigraph.backends.c.executable import Executable
 from minigraph.backends.lower import lower, runs
 from minigraph.backends.plan import fits
 from minigraph.core import proof
-from minigraph.core.ir import FLOATS, INTEGERS, Graph
+from minigraph.core.dtypes import FLOATS, INTEGERS, is_float
+from minigraph.core.ir import Graph
 from minigraph.core.op import OPS, Example, Op
 
 CHUNK = 170  # applications in one program
@@ -318,7 +320,7 @@ EDGES = [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, np.nan, np.inf, -np.inf, 1e-3, -3
 
 
 def edges(dtype: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    limits = np.finfo(dtype)
+    limits = ml_dtypes.finfo(dtype)
     tiny = [float(limits.smallest_subnormal), float(limits.tiny) / 4, -float(limits.tiny)]
     special = rng.choice(np.array([*EDGES, *tiny]), shape)
     return np.where(rng.random(shape) < 0.2, special, rng.uniform(-2, 2, shape)).astype(dtype)
@@ -326,7 +328,7 @@ def edges(dtype: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nd
 
 def same_edges(right: np.ndarray, found: np.ndarray) -> bool:
     """NaN and infinities are where they were."""
-    if right.dtype.kind != "f":
+    if not is_float(right.dtype):
         return np.array_equal(right, found)
     finite = np.isfinite(right)
     return np.array_equal(finite, np.isfinite(found)) and np.array_equal(right[~finite], found[~finite], equal_nan=True)

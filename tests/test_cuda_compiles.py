@@ -23,7 +23,8 @@ from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.cupy.tuned import laid_out
 from minigraph.backends.lower import lower
 from minigraph.core import proof
-from minigraph.core.ir import DTYPES, FLOATS, INTEGERS, Graph
+from minigraph.core.dtypes import DTYPES, FLOATS, INTEGERS
+from minigraph.core.ir import Graph
 from minigraph.core.op import OPS, Example, Op, Sample, real
 
 ARCHITECTURES = ("sm_80", "sm_90")

@@ -10,7 +10,7 @@ from test_onnx_ops import CASES
 from minigraph.backends.cupy.device import Device
 from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.lower import lower
-from minigraph.core.ir import FLOATS
+from minigraph.core.dtypes import FLOATS
 from minigraph.core.op import OPS
 
 pytestmark = pytest.mark.cxx

@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import minigraph as mg
 from minigraph.backends import c
 from minigraph.backends.c.compiler import compiled
-from minigraph.backends.expressions import COMPUTED, OF_FLOATS, print_c
+from minigraph.backends.expressions import OF_FLOATS, STORED, loaded, print_c, stored
 from minigraph.core import scalar
-from minigraph.core.ir import DTYPES, FLOATS, INTEGERS
+from minigraph.core.dtypes import DTYPES, FLOATS, INTEGERS, epsilon, is_float
 from minigraph.core.op import OPS, Op
 from minigraph.core.scalar import Scalar, var
 
 HEADERS = tuple(Path(c.__file__).parent / name for name in ("prelude.h", "scalar.h"))
-STORED = {**COMPUTED, "float16": "half"}
 EXACT = {"floor", "ceil", "round", "trunc", "isnan", "isinf", "sqrt"}  # of OF_FLOATS
 X86 = platform.machine() in ("x86_64", "AMD64")
 
@@ -41,7 +41,7 @@ def numbers(dtype: str) -> np.ndarray:
     if dtype == "bool":
         return np.array([False, True])
     if dtype in FLOATS:
-        limits = np.finfo(dtype)
+        limits = ml_dtypes.finfo(dtype)
         special = [
             0.0,
             0.25,
@@ -96,12 +96,11 @@ class Trial:
     def source(self, name: str) -> str:
         parameters = [f"const {STORED[d]} *restrict x{i}" for i, d in enumerate(self.dtypes)]
         kinds = {str(i): d for i, d in enumerate(self.dtypes)}
-        names = {str(i): f"(float)x{i}[i]" if d == "float16" else f"x{i}[i]" for i, d in enumerate(self.dtypes)}
+        names = {str(i): loaded(f"x{i}[i]", d) for i, d in enumerate(self.dtypes)}
         text = print_c(self.tree, names, kinds, self.result)
         signature = ", ".join([*parameters, f"{STORED[self.result]} *restrict y", "idx n"])
-        return (
-            f"void {name}({signature}) {{\n  for (idx i = 0; i < n; i++) y[i] = ({STORED[self.result]})({text});\n}}\n"
-        )
+        number = stored(f"({text})", self.result)
+        return f"void {name}({signature}) {{\n  for (idx i = 0; i < n; i++) y[i] = {number};\n}}\n"
 
 
 def trials_of(op: Op) -> Iterator[Trial]:
@@ -117,7 +116,8 @@ def trials_of(op: Op) -> Iterator[Trial]:
             if op.expression is not None and key not in seen:
                 seen.add(key)
                 bind = functools.partial
-                yield Trial(op.name, bind(op.expression, **attrs), bind(op.reference, **attrs), dtypes, result.dtype)
+                reference = lambda *xs, op=op, attrs=attrs: op.run(xs, attrs)[0]
+                yield Trial(op.name, bind(op.expression, **attrs), reference, dtypes, result.dtype)
 
 
 def run(trials: list[Trial], arrays: list[list[np.ndarray]]) -> list[np.ndarray]:
@@ -130,6 +130,10 @@ def run(trials: list[Trial], arrays: list[list[np.ndarray]]) -> list[np.ndarray]
         getattr(library, f"f{i}")(*(ctypes.c_void_p(a.ctypes.data) for a in (*xs, y)), ctypes.c_int64(y.size))
         results.append(y)
     return results
+
+
+def in_float64(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float64) if is_float(x.dtype) else x
 
 
 def check(trial: Trial, xs: list[np.ndarray], found: np.ndarray) -> None:
@@ -146,16 +150,16 @@ def check(trial: Trial, xs: list[np.ndarray], found: np.ndarray) -> None:
     several = isinstance(tree, Scalar) and tree.operations() > 1
     rounded = tree.op == "pow" or tree.op in OF_FLOATS - EXACT or several
     if trial.result not in FLOATS or not rounded:
-        np.testing.assert_array_equal(found, expected, label)
+        np.testing.assert_array_equal(in_float64(found), in_float64(expected), label)
         return
     finite = np.isfinite(expected)
-    np.testing.assert_array_equal(found[~finite], expected[~finite], label)
+    np.testing.assert_array_equal(in_float64(found[~finite]), in_float64(expected[~finite]), label)
     with np.errstate(all="ignore"):
         allowed = 8 * np.spacing(np.abs(expected[finite])).astype(float)
         if several:
             sizes = [np.abs(x[finite].astype(float)) for x in xs]
             largest = np.max([np.where(np.isfinite(s), s, 0) for s in sizes], axis=0)
-            allowed += 8 * float(np.finfo(trial.result).eps) * largest
+            allowed += 8 * epsilon(trial.result) * largest
         difference = np.abs(found[finite].astype(float) - expected[finite].astype(float))
     worst = int(np.argmax(difference - allowed))
     given = [x[finite][worst] for x in xs]
@@ -176,7 +180,7 @@ def test_every_pointwise_op_means_what_its_reference_means() -> None:
 
 def in_range(x: np.ndarray, dtype: str) -> np.ndarray:
     """The numbers whose cast to a dtype C and NumPy define; on x86 all of which NumPy gives one answer."""
-    if x.dtype.kind != "f" or dtype not in INTEGERS:
+    if not is_float(x.dtype) or dtype not in INTEGERS:
         return x
     limits = np.iinfo(dtype)
     if X86 and dtype != "uint32":
@@ -214,6 +218,7 @@ MIXED: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "a bool and a whole number": (lambda c, x: scalar.where(c, x, 3), ("bool", "int16")),
     "a choice of numbers": (lambda c: scalar.where(c, 0.1, 2), ("bool",)),
     "a rounded half inside": (lambda x: scalar.cast(scalar.cast(x, "float16"), "float32") - x, ("float32",)),
+    "a rounded bfloat16 inside": (lambda x: scalar.cast(scalar.cast(x, "bfloat16"), "float32") - x, ("float32",)),
     "truth of numbers": (lambda x, y: scalar.logical_xor(x, y), ("float32", "int8")),
     "small integers wrap around": (lambda x: (x * x + x) < 5, ("int8",)),
     "an unsigned number below 0": (lambda x, y: scalar.absolute(x - y), ("uint8", "uint8")),
@@ -230,7 +235,7 @@ def test_dtypes_meet_as_in_numpy() -> None:
     trials, arrays = [], []
     for name, (expression, dtypes) in MIXED.items():
         xs = inputs(dtypes)
-        if name == "a rounded half inside":
+        if name.startswith("a rounded"):
             xs = [x[np.abs(x) < 60000] for x in xs]
         with np.errstate(all="ignore"):
             result = np.asarray(expression(*xs)).dtype.name
@@ -248,13 +253,15 @@ def test_dtypes_meet_as_in_numpy() -> None:
     [
         (lambda x: scalar.maximum(x, 0), "float32", "float32", "max_float(x, 0.0f)"),
         (lambda x: 0.1 * x, "float32", "float32", "(0.1f * x)"),
-        (lambda x: 0.1 * x, "float16", "float16", "(0.099975586f * x)"),
+        (lambda x: 0.1 * x, "float16", "float16", "(0.1f * x)"),
+        (lambda x: 0.1, "float16", "float16", "0.099975586f"),
+        (lambda x: 0.1, "bfloat16", "bfloat16", "0.100097656f"),
         (lambda x: 0.1 * x, "float64", "float64", "(0.1 * x)"),
         (lambda x: 0.1 * x, "int8", "float64", "(0.1 * (double)x)"),
         (lambda x: x + 1, "int8", "int8", "(int8_t)(x + 1)"),
         (lambda x: x + 1, "int64", "int64", "(x + 1)"),
         (lambda x: scalar.minimum(x, -np.inf), "float16", "float16", "min_float(x, (-INFINITY))"),
-        (lambda x: scalar.minimum(x, 1e5), "float16", "float16", "min_float(x, INFINITY)"),
+        (lambda x: scalar.minimum(x, 1e5), "float16", "float16", "min_float(x, 100000.0f)"),
         (lambda x: scalar.maximum(x, -(2**63)), "int64", "int64", "max_int64_t(x, INT64_MIN)"),
         (lambda x: scalar.maximum(x, 2**63), "uint64", "uint64", "max_uint64_t(x, 9223372036854775808u)"),
         (lambda x: scalar.pow(x, 2.0), "float32", "float32", "square_float(x)"),

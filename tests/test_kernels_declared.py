@@ -19,8 +19,9 @@ import minigraph as mg
 from minigraph.backends.c.tuned import CLAIMS
 from minigraph.backends.lower import lower
 from minigraph.core import dim, proof
+from minigraph.core.dtypes import DTYPES
 from minigraph.core.evaluate import evaluate
-from minigraph.core.ir import DTYPES, Node
+from minigraph.core.ir import Node
 from minigraph.core.op import Along, Example, Kernel, Op
 
 OPS = Path(__file__).parent.parent / "ops"

@@ -16,7 +16,7 @@ import independent
 import minigraph as mg
 import onnx_ops
 from cases import INF, NAN, Case, Statistics, These, channel, positive, real, truth, whole
-from minigraph.core.ir import FLOATS
+from minigraph.core.dtypes import FLOATS, is_float
 
 # What neither ONNX nor a loop in onnx_ops.py computes, and where it is tested instead.
 ELSEWHERE = {
@@ -457,7 +457,7 @@ def tolerance(actual: np.ndarray, expected: np.ndarray, arrays: Sequence[np.ndar
 
 def compare(actual: np.ndarray, expected: np.ndarray, op: str, arrays: Sequence[np.ndarray]) -> None:
     assert actual.shape == expected.shape
-    if actual.dtype.kind != "f" or op in EXACT:
+    if not is_float(actual.dtype) or op in EXACT:
         np.testing.assert_array_equal(actual, expected.astype(actual.dtype))
         return
     # finite differences over 1e-5 are right to about 1e-10 (its square, and eps of float64 divided by it)
@@ -481,7 +481,7 @@ def test_op_is_what_others_compute(case: Case, dtype: str) -> None:
     outputs = builder.emit(mg.OPS[case.op], tensors, case.attrs)
     graph = builder.build({f"y{i}": y for i, y in enumerate(outputs)})
     actual = mg.compile(graph, mg.State(), backend="numpy")(**{f"x{i}": array for i, array in enumerate(arrays)})
-    wide = [array.astype(np.float64) if array.dtype.kind == "f" else array for array in arrays]
+    wide = [array.astype(np.float64) if is_float(array.dtype) else array for array in arrays]
     oracles: list[Callable[..., list[np.ndarray]]] = []
     oracles += [onnx_ops.by_onnx] if case.op in onnx_ops.ONNX and not case.loops else []
     oracles += [onnx_ops.by_loops] if case.op in onnx_ops.LOOPS else []

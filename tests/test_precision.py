@@ -28,6 +28,7 @@ from minigraph.backends.cupy.device import Device
 from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.lower import lower
 from minigraph.core import trial
+from minigraph.core.dtypes import is_float
 from minigraph.core.ir import Graph, Value
 from minigraph.core.op import OPS, Half, Op
 from minigraph.driver.given import complete
@@ -323,7 +324,7 @@ def _made(graph: Graph) -> Iterator[Value]:
 
 
 def _in_float64(arrays: Arrays) -> dict[str, np.ndarray]:
-    return {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+    return {name: a.astype(np.float64) if is_float(a.dtype) else a for name, a in arrays.items()}
 
 
 def given(name: str, graph: Graph) -> dict[str, np.ndarray]:

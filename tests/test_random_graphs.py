@@ -23,6 +23,7 @@ import minigraph as mg
 from minigraph.core import trial
 from minigraph.core.autodiff import vjp
 from minigraph.core.builder import Builder, Tensor
+from minigraph.core.dtypes import epsilon, is_float
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS
 from minigraph.core.pipeline import Pass, Pipeline, run
@@ -75,7 +76,7 @@ def compute(graph: Graph, arrays: Arrays, seen: trial.Seen = lambda value, array
 
 
 def wide(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
+    return array.astype(np.float64) if is_float(array.dtype) else array
 
 
 class Noise:
@@ -95,12 +96,12 @@ class Noise:
         self.made = {value for node in wide.nodes for value in node.outputs}
 
     def __call__(self, value: Value, array: np.ndarray) -> np.ndarray:
-        if array.dtype.kind != "f" or value not in self.made or value in self.moves:
+        if not is_float(array.dtype) or value not in self.made or value in self.moves:
             return array
         size = NOISE
         if value in self.constant:
             narrow = self.constant[value]
-            size = 0.0 if powers_of_two(array) else 4 * float(np.finfo(narrow).eps)
+            size = 0.0 if powers_of_two(array) else 4 * epsilon(narrow)
         return trial.with_noise(array, size, self.salt, self.zeros)
 
 
@@ -156,7 +157,7 @@ def distance(right: np.ndarray, array: np.ndarray) -> float:
     """The largest difference; inf where one is finite and the other is not, and for whole numbers that differ."""
     if right.shape != array.shape or right.dtype != array.dtype:
         return np.inf
-    if right.dtype.kind != "f":
+    if not is_float(right.dtype):
         return 0.0 if np.array_equal(right, array) else np.inf
     finite = np.isfinite(right)
     if not np.array_equal(right[~finite], array[~finite], equal_nan=True) or not np.isfinite(array[finite]).all():

@@ -10,6 +10,7 @@ import pytest
 
 import minigraph as mg
 from minigraph.core.builder import Builder, Tensor
+from minigraph.core.dtypes import is_float
 from minigraph.core.evaluate import evaluate
 from minigraph.core.ir import Graph
 from minigraph.core.op import OPS
@@ -53,7 +54,7 @@ def odd_numbers(graph: Graph) -> dict[str, np.ndarray]:
 
 def same(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> bool:
     return a.keys() == b.keys() and all(
-        a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name], equal_nan=a[name].dtype.kind == "f")
+        a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name], equal_nan=is_float(a[name].dtype))
         for name in a
     )
 

@@ -1,6 +1,6 @@
 """What is computed at one point of a loop nest, as statements of C.
 
-Everything is computed in the type of its dtype, half precision in float and rounded after each op.
+Everything is computed in the type of its dtype, narrow floats in float and rounded after each op.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minigraph.backends.access import Access, Index, access, place, reshaped
-from minigraph.backends.expressions import COMPUTED, print_c
+from minigraph.backends.expressions import COMPUTED, loaded, print_c, rounded, stored
 from minigraph.backends.kernels import Kernels
-from minigraph.backends.loops import STORED, Statement
+from minigraph.backends.loops import Statement
 from minigraph.backends.regions import Partition, Region
 from minigraph.core.dim import Size
+from minigraph.core.dtypes import NARROW
 from minigraph.core.ir import Node, Type, Value
 from minigraph.core.scalar import var
 
@@ -54,9 +55,9 @@ class Body:
         name, _ = self.member(value, axes)
         index = place(value.type.shape, axes)
         assert index is not None
-        kind = STORED[value.type.dtype]
         every = frozenset(axis for axis, _ in axes)
-        return Statement(f"{pointer}[@] = ({kind}){name};", every, self.partition.memory.access(value, index))
+        text = f"{pointer}[@] = {stored(name, value.type.dtype)};"
+        return Statement(text, every, self.partition.memory.access(value, index))
 
     def _computed(self, node: Node, index: Index) -> tuple[str, frozenset[int]]:
         op, result = node.op, node.outputs[0]
@@ -80,7 +81,7 @@ class Body:
         pointer = self.pointer(value)
         if type_.dtype == "bool":  # gcc 12 does not vectorize a loop that chooses by a bool from memory
             pointer = f"((const uint8_t *){pointer})"
-        return self._set(type_.dtype, f"{pointer}[@]", _axes(where), where, rounded=True)
+        return self._set(type_.dtype, f"{pointer}[@]", _axes(where), where, lies=True)
 
     def _called(self, node: Node, index: Index) -> tuple[str, frozenset[int]]:
         kernel, result = node.op.kernel, node.outputs[0]
@@ -89,17 +90,18 @@ class Body:
         where = access(index, result.type.shape)
         pointers = [self.pointer(self.partition.base(v)) for v in node.inputs]
         text = self.kernels.call(node, ["@", *pointers])
-        return self._set(result.type.dtype, text, _axes(where), where, rounded=True)
+        return self._set(result.type.dtype, text, _axes(where), where, lies=True)
 
     def pointer(self, value: Value) -> str:
         return self.pointers.setdefault(value, f"x{len(self.pointers)}")
 
     def _set(
-        self, dtype: str, text: str, axes: frozenset[int], where: Access | None, rounded: bool = False
+        self, dtype: str, text: str, axes: frozenset[int], where: Access | None, lies: bool = False
     ) -> tuple[str, frozenset[int]]:
+        """lies: whether the text is a number as it lies in memory."""
         name = f"{self.prefix}{len(self.known)}_{len(self.statements)}"
-        if dtype == "float16":
-            text = f"(float){text}" if rounded else f"(float)(half)({text})"
+        if dtype in NARROW:
+            text = loaded(text, dtype) if lies else rounded(text, dtype)
         self.statements.append(Statement(f"const {COMPUTED[dtype]} {name} = {text};", axes, where))
         return name, axes
 

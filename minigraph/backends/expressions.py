@@ -1,11 +1,12 @@
 """Printed scalar expressions: a `Scalar` tree as one C expression that means what the tree means on NumPy arrays.
 
-Each subexpression has a dtype by NumPy's promotion, and is printed in the C type that computes it: that of its dtype,
-`float` for float16. Python numbers are weak: they take the dtype that they meet, unless it has no such numbers (floats
-meeting integers make float64), and are rounded to it before they are printed. Where C's operators do not say what NumPy
-means, a function of minigraph/backends/c/scalar.h does: `max_float`, `mod_int64_t`.
+Each subexpression has a dtype by NumPy's promotion, and is printed in the C type that computes it. Python numbers are
+weak: they take the dtype that they meet, unless it has no such numbers (floats meeting integers make float64), and are
+rounded to it before they are printed. Where C's operators do not say what NumPy means, a function of
+minigraph/backends/c/scalar.h does: `max_float`, `mod_int64_t`.
 
-The result of a float16 expression is rounded by who stores it. Within an expression only casts to float16 round.
+Narrow floats are float32 as soon as they are read. A narrow result is rounded by who stores it; within an expression
+only casts round.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from minigraph.core.dtypes import DTYPES, FLOATS, NARROW, dtype_of, wide_dtype
 from minigraph.core.errors import GraphError, expect
-from minigraph.core.ir import DTYPES, FLOATS, dtype_of
 from minigraph.core.scalar import Scalar
 
 # the C type that computes numbers of each dtype
 COMPUTED = {dtype: f"{dtype}_t" for dtype in DTYPES}
-COMPUTED.update({"float16": "float", "float32": "float", "float64": "double", "bool": "bool"})
+COMPUTED.update({**dict.fromkeys(NARROW, "float"), "float32": "float", "float64": "double", "bool": "bool"})
+STORED = {**COMPUTED, "float16": "half", "bfloat16": "bfloat16"}  # and the one in which they lie in memory
 
 ARITHMETIC = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 COMPARISONS = {"less": "<", "less_equal": "<=", "equal": "=="}
@@ -37,9 +39,24 @@ POWERS = {2: "square", 3: "cube"}  # products instead of pow
 
 
 def print_c(scalar: Any, names: Mapping[str, str], dtypes: Mapping[str, str], result: str) -> str:
+def loaded(text: str, dtype: str) -> str:
+    """A number that lies in memory, in the type that computes it."""
+    return f"float_of_{STORED[dtype]}({text})" if dtype in NARROW else text
+
+
+def stored(text: str, dtype: str) -> str:
+    """A number of any type as it lies in memory: narrow floats are rounded."""
+    return f"{STORED[dtype]}_of({text})" if dtype in NARROW else f"({STORED[dtype]}){text}"
+
+
+def rounded(text: str, dtype: str) -> str:
+    """A number of any type, rounded to a dtype, in the type that computes it."""
+    return loaded(stored(text, dtype), dtype)
+
+
     """One C expression for a `Scalar` or a Python number, in the type that computes numbers of dtype `result`.
 
-    names: the C text of each variable, such as `x` or `x[i]`. dtypes: its NumPy dtype; one of float16 is a C `float`.
+    names: the C text of each variable, such as `x` or `x[i]`. dtypes: its NumPy dtype; a narrow one is a C `float`.
     GraphError for what NumPy does not compute either: a number that its dtype has not, arithmetic of bools; and for
     functions of floats of integers.
     """
@@ -109,7 +126,7 @@ class _Printer:
             return self.term(args[0])
         if op == "var":
             expect(args[0] in self.names and args[0] in self.dtypes, "there is no variable {!r}", args[0])
-            return _Term(self.names[args[0]], self.dtypes[args[0]])
+            return _Term(self.names[args[0]], wide_dtype(self.dtypes[args[0]]))
         if op == "cast":
             return _cast(self.term(args[1]), dtype_of(args[0]))
         return _applied(op, [self.term(a) for a in args])
@@ -117,8 +134,8 @@ class _Printer:
 
 def _cast(term: _Term, dtype: str) -> _Term:
     text = _as(term, dtype)
-    rounds = dtype == "float16" and term.dtype not in ("float16", "bool") and term.number is None
-    return _Term(f"(float)(half){text}" if rounds else text, dtype)
+    rounds = dtype in NARROW and term.dtype != "bool" and term.number is None
+    return _Term(rounded(text, dtype) if rounds else text, wide_dtype(dtype))
 
 
 def _applied(op: str, terms: Sequence[_Term]) -> _Term:

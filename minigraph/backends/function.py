@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from minigraph.backends.access import Access, Index, place
 from minigraph.backends.calls import Pointers
+from minigraph.backends.expressions import STORED
 from minigraph.backends.loops import (
-    STORED,
     Loop,
     Nest,
     Statement,

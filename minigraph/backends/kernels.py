@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from minigraph.backends.calls import Pack
-from minigraph.backends.expressions import COMPUTED
-from minigraph.backends.loops import STORED, block, number_text
+from minigraph.backends.expressions import COMPUTED, STORED, loaded, stored
+from minigraph.backends.loops import block, number_text
+from minigraph.core.dtypes import FLOATS
 from minigraph.core.ir import Node, Type
 from minigraph.core.op import Op
 
@@ -74,7 +75,10 @@ def _included(header: Path, suffix: str, inputs: Sequence[Type], outputs: Sequen
     """The lines that include the header of an op's kernel for these dtypes."""
     named = {**{f"X{i}": t.dtype for i, t in enumerate(inputs)}, **{f"Y{i}": t.dtype for i, t in enumerate(outputs)}}
     macros = {name: STORED[dtype] for name, dtype in named.items()}
-    floats = [d for d in named.values() if d.startswith("float")]
+    macros |= {f"WIDE_{name}": COMPUTED[dtype] for name, dtype in named.items()}
+    macros |= {f"FROM_{name}(x)": loaded("(x)", dtype) for name, dtype in named.items()}
+    macros |= {f"TO_{name}(x)": stored("(x)", dtype) for name, dtype in named.items()}
+    floats = [d for d in named.values() if d in FLOATS]
     macros["A"] = COMPUTED[floats[0]] if floats else "int64_t"
     macros["NAME(f)"] = f"f##_{suffix}"
     lines = [f"#define {name} {text}" for name, text in macros.items()]

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minigraph.backends.access import Access
-from minigraph.backends.expressions import COMPUTED
 from minigraph.core.dim import Size, product
-
-STORED = {**COMPUTED, "float16": "half"}  # the C type in which numbers of each dtype lie in memory
-
 
 # numbers and sizes
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigraph.backends.expressions import COMPUTED
+from minigraph.backends.expressions import COMPUTED, rounded
 from minigraph.backends.loops import number_text
+from minigraph.core.dtypes import NARROW
 from minigraph.core.ir import Node
 
 OPERATORS = {"sum": "+", "prod": "*", "and": "&&", "or": "||"}
@@ -29,7 +30,7 @@ class Total:
     @property
     def narrow(self) -> bool:
         """Whether numbers of its type are not exact enough for sums of very many."""
-        return self.node.op.reduction == "sum" and self.dtype in ("float16", "float32")
+        return self.node.op.reduction == "sum" and self.dtype in (*NARROW, "float32")
 
     @property
     def wide(self) -> str:
@@ -55,6 +56,4 @@ class Total:
 
     def declared(self, place: str) -> str:
         """The total, rounded to its type."""
-        kind = COMPUTED[self.dtype]
-        rounded = f"(float)(half){place}" if self.dtype == "float16" else f"({kind}){place}"
-        return f"const {kind} {self.name} = {rounded};"
+        return f"const {COMPUTED[self.dtype]} {self.name} = {rounded(place, self.dtype)};"

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from minigraph.core.dim import Shape, shape_of, symbols_of
+from minigraph.core.dtypes import becomes, dtype_of, is_float
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.initial import Constant, Initializer, RandomSeed
-from minigraph.core.ir import Graph, Node, Origin, Type, Value, Variable, dtype_of, explain, needed
+from minigraph.core.ir import Graph, Node, Origin, Type, Value, Variable, explain, needed
 from minigraph.core.op import OPS, Op
 from minigraph.core.operators import Operators
 
@@ -123,12 +124,12 @@ class Builder:
         except ValueError as error:
             raise GraphError(f"a constant is a number or an array: {error}") from None
         if dtype is None:
-            dtype = array.dtype if hasattr(given, "dtype") or array.dtype.kind != "f" else "float32"
+            dtype = array.dtype if hasattr(given, "dtype") or not is_float(array.dtype) else "float32"
         dtype = dtype_of(dtype)
         if array.ndim == 0:
             return self.emit(OPS["fill"], (), {"value": array.item(), "dtype": dtype})[0]
         expect(
-            np.can_cast(array.dtype, dtype, "same_kind"),
+            becomes(array.dtype, np.dtype(dtype)),
             "an array of {} does not become a constant of {}",
             array.dtype,
             dtype,

@@ -24,6 +24,7 @@ import numpy as np
 
 from minigraph.core import proof, trial
 from minigraph.core.collector import paused
+from minigraph.core.dtypes import epsilon
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.evaluate import apply
 from minigraph.core.exact import Outside
@@ -255,7 +256,7 @@ class _Run:
     ) -> dict[str, float]:
         """What rounding moves each result by: that of all that is computed, and that of constants beforehand."""
         everything = {value: trial.Tolerance.NOISE for node in one.nodes for value in node.outputs}
-        constants = {wide: 2 * float(np.finfo(old.type.dtype).eps) for old, wide in self._rounded(other)}
+        constants = {wide: 2 * epsilon(old.type.dtype) for old, wide in self._rounded(other)}
         moves = trial.moved_by_noise(one, arrays, results, everything)
         shifts = trial.moved_by_noise(other, arrays, found, constants)
         ends = proof.results(other)
@@ -331,7 +332,7 @@ def _same_constants(before: Graph, after: Graph) -> dict[Value, tuple[Value, np.
         twins = known.get(value.type, {})
         match = twins.get(array.tobytes())
         if match is None and value.type.is_float:
-            off = 2 * float(np.finfo(value.type.dtype).eps)
+            off = 2 * epsilon(value.type.dtype)
             near = (p for p in twins.values() if np.allclose(p[1], array, off, 0.0, equal_nan=True))
             match = next((p for p in near if np.array_equal(np.signbit(p[1]), np.signbit(array))), None)
         if match is not None:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from minigraph.core import dim
+from minigraph.core.dtypes import FLOATS, is_float
 from minigraph.core.errors import GraphError
-from minigraph.core.ir import FLOATS, Graph, Node, Value, describe, needed
+from minigraph.core.ir import Graph, Node, Value, describe, needed
 
 FIXED = ("parameter", "statistic", "slot")  # the kinds of state that stand still where nothing updates them
 
@@ -61,7 +62,7 @@ def _attrs(node: Node) -> Mapping[str, Any]:
 
 def wide(array: np.ndarray) -> np.ndarray:
     """The array, in float64 if it holds floats."""
-    return array.astype(np.float64, copy=False) if array.dtype.kind == "f" else array
+    return array.astype(np.float64, copy=False) if is_float(array.dtype) else array
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from minigraph.core import dim, text
+from minigraph.core.dtypes import FLOATS
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.initial import Initializer
 from minigraph.core.state import State
@@ -25,20 +24,6 @@ if TYPE_CHECKING:
     import networkx
 
     from minigraph.core.op import Op
-
-FLOATS = ("float16", "float32", "float64")
-INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-DTYPES = frozenset((*FLOATS, *INTEGERS, "bool"))
-
-
-def dtype_of(given: Any) -> str:
-    """The name of a dtype, from a name, a NumPy dtype or a NumPy scalar type."""
-    try:
-        name = given if isinstance(given, str) else np.dtype(given).name
-    except TypeError:
-        name = ""
-    expect(name in DTYPES, "dtype {!r} is not one of {}", given, ", ".join(sorted(DTYPES)))
-    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.core import dim
+from minigraph.core.dtypes import NARROW, wide_dtype
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
 from minigraph.core.scalar import Scalar, var
@@ -26,7 +27,7 @@ OPS: dict[str, Op] = {}
 class Sample:
     """One input of an example: random numbers of a shape, between low and high (integers: below high).
 
-    dtype None is the float that the example is tried in; a `wide` one is float32 when that is float16.
+    dtype None is the float that the example is tried in; a `wide` one is float32 when that is narrow.
     """
 
     shape: tuple[int, ...]
@@ -37,7 +38,7 @@ class Sample:
 
     def in_dtype(self, dtype: str) -> str:
         """The dtype of this input in an example tried in `dtype`."""
-        return self.dtype or ("float32" if self.wide and dtype == "float16" else dtype)
+        return self.dtype or (wide_dtype(dtype) if self.wide else dtype)
 
 
 def real(*shape: int) -> Sample:
@@ -51,7 +52,7 @@ def positive(*shape: int) -> Sample:
 
 
 def statistic(*shape: int, low: float = -2.0) -> Sample:
-    """Floats that are float32 where the example is tried in float16, as statistics and parameters of norms are."""
+    """Floats that are float32 where the example is tried in narrow ones, as statistics and parameters of norms are."""
     return Sample(shape, low=low, wide=True)
 
 
@@ -126,7 +127,9 @@ class Kernel:
 
         NAME(f)          the function's name for these dtypes
         X0, X1, ..., Y0  the types of what inputs and outputs hold
-        A                the type to compute in: float for half, int64_t for whole numbers and bools, else X0 itself
+        FROM_X0(x)       a number that X0 holds, in the type that computes it, WIDE_X0: a narrow one as a float
+        TO_Y0(x)         a number as Y0 holds it
+        A                the type to add up in: float for narrow floats, int64_t for whole numbers and bools, else X0
 
     An element kernel is  Y0 NAME(op)(idx i, const X0 *x0, ..., op_shape s),  of the result's i-th number;
     a line kernel is      void NAME(op)(idx line, const X0 *x0, ..., Y0 *y0, ..., op_shape s).
@@ -163,11 +166,11 @@ class Along:
 
 @dataclass(frozen=True)
 class Half:
-    """How an op takes part in mixed precision, where float16 stands in for some of a network's float32.
+    """How an op takes part in mixed precision, where a narrow float stands in for some of a network's float32.
 
     seeks: whether its time goes into inner products, for whose sake all this is done. Others go along: what they make
         is about as large as what they read, and no more wrong.
-    inputs: which of its inputs may be float16 while the others stay float32; None: all floats are of one dtype.
+    inputs: which of its inputs may be narrow while the others stay float32; None: all floats are of one dtype.
     """
 
     seeks: bool = False
@@ -181,8 +184,9 @@ class Op:
     types: (types of the inputs, *, attributes) -> Type or tuple of Types. Its positional-only parameters are the
         tensors (`*xs`: any number), its others the attributes with their defaults. Raises GraphError for what does not
         fit. Its docstring is the op's.
-    reference: (arrays, *, attributes) -> array or tuple of arrays: the meaning of the op, in NumPy. Must serve float16
-        to float64 and arrays of exact numbers (dtype object), where the op is not about dtypes or bits.
+    reference: (arrays, *, attributes) -> array or tuple of arrays: the meaning of the op, in NumPy. Must serve float32,
+        float64 and arrays of exact numbers (dtype object), where the op is not about dtypes or bits. `run`
+        computes what narrow floats mean: in float32, rounded once.
     gradient: (gradients of the outputs, inputs, outputs, *, attributes) -> for each input a tensor, or None for zero;
         in terms of ops. The gradient of an output that nobody reads is None.
     expand: (tensors, *, attributes) -> tensor or tuple of tensors: the same in terms of smaller ops, for composites.
@@ -279,9 +283,15 @@ class Op:
         return MappingProxyType(attrs), outputs
 
     def run(self, arrays: Sequence[np.ndarray], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
-        """The reference on arrays, its results as a tuple."""
-        result = self.reference(*arrays, **attrs)
-        return tuple(map(np.asarray, result)) if isinstance(result, tuple) else (np.asarray(result),)
+        """The reference on arrays, its results as a tuple. Of narrow floats it is of float32, and rounded once."""
+        narrow = any(array.dtype.name in NARROW for array in arrays)
+        given = [array.astype(wide_dtype(array.dtype.name), copy=False) for array in arrays] if narrow else arrays
+        result = self.reference(*given, **attrs)
+        found = tuple(map(np.asarray, result)) if isinstance(result, tuple) else (np.asarray(result),)
+        if not narrow:
+            return found
+        _, types = self.infer(tuple(Type(array.shape, array.dtype.name) for array in arrays), attrs)
+        return tuple(array.astype(type_.dtype, copy=False) for array, type_ in zip(found, types, strict=True))
 
     def count(self, inputs: Sequence[Type], outputs: Sequence[Type], attrs: Mapping[str, Any]) -> dim.Size:
         """Floating-point operations of one application."""

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from minigraph.core.dim import Dim, shape_of, symbolic
+from minigraph.core.dtypes import dtype_of
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.initial import Initializer
-from minigraph.core.ir import KINDS, ROLES, Graph, Node, Origin, Type, Value, Variable, dtype_of
+from minigraph.core.ir import KINDS, ROLES, Graph, Node, Origin, Type, Value, Variable
 from minigraph.core.op import OPS, Literal
 
 STRING = r'"(?:[^"\\]|\\.)*"'

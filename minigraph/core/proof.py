@@ -11,10 +11,11 @@ from minigraph.core import exact
 from minigraph.core.autodiff import vjp
 from minigraph.core.builder import Builder
 from minigraph.core.dim import known
+from minigraph.core.dtypes import FLOATS
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.evaluate import apply
 from minigraph.core.exact import Modular, NeedsOrder, Number, Rational, Redraw, Unknown
-from minigraph.core.ir import FLOATS, Graph, Node, Value
+from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import Example, Op, Sample
 
 Samples = Mapping[str, Sample]

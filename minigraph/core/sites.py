@@ -16,9 +16,10 @@ from fractions import Fraction
 import numpy as np
 
 from minigraph.core import proof, trial
+from minigraph.core.dtypes import FLOATS
 from minigraph.core.errors import GraphError
 from minigraph.core.exact import Modular, Number, Outside, Rational, Unknown
-from minigraph.core.ir import FLOATS, Graph, Value
+from minigraph.core.ir import Graph, Value
 from minigraph.core.op import Literal, Sample
 from minigraph.core.scalar import Scalar, var
 from minigraph.core.shrink import cost, shrunken

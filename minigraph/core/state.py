@@ -25,6 +25,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from minigraph.core.dtypes import becomes, is_number
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.turn import Turn
 
@@ -51,6 +52,12 @@ class Away(Protocol):
 
     def apart(self) -> Away:
         """Another one of the same numbers, which may be written over. It takes over the place of this one."""
+
+    def empty(self) -> Away:
+        """Another one of the same form on the same device, with whatever numbers."""
+
+    def copy_to(self, other: Away) -> None:
+        """Its numbers, to one that `empty` gave."""
 
 
 Held = np.ndarray | Away
@@ -110,7 +117,7 @@ class State(MutableMapping[str, np.ndarray]):
         with self.lock:
             if name in self._arrays:
                 old = self._arrays[name]
-                fits = np.can_cast(new.dtype, old.dtype, "same_kind")
+                fits = becomes(new.dtype, old.dtype)
                 expect(fits, "state {!r} is {}; the new array is {}", name, old.dtype, new.dtype)
                 same = new.shape == old.shape
                 expect(same, "state {!r} has shape {}; the new array has {}", name, old.shape, new.shape)
@@ -133,13 +140,13 @@ class State(MutableMapping[str, np.ndarray]):
     def __contains__(self, name: object) -> bool:
         return name in self._arrays
 
-    def replace(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def replace(self, arrays: Mapping[str, Held]) -> None:
         """All of these at once: an interrupt comes before or after, never between two of them.
 
         The arrays are taken over, and not copied if they are whole and in order; their owner must not write to them
         again.
         """
-        own = {name: _whole(array) for name, array in arrays.items()}
+        own = {name: _whole(array) if isinstance(array, np.ndarray) else array for name, array in arrays.items()}
         with self.lock:
             self._hold({**self._arrays, **own})
 
@@ -167,13 +174,20 @@ class State(MutableMapping[str, np.ndarray]):
                 twin._held = dict(arrays), version  # a dict of its own: it holds each array once more
         return twin
 
-    def copy_to(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Copy the numbers of these names into these arrays, which have their shapes and dtypes."""
+    def copy_to(self, arrays: Mapping[str, Held]) -> None:
+        """Copy the numbers of these names into these arrays, which have their shapes and dtypes.
+
+        One that lies on a device is for what lies there, too.
+        """
         with self.lock:
             there = self._arrays
             for name, array in arrays.items():
                 held = there[name]
-                np.copyto(array, held if isinstance(held, np.ndarray) else held.read(), casting="no")
+                if isinstance(array, np.ndarray):
+                    np.copyto(array, held if isinstance(held, np.ndarray) else held.read(), casting="no")
+                else:
+                    assert not isinstance(held, np.ndarray)
+                    held.copy_to(array)
 
     def in_place(self, names: Sequence[str], write: Callable[[State], T]) -> T:
         """What `write` returns, which may write over the arrays of these names where they lie.
@@ -319,7 +333,7 @@ def _array(name: str, given: Any) -> np.ndarray:
 def _frozen(name: str, given: Any) -> np.ndarray:
     """A copy that nobody can write to, in order; GraphError for what a file could not hold."""
     array = np.array(_array(name, given), order="C")
-    numbers = array.dtype.kind in "biuf" and array.dtype.itemsize <= 8
+    numbers = is_number(array.dtype) and array.dtype.itemsize <= 8
     expect(numbers, "state {!r} is made of numbers, not {}", name, array.dtype)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     array.flags.writeable = False

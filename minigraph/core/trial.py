@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from minigraph.core import dim
+from minigraph.core.dtypes import FLOATS, is_float
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.evaluate import apply
 from minigraph.core.initial import Constant
-from minigraph.core.ir import FLOATS, Graph, Node, Type, Value, Variable, describe
+from minigraph.core.ir import Graph, Node, Type, Value, Variable, describe
 from minigraph.core.op import OPS, Literal
 
 BATCH = 3  # what a symbol stands for that is the first size of an input
@@ -219,7 +220,7 @@ def with_noise(array: np.ndarray, size: float, salt: int, zeros: bool = False) -
 
     The noise is a function of the size of a number: what is equal stays equal.
     """
-    if array.dtype.kind != "f" or not array.size:
+    if not is_float(array.dtype) or not array.size:
         return array
     finite = np.isfinite(array)
     most = np.abs(array[finite]).max(initial=1.0 if zeros else 0.0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from minigraph.core.dtypes import is_float
 from minigraph.core.evaluate import apply
 from minigraph.core.ir import Graph, Node, Value
 
@@ -27,7 +28,7 @@ def first_not_finite(graph: Graph, arrays: Mapping[str, np.ndarray]) -> str | No
 
 
 def _finite(array: np.ndarray) -> bool:
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+    return not is_float(array.dtype) or bool(np.isfinite(array).all())
 
 
 def _count_not_finite(array: np.ndarray) -> str:

@@ -12,6 +12,7 @@ from minigraph.core import dim
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, Type, Value
 from minigraph.core.state import Held, State
+from minigraph.core.dtypes import becomes, is_number
 
 MADE = ("slot", "counter", "stream")  # the kinds of state that compile adds where they are missing
 
@@ -68,7 +69,7 @@ def array_of(value: Value, given: Any) -> np.ndarray:
             fits, "input {!r} is {}; got numbers outside of {} to {}", value.name, value.type, limits.min, limits.max
         )
     else:
-        fits = not array.size or (array.dtype.kind in "biuf" and np.can_cast(array.dtype, dtype, "same_kind"))
+        fits = not array.size or (is_number(array.dtype) and becomes(array.dtype, dtype))
         expect(fits, "input {!r} is {}; got {}", value.name, value.type, array.dtype)
     with np.errstate(over="ignore"):
         converted = array.astype(dtype, copy=False)

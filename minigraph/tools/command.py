@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minigraph.backends.plan import Plan, batch_symbol
+from minigraph.core.dtypes import is_float
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, needed
 from minigraph.core.pipeline import Optimized, Pass, Pipeline
@@ -213,7 +214,7 @@ def check(options: argparse.Namespace) -> None:
     broken = [
         f"{name} has {bad} of {array.size}"
         for name, array in (state or {}).items()
-        if array.dtype.kind == "f" and (bad := array.size - int(np.isfinite(array).sum()))
+        if is_float(array.dtype) and (bad := array.size - int(np.isfinite(array).sum()))
     ]
     expect(not broken, "{} has numbers that are NaN or infinite: {}", options.file, "; ".join(broken))
     print("fine")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.core.builder import Builder, Tensor
+from minigraph.core.dtypes import epsilon
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.state import State
@@ -212,7 +213,7 @@ def _measured(graph: Graph, node: Node, parts: Mapping[str, np.ndarray]) -> Meas
             values=values,
             samples=len(means),
             eps=node.attrs["eps"],
-            rounding=float(np.finfo(node.inputs[0].type.dtype).eps) / 2,
+            rounding=epsilon(node.inputs[0].type.dtype) / 2,
             cut=_is_cut(graph, node.outputs[0]),
             updated=bool(running_mean.any() or (running_var != 1).any()),
             mean=means.mean(0),

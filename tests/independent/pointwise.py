@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cases import INF, NAN, Case, Random, These, positive, real, truth, whole
+from minigraph.core.dtypes import is_float
 
 EDGES = These([NAN, -INF, INF, 0.0, -0.0, 1.0, -1.0, 3.5, -3.0, 3.0, 6.0, 6.5])
 FAR = These([-1e4, -90.0, -20.0, -9.0, -1e-3, 0.0, 1e-3, 9.0, 20.0, 90.0, 1e4])  # saturated; float16 ends at 65504
@@ -194,7 +195,7 @@ def _each(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
 
     def loop(*arrays: np.ndarray, **attrs: Any) -> np.ndarray:
         arrays = tuple(np.broadcast_arrays(*arrays))
-        kind = object if arrays[0].dtype.kind != "f" else np.float64
+        kind = object if not is_float(arrays[0].dtype) else np.float64
         y = np.empty(arrays[0].shape, kind)
         for at in np.ndindex(*y.shape):
             xs = [array[at].item() for array in arrays]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cases import INF, NAN, Case, These, positive, real, truth, whole
-from minigraph.core.ir import FLOATS
+from minigraph.core.dtypes import FLOATS
 
 EDGES = These([NAN, -INF, INF, 0.0, -0.0, 1.0, -1.0, 3.5])
 INFINITE_ROWS = These([[-INF, -INF, -INF], [-INF, 1.0, 2.0], [INF, 1.0, -INF], [NAN, INF, 0.0]])

@@ -31,11 +31,12 @@ import numpy as np
 from minigraph.backends.c.compiler import Compiler, compiler
 from minigraph.backends.c.executable import Executable, Printed, graph_literal
 from minigraph.backends.c.exported import FORMAT, HEADER, LIBRARY, MANIFEST, WEIGHTS, build, digest, machine, manifest
-from minigraph.backends.loops import STORED
+from minigraph.backends.expressions import STORED
 from minigraph.backends.places import given
 from minigraph.backends.plan import Buffer, Plan, as_said, takes_places
 from minigraph.core import dim
 from minigraph.core.dim import Dim
+from minigraph.core.dtypes import NARROW
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, Node, Type
 from minigraph.core.state import State
@@ -356,14 +357,14 @@ def identifiers(names: Sequence[str]) -> list[str]:
 
 
 def _kind(dtype: str) -> str:
-    """The type of a number for a C program; not every C compiler knows float16."""
-    return "uint16_t" if dtype == "float16" else STORED[dtype]
+    """The type of a number for a C program; not every C compiler knows narrow floats."""
+    return "uint16_t" if dtype in NARROW else STORED[dtype]
 
 
 def _field(array: Array, const: str) -> str:
-    half = ", the bits of float16" if array.type.dtype == "float16" else ""
+    bits = f", the bits of {array.type.dtype}" if array.type.dtype in NARROW else ""
     other = f"{array.name} " if array.name != array.field else ""
-    return f"{const}{_kind(array.type.dtype)} *{array.field};  // {other}{array.text}{half}"
+    return f"{const}{_kind(array.type.dtype)} *{array.field};  // {other}{array.text}{bits}"
 
 
 def _filled(template: str, face: Face, **lines: Sequence[str]) -> str:

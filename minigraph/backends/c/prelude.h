@@ -5,9 +5,16 @@
 #include <string.h>
 
 typedef int64_t idx;
+
+// Narrow floats, as they lie in memory. They are computed in float.
 #ifdef __FLT16_MAX__  // gcc from 12 on, clang from 15 on
 typedef _Float16 half;
+#define half_of(x) ((half)(x))
+#define float_of_half(x) ((float)(x))
 #endif
+typedef struct {
+  uint16_t bits;
+} bfloat16;
 
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline, unused))

@@ -95,6 +95,19 @@ SCALAR_UNSIGNED(uint64_t)
 #undef SCALAR_SIGNED
 #undef SCALAR_UNSIGNED
 
+// ---- narrow floats
+
+#ifndef __cplusplus  // there bfloat16 is a class
+INLINE float float_of_bfloat16(bfloat16 x) { return float_of_bits((uint32_t)x.bits << 16); }
+
+// The nearest, ties to even: half of the last place is added, less a bit where the place is even. NaN stays NaN.
+INLINE bfloat16 bfloat16_of(float x) {
+  const uint32_t bits = bits_of_float(x), near = bits + 0x7fff + (bits >> 16 & 1);
+  const bfloat16 y = {(uint16_t)((x == x ? near : bits | 0x400000) >> 16)};
+  return y;
+}
+#endif
+
 // ---- floats to whole numbers
 
 // The fraction is cut off. C leaves open what is out of range and NaN; NumPy gives what the machine gives: on x86 the

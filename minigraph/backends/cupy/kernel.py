@@ -14,10 +14,12 @@ from minigraph.backends.calls import Pointers
 from minigraph.backends.cupy import totals
 from minigraph.backends.cupy.claims.launched import Launched
 from minigraph.backends.cupy.grid import NARROW, Grid, count, each, grid_of, placed
-from minigraph.backends.loops import STORED, Loop, Nest, Statement, block, merged, offset_text
+from minigraph.backends.expressions import STORED, rounded
+from minigraph.backends.loops import Loop, Nest, Statement, block, merged, offset_text
 from minigraph.backends.plan import may_fail
 from minigraph.backends.statements import Statements, accesses
 from minigraph.core.dim import known, product
+from minigraph.core.dtypes import wide_dtype
 from minigraph.core.ir import Value
 
 
@@ -131,9 +133,9 @@ class Printer(Statements):
         nest = Nest(loops)
         head = "const auto finish = [=](place row, place column, float number)"
         assert self.region.call is not None
-        half = self.region.call.outputs[0].type.dtype == "float16"
-        rounded = ["number = (float)(half)number;"] if half else []
-        lines = block(head, [*rounded, *variables, *(nest.line(statement) for statement in statements)])
+        dtype = self.region.call.outputs[0].type.dtype
+        narrow = [f"number = {rounded('number', dtype)};"] if wide_dtype(dtype) != dtype else []
+        lines = block(head, [*narrow, *variables, *(nest.line(statement) for statement in statements)])
         return [*lines[:-1], "};"]
 
     def _parts(self) -> list[tuple[Grid, list[str]]]:

@@ -37,6 +37,28 @@ struct half {
 };
 #endif
 
+// float32 without its last 16 bits, rounded to the nearest, ties to even.
+struct bfloat16 {
+  uint16_t bits;
+  bfloat16() = default;
+  INLINE bfloat16(float x) {
+    uint32_t all;
+    memcpy(&all, &x, 4);
+    bits = (uint16_t)((x == x ? all + 0x7fff + (all >> 16 & 1) : all | 0x400000) >> 16);
+  }
+  INLINE operator float() const {
+    const uint32_t all = (uint32_t)bits << 16;
+    float x;
+    memcpy(&x, &all, 4);
+    return x;
+  }
+};
+
+#define half_of(x) half((float)(x))
+#define bfloat16_of(x) bfloat16((float)(x))
+#define float_of_half(x) ((float)(x))
+#define float_of_bfloat16(x) ((float)(x))
+
 // Points, or lines, are dealt out to all threads of a grid in turn, so that neighbours read and write neighbours.
 INLINE idx first_point() { return (idx)blockIdx.x * blockDim.x + threadIdx.x; }
 INLINE idx all_threads() { return (idx)gridDim.x * blockDim.x; }

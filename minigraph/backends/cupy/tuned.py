@@ -1,4 +1,4 @@
-"""Which nodes the tuned kernels compute, in float32 or half precision, and the form of a graph that they ask for."""
+"""Which nodes the tuned kernels compute, in float32 or narrow floats, and the form of a graph that they ask for."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from minigraph.backends.cupy.claims.conv import conv, conv_input_gradient, conv_
 from minigraph.backends.cupy.claims.matmul import matmul
 from minigraph.backends.layout import channels_last
 from minigraph.core.ir import Graph, Node
+from minigraph.core.dtypes import NARROW
 from minigraph.ops import conv as convolution
 from minigraph.ops.matmul import matmul as matrix_product
 
 
+SERVED = ("float32", *NARROW)
+
 def claim(graph: Graph, node: Node) -> Call | None:
     """The call of tuned kernels, or None where there are none for this node."""
     how = CLAIMS.get(node.op)
-    served = {value.type.dtype for value in (*node.inputs, *node.outputs)} in ({"float32"}, {"float16"})
+    served = {value.type.dtype for value in (*node.inputs, *node.outputs)} in ({dtype} for dtype in SERVED)
     call = how(graph, node) if how is not None and served else None
     return call if call is not None and call.is_countable else None
 
