@@ -8,5 +8,6 @@ if find_spec("onnx") is None:
     raise ImportError("Model files of ONNX need the package onnx: type `pip install 'minigraph[onnx]'`.")
 
 from minigraph.onnx.read import load
+from minigraph.onnx.write import save
 
-__all__ = ["load"]
+__all__ = ["load", "save"]
