@@ -231,6 +231,47 @@ def test_convolutions_in_half_precision(groups: int, device: Device) -> None:
 
 
 @compiles
+@pytest.mark.parametrize("groups", [1, 4], ids=["one group", "few channels"])
+@pytest.mark.parametrize("which", ["w", "g", "x"])
+@pytest.mark.parametrize("worst", [np.inf, np.nan])
+def test_padding_is_zeros_in_x_and_nowhere_in_g(worst: float, which: str, groups: int, device: Device) -> None:
+    """One number is infinite. Zeros around an image times it are no numbers, and what is not there is not multiplied."""
+    net, rng = Builder("infinite"), np.random.default_rng(0)
+    shapes = [
+        ((2, 7, 6, 8), 3, 1, 1, 1),
+        ((1, 9, 8, 8), 3, 2, 1, 1),
+        ((2, 6, 6, 8), 1, 2, 1, 1),
+        ((1, 9, 9, 8), 3, 1, 2, 2),
+    ]
+    arrays: dict[str, np.ndarray] = {}
+
+    def given(name: str, shape: Any) -> Tensor:
+        arrays[name] = rng.normal(size=shape).astype("float32")
+        if name.startswith(which):
+            arrays[name].flat[arrays[name].size // 2] = worst
+        return net.input(name, shape)
+
+    outputs = {}
+    for i, (shape, window, stride, padding, dilation) in enumerate(shapes):
+        geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "layout": "NHWC"}
+        x, w = given(f"x{i}", shape), given(f"w{i}", (12, 8 // groups, window, window))
+        y = conv(x, w, **geometry)
+        g = given(f"g{i}", y.shape)
+        to_x = conv_input_gradient(g, w, extents=shape[1:3], **geometry)
+        to_w = conv_weight_gradient(x, g, window=(window, window), **geometry)
+        outputs.update({f"y{i}": y, f"to_x{i}": to_x, f"to_w{i}": to_w})
+    graph = net.build(outputs)
+    found, _ = Executable(lower(graph), device).run({}, arrays)
+    with np.errstate(invalid="ignore"):
+        right = mg.compile(graph, mg.State(), "numpy")(**arrays)
+    wrong = {name: np.flatnonzero(np.isnan(found[name]) != np.isnan(right[name])).size for name in right}
+    assert wrong == dict.fromkeys(right, 0)
+    assert any(0 < np.isfinite(array).sum() < array.size for array in right.values())
+    for name in right:
+        np.testing.assert_allclose(found[name], right[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@compiles
 def test_images_are_read_where_they_lie(device: Device) -> None:
     """Of few channels, channels first, and a part of them; so are weights that are turned around."""
     net = Builder("views")

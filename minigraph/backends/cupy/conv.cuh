@@ -4,8 +4,9 @@
 //     dx[n, h, c] = sum over taps r and outputs o of g[n, (h + before - r * dilation) / stride, o] * w[o, c, r]
 //     dw[o, c, r] = sum over images n and places p of g[n, p, o] * x[n, p * stride + r * dilation - before, c]
 //
-// p, h and r have three axes; missing ones come first, with one entry. Padding is nowhere: entries outside of the image
-// are zero. Groups are products of their own. See tile.cuh.
+// p, h and r have three axes; missing ones come first, with one entry. Padding is nowhere: entries of x outside of the
+// image are zeros, which are multiplied like other numbers. What lies outside of g takes part in no product of dx.
+// Groups are products of their own. See tile.cuh.
 #pragma once
 
 struct conv_sizes {
@@ -147,6 +148,23 @@ struct weights {
   INLINE bool has(spot, spot) const { return true; }
 };
 
+// A sum that is not a number, once more: of the terms whose numbers of g are there. In the sum of a tile the others are
+// products with zero, which are no numbers where a weight is infinite. Where all are there, from the first tap to the
+// last, it is as it is.
+template <class X, class W>
+INLINE float sum_inside(const images<X> &g, const weights<W> &w, int m, int n, int begin, int end) {
+  const spot row = g.row(m), column = w.column(n);
+  if (g.has(row, g.column(0)) && g.has(row, g.column(volume(g.window) * g.channels - 1))) return NAN;
+  float sum = 0;
+#pragma unroll 1
+  for (int k = begin; k < end; k++) {
+    const spot term = g.column(k);
+    if (g.has(row, term))
+      sum += (float)g.from[row.offset + term.offset] * (float)w.from[w.row(k).offset + column.offset];
+  }
+  return sum;
+}
+
 template <class T, class ReadG, class ReadW, class X, class W, class Put>
 INLINE void conv_inputs(const X *g, const W *w, const conv_sizes s, const Put &put) {
   const int phases = volume(s.stride), all = s.batch * volume(s.extents);
@@ -172,8 +190,10 @@ INLINE void conv_inputs(const X *g, const W *w, const conv_sizes s, const Put &p
     rows *= p.count, terms *= p.taps;
   }
   if (own.row >= rows) return;
-  product<T, ReadG, ReadW>(of, with, rows, s.channels, own.row, own.column, own.begin,
-                           own.end < terms ? own.end : terms, [&](int m, int n, float sum) {
+  const int end = own.end < terms ? own.end : terms;
+  product<T, ReadG, ReadW>(of, with, rows, s.channels, own.row, own.column, own.begin, end,
+                           [&](int m, int n, float sum) {
+                             if (sum != sum) sum = sum_inside(of, with, m, n, own.begin, end);
                              int entry = 0, apart = 1, rest = m;
 #pragma unroll
                              for (int d = 2; d >= 0; d--) {

@@ -9,78 +9,78 @@ struct conv_dealt {
   int lanes, each, per_chunk;
 };
 
-template <int HELD, class X, class Put>
-INLINE void conv_direct(const X *x, const X *w, const conv_sizes s, const conv_dealt d, const Put &put) {
-  const int all = s.groups * s.outputs, across = (all + d.lanes - 1) / d.lanes, high = blockDim.x / d.lanes;
-  const int o = blockIdx.x % across * d.lanes + threadIdx.x % d.lanes;
-  if (o >= all) return;
-  const images<X> of = images_of(x + o / s.outputs * s.channels * s.channel, s);
-  const int rows = s.batch * volume(s.places), terms = volume(s.window) * s.channels;
-  const auto weight = [&](int i) {
-    return (float)w[o * s.w_column + i % s.channels * s.w_row + i / s.channels * s.w_tap];
-  };
+// What a thread does at its places of one column: put(place, column, sum) for each. terms: of a sum. weight(term).
+// at(place): add(sum, term, weight), which adds a product to a sum.
+template <int HELD, class Weight, class At, class Put>
+INLINE void each_place(int places, int terms, int column, int across, const conv_dealt d, const Weight &weight,
+                       const At &at, const Put &put) {
+  const int high = blockDim.x / d.lanes;
   float held[HELD ? HELD : 1];
 #pragma unroll
   for (int i = 0; i < HELD; i++) held[i] = weight(i);
-  int row = blockIdx.x / across * d.each * high + threadIdx.x / d.lanes;
-  for (int i = 0; i < d.each && row < rows; i++, row += high) {
-    const spot place = of.row(row);
-    const auto number = [&](int term) {
-      const spot at = of.column(term);
-      return of.has(place, at) ? (float)of.from[place.offset + at.offset] : 0;
-    };
+  int place = blockIdx.x / across * d.each * high + threadIdx.x / d.lanes;
+  for (int i = 0; i < d.each && place < places; i++, place += high) {
+    const auto add = at(place);
     float sum = 0;
     if constexpr (HELD) {
 #pragma unroll
-      for (int term = 0; term < HELD; term++) sum += number(term) * held[term];
+      for (int term = 0; term < HELD; term++) add(sum, term, held[term]);
     } else {
-      for (int term = 0; term < terms; term++) sum += number(term) * weight(term);
+      for (int term = 0; term < terms; term++) add(sum, term, weight(term));
     }
-    put(row, o, sum);
+    put(place, column, sum);
   }
 }
 
 template <int HELD, class X, class Put>
+INLINE void conv_direct(const X *x, const X *w, const conv_sizes s, const conv_dealt d, const Put &put) {
+  const int all = s.groups * s.outputs, across = (all + d.lanes - 1) / d.lanes;
+  const int o = blockIdx.x % across * d.lanes + threadIdx.x % d.lanes;
+  if (o >= all) return;
+  const images<X> of = images_of(x + o / s.outputs * s.channels * s.channel, s);
+  const auto weight = [&](int i) {
+    return (float)w[o * s.w_column + i % s.channels * s.w_row + i / s.channels * s.w_tap];
+  };
+  const auto at = [&](int row) {
+    return [&of, place = of.row(row)](float &sum, int term, float by) {
+      const spot tap = of.column(term);
+      sum += (of.has(place, tap) ? (float)of.from[place.offset + tap.offset] : 0) * by;
+    };
+  };
+  each_place<HELD>(s.batch * volume(s.places), volume(s.window) * s.channels, o, across, d, weight, at, put);
+}
+
+// What lies outside of g is not multiplied.
+template <int HELD, class X, class Put>
 INLINE void conv_direct_inputs(const X *g, const X *w, const conv_sizes s, const conv_dealt d, const Put &put) {
-  const int all = s.groups * s.channels, across = (all + d.lanes - 1) / d.lanes, high = blockDim.x / d.lanes;
+  const int all = s.groups * s.channels, across = (all + d.lanes - 1) / d.lanes;
   const int c = blockIdx.x % across * d.lanes + threadIdx.x % d.lanes, group = c / s.channels;
   if (c >= all) return;
-  const int rows = s.batch * volume(s.extents), terms = volume(s.window) * s.outputs;
   const X *from = g + group * s.outputs * s.channel;
   const X *with = w + group * s.w_group + c % s.channels * s.w_column;
   const auto weight = [&](int i) { return (float)with[i % s.outputs * s.w_row + i / s.outputs * s.w_tap]; };
-  float held[HELD ? HELD : 1];
-#pragma unroll
-  for (int i = 0; i < HELD; i++) held[i] = weight(i);
-  int row = blockIdx.x / across * d.each * high + threadIdx.x / d.lanes;
-  for (int i = 0; i < d.each && row < rows; i++, row += high) {
-    int first[3], image = row;
+  const auto at = [&](int row) {
+    spot first = {0, {0, 0, 0}};
 #pragma unroll
     for (int axis = 2; axis >= 0; axis--) {
-      first[axis] = image % s.extents[axis] + s.before[axis];
-      image /= s.extents[axis];
+      first.at[axis] = row % s.extents[axis] + s.before[axis];
+      row /= s.extents[axis];
     }
-    const auto number = [&](int term) {
-      int offset = image * s.image + term % s.outputs * s.channel, tap = term / s.outputs;
+    first.offset = row * s.image;
+    return [&s, from, first](float &sum, int term, float by) {
+      int offset = first.offset + term % s.outputs * s.channel, tap = term / s.outputs;
       bool inside = true;
 #pragma unroll
       for (int axis = 2; axis >= 0; axis--) {
-        const int shift = first[axis] - tap % s.window[axis] * s.dilation[axis], place = shift / s.stride[axis];
+        const int shift = first.at[axis] - tap % s.window[axis] * s.dilation[axis], place = shift / s.stride[axis];
         inside &= shift >= 0 && shift % s.stride[axis] == 0 && place < s.places[axis];
         offset += place * s.axis[axis];
         tap /= s.window[axis];
       }
-      return inside ? (float)from[offset] : 0;
+      if (inside) sum += (float)from[offset] * by;
     };
-    float sum = 0;
-    if constexpr (HELD) {
-#pragma unroll
-      for (int term = 0; term < HELD; term++) sum += number(term) * held[term];
-    } else {
-      for (int term = 0; term < terms; term++) sum += number(term) * weight(term);
-    }
-    put(row, c, sum);
-  }
+  };
+  each_place<HELD>(s.batch * volume(s.extents), volume(s.window) * s.outputs, c, across, d, weight, at, put);
 }
 
 // A block has some outputs, one channel of their groups, TAPS taps, and one chunk of the places.
