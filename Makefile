@@ -14,7 +14,7 @@ demo: $(VENV)/installed-examples
 	$(VENV)/bin/python examples/train_digits.py
 
 # Several processes with one BLAS thread each: the tests' arrays are far too small for threads to pay.
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev $(VENV)/installed-classifier
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
 
 check: $(VENV)/installed-dev
@@ -31,6 +31,12 @@ clean:
 $(VENV)/installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing minigraph[$*] into $(VENV), about half a minute ..."
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	@touch $@
+
+# A trained network for the tests: a file in this wheel, which is installed without what would run it.
+$(VENV)/installed-classifier: constraints.txt | $(VENV)/installed-dev
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
+		--ignore-requires-python rapidocr-onnxruntime
 	@touch $@
 
 $(VENV)/bin/python:
