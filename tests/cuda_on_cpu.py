@@ -63,6 +63,7 @@ class Processor:
         self.turn = Turn()
         self.events: list[str] = []
         self._graph: list[Launched] | None = None  # what is being captured
+    stream, dlpack_device = None, (1, 0)
 
     def _note(self, event: str) -> None:
         assert self._graph is None, f"{event} while a graph is captured"
@@ -181,3 +182,24 @@ def launcher(name: str) -> str:
     """The function that runs a kernel's grid."""
     head = f'extern "C" void launch_{name}(unsigned blocks, unsigned threads, void **a)'
     return f"{head} {{ launch({name}, blocks, threads, a); }}"
+    # what is begun here is done at once
+
+    def upload(self, memory: Memory, array: np.ndarray, after: object) -> str:
+        self._note("upload")
+        assert array.nbytes <= memory.nbytes
+        ctypes.memmove(memory.address, array.ctypes.data, array.nbytes)
+        return "uploaded"
+
+    def wait(self, moment: object) -> None:
+        self._note("wait")
+
+    def until(self, moment: object) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def follow(self) -> None: ...
+
+    def dlpack(self, memory: Memory, shape: tuple[int, ...], dtype: np.dtype, **asked: Any) -> Any:
+        numbers = np.ctypeslib.as_array((ctypes.c_uint8 * memory.nbytes).from_address(memory.address))
+        return numbers.view(dtype).reshape(shape).__dlpack__(**asked)
+

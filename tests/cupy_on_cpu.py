@@ -12,6 +12,7 @@ import hashlib
 import re
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -47,20 +48,24 @@ class Event:
     """Takes place when all that was given to the stream before is done."""
 
     def __init__(self, stream: Stream):
-        self.synchronize = stream.synchronize
+        self.stream, self.happened = stream, False
         self.time = 0.0
 
     def happen(self) -> None:
-        self.time = time.perf_counter()
+        self.time, self.happened = time.perf_counter(), True
+
+    def synchronize(self) -> None:
+        self.stream.go_on(self)
 
 
 class Stream:
-    """What it is given waits until somebody synchronizes."""
+    """What it is given waits until somebody synchronizes; with an `eager` GPU, only for the events of other streams."""
 
     def __init__(self, gpu: FakeGpu):
         self.gpu, self.ptr = gpu, id(self)
-        self.waiting: list[Work] = []
+        self.waiting: deque[Work | Event] = deque()
         self.captured: list[Work] | None = None
+        gpu.all_streams[self.ptr] = self
 
     def __enter__(self) -> None:
         self.gpu.streams.append(self)
@@ -68,8 +73,14 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         assert self.gpu.streams.pop() is self
 
-    def add(self, *work: Work) -> None:
-        (self.waiting if self.captured is None else self.captured).extend(work)
+    def add(self, *work: Work | Event) -> None:
+        if self.captured is not None:
+            assert not any(isinstance(one, Event) for one in work)
+            self.captured.extend(one for one in work if not isinstance(one, Event))
+            return
+        self.waiting.extend(work)
+        for stream in self.gpu.all_streams.values() if self.gpu.eager else ():
+            stream.go_on_alone()
 
     def record(self) -> Event:
         event = Event(self)
@@ -77,7 +88,7 @@ class Stream:
         return event
 
     def wait_event(self, event: Event) -> None:
-        self.add(event.synchronize)
+        self.add(event)
 
     def is_capturing(self) -> bool:
         return self.captured is not None
@@ -92,9 +103,28 @@ class Stream:
 
     def synchronize(self) -> None:
         assert not self.is_capturing()
-        work, self.waiting = self.waiting, []
-        for one in work:
-            one()
+        self.go_on(self.record())
+
+    def go_on(self, until: Event) -> None:
+        """Do what comes before an event, and on other streams what that waits for."""
+        while not until.happened:
+            one = self.waiting.popleft()
+            if isinstance(one, Event):
+                one.synchronize()
+            else:
+                one()
+
+    def go_on_alone(self) -> None:
+        """Do what waits for nobody."""
+        while self.waiting:
+            first = self.waiting[0]
+            if isinstance(first, Event):
+                if not first.happened:
+                    return
+                self.waiting.popleft()
+            else:
+                self.waiting.popleft()
+                first()
 
 
 class Nvrtc:
@@ -157,10 +187,11 @@ class FakeGpu:
     whole = 1 << 30
 
     def __init__(self, folder: Path):
-        self.folder, self.used = folder, 0
+        self.folder, self.used, self.eager = folder, 0, False
         self.kept: list[np.ndarray] = []
         self.pinned: list[np.ndarray] = []
-        self.streams: list[Stream] = [Stream(self)]
+        self.all_streams: dict[int, Stream] = {}
+        self.streams: list[Stream] = [Stream(self)]  # the last is the current one
 
     def alloc(self, nbytes: int) -> Any:
         self.used += nbytes
@@ -173,13 +204,12 @@ class FakeGpu:
         return self.pinned[-1]
 
     def copy(self, target: int, source: int, nbytes: int, kind: int, stream: int) -> None:
-        current = self.streams[-1]
-        assert stream == current.ptr
+        on = self.all_streams[stream]
         if kind == HOST_TO_DEVICE and not any(0 <= source - p.ctypes.data < p.nbytes for p in self.pinned):
             data = ctypes.string_at(source, nbytes)
-            current.add(lambda: ctypes.memmove(target, data, nbytes))
+            on.add(lambda: ctypes.memmove(target, data, nbytes))
         else:
-            current.add(lambda: ctypes.memmove(target, source, nbytes))
+            on.add(lambda: ctypes.memmove(target, source, nbytes))
 
 
 def fake_cupy(folder: Path) -> ModuleType:
@@ -198,6 +228,7 @@ def fake_cupy(folder: Path) -> ModuleType:
         memcpyDeviceToDevice=DEVICE_TO_DEVICE,
     )
     module: Any = ModuleType("cupy")
+    module.gpu = gpu
     module.__version__ = "14.2.0"
     module.cuda = SimpleNamespace(
         runtime=runtime,

@@ -22,11 +22,12 @@ import minigraph as mg
 from minigraph import GraphError, State
 from minigraph.backends.c import cache
 from minigraph.backends.cupy import clocks, device, peak
-from minigraph.backends.cupy.clocks import Clocks, Times, source
+from minigraph.backends.cupy.clocks import Clocks, Times
 from minigraph.backends.cupy.compiler import find
 from minigraph.backends.cupy.device import Device
 from minigraph.backends.cupy.grid import THREADS, Grid, grid_of
 from minigraph.backends.cupy.peak import Peak
+from minigraph.backends.cupy.source import of_header
 from minigraph.core.rewrite import known_as
 from minigraph.driver.profile import Profile, profile_of_launches
 from minigraph.tools.blueprint import steps_dot
@@ -371,7 +372,7 @@ def test_a_peak_is_a_number_of_operations_and_of_bytes(device: Device, monkeypat
 
 @pytest.mark.cxx
 def test_what_the_kernels_of_a_peak_compute(device: Device) -> None:
-    kernels = device.load(source("peak.cuh", "multiply_adds", "copies"))
+    kernels = device.load(of_header("peak.cuh", "multiply_adds", "copies"))
     memory = device.memory(1 << 16)
     sizes, factors, found = (memory.part(256 * i, 256) for i in range(3))
     start, end = memory.part(1 << 14, 1 << 14), memory.part(1 << 15, 1 << 14)
@@ -392,10 +393,10 @@ def test_what_the_kernels_of_a_peak_compute(device: Device) -> None:
 
 
 @pytest.mark.nvrtc
-@pytest.mark.parametrize("header", ["peak.cuh", "clocks.cuh"])
+@pytest.mark.parametrize("header", ["peak.cuh", "clocks.cuh", "rows.cuh"])
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_what_measures_compiles(arch: str, header: str) -> None:
-    Nvrtc(arch).compile(source(header).text)
+    Nvrtc(arch).compile(of_header(header).text)
 
 
 # how it prints and is drawn

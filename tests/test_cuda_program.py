@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import io
 import os
+import pickle
 import re
 import sys
 import tempfile
@@ -28,11 +30,14 @@ from minigraph import GraphError, State, layers
 from minigraph.backends.c.compiler import NoCompiler
 from minigraph.backends.cupy import compiler
 from minigraph.backends.cupy import device as gpu
+from minigraph.backends.cupy.arrays import GpuArray, moved
+from minigraph.backends.cupy.checks import indices
 from minigraph.backends.cupy.compiler import compiled
 from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.cupy.program import Program
 from minigraph.backends.cupy.resident import Array
 from minigraph.backends.cupy.source import Module, Source
+from minigraph.backends.lower import lower
 from minigraph.backends.plan import Buffer
 from minigraph.core import trial
 from minigraph.core.dim import known
@@ -129,6 +134,8 @@ def test_twenty_steps_are_those_of_numpy(name: str, optimizer: str) -> None:
 
 # capturing
 
+STEP = ["upload", "wait", "copy", "mark", "replay"]  # of a program with inputs that NumPy has
+
 
 def test_a_step_is_captured_once_and_replayed(processor: Processor) -> None:
     program, state = counting(8, "cupy")
@@ -139,7 +146,7 @@ def test_a_step_is_captured_once_and_replayed(processor: Processor) -> None:
     processor.events.clear()
     for _ in range(3):
         program(x=1)
-    assert processor.events == ["write", "replay", "read"] * 3
+    assert processor.events == STEP * 3
     assert numbers_of(state) == {4}
 
 
@@ -336,7 +343,7 @@ def test_state_moves_there_once_and_stays(processor: Processor) -> None:
     for _ in range(3):
         train(**batch())
     assert state.version is version
-    assert processor.events[events:] == ["write", "replay", "read"] * 3
+    assert processor.events[events:] == [*STEP[:-1], "copy", "replay", "copy"] * 3  # no fault before, outputs after
     used = processor.used
     snapshot = state.copy()
     held = contents(snapshot)
@@ -469,19 +476,200 @@ def test_an_array_on_the_gpu_goes_through_cupy(cupy: Any) -> None:
         assert np.array_equal(infer(image=Foreign(given))["logits"], wanted)
 
 
-def test_a_step_that_was_interrupted_ends_before_the_next_begins(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("eager", [False, True])
+def test_uploads_keep_in_step(eager: bool, cupy: Any) -> None:
+    """Nothing is uploaded over what was not yet taken, nor put where an upload still reads, however the streams run."""
+    cupy.gpu.eager = eager
+    program, state = counting(4, "cupy")
+    for x in range(20):
+        program(x=2**x)
+    assert numbers_of(state) == {2**20 - 1}
+
+
+@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_step_that_was_interrupted_spoils_none_after_it(
+    eager: bool, at: int, cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload may have begun of which nobody knows when it ends."""
+    cupy.gpu.eager = eager
     program, state = counting(4, "cupy")
     program(x=1)
+    calls = iter(range(100))
 
-    def stop(stream: Stream) -> None:
-        raise KeyboardInterrupt
+    def stopping(do: Callable[..., Any]) -> Callable[..., Any]:
+        def call(stream: Stream, *given: Any) -> Any:
+            found = do(stream, *given)
+            if stream is not cupy.gpu.streams[0] and next(calls) == at:
+                raise KeyboardInterrupt
+            return found
+
+        return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stream, "synchronize", stop)
+        for name in ("record", "wait_event"):
+            patch.setattr(Stream, name, stopping(getattr(Stream, name)))
         with pytest.raises(KeyboardInterrupt):
             program(x=10)
-    program(x=100)
-    assert numbers_of(state) == {111}
+    for power in range(2, 7):
+        program(x=10**power)
+    assert numbers_of(state) == {1_111_101}
+
+
+# outputs
+
+
+def test_a_call_waits_for_nothing_until_an_output_is_looked_at(cupy: Any) -> None:
+    infer, image = answering(classifier().init(seed=0), "cupy"), batch()["image"]
+    wanted = answering(classifier().init(seed=0), "numpy")
+    infer(image=image)  # which is compiled, and captured
+    stream = cupy.gpu.all_streams[DEVICE().stream]
+    stream.synchronize()
+    found = [infer(image=k * image)["logits"] for k in range(2)]
+    assert stream.waiting
+    for k, logits in enumerate(found):
+        np.testing.assert_allclose(logits, wanted(image=k * image)["logits"], rtol=1e-4, atol=1e-5)
+    assert not stream.waiting
+
+
+def test_outputs_stay_as_they_are(cupy: Any) -> None:
+    """Also where their memory was others' before, and while nobody looks at them."""
+    net = mg.Builder("doubled")
+    x = net.input("x", ("N",))
+    run = mg.compile(net.build(few=mg.sum(x), same=mg.sum(x), many=2 * x), State(), "cupy")
+    many = np.arange(3000, dtype="float32")
+    found = [run(x=many[:n] + n) for n in (3000, 2000, 3000, 10) * 40]
+    for n, outputs in zip((3000, 2000, 3000, 10) * 40, found):
+        right = many[:n] + n
+        assert np.array_equal(outputs["many"], 2 * right)
+        assert outputs["few"] == outputs["same"] == pytest.approx(right.sum(dtype="float64"), rel=1e-5)
+        outputs["few"][...] = 7
+        assert (float(outputs["few"]), float(outputs["same"])) != (7, 7)
+
+
+def array(numbers: Any, dtype: str = "float32") -> GpuArray:
+    return moved(gpu.device(), np.asarray(numbers, dtype))
+
+
+def test_an_array_on_the_gpu_is_numpys_to_who_looks_at_it(device: gpu.Device) -> None:
+    x, right = array([[1, 2, 3], [4, 5, 6]]), np.array([[1, 2, 3], [4, 5, 6]], "float32")
+    assert (x.shape, x.dtype.name, x.ndim, x.size, x.nbytes, len(x)) == ((2, 3), "float32", 2, 6, 24, 2)
+    assert type(np.asarray(x)) is np.ndarray
+    assert np.asarray(x, "int64").tolist() == right.tolist()
+    assert (x.argmax(axis=1) == [2, 2]).all()
+    assert x.T.shape == (3, 2)
+    for found, wanted in [
+        (x + 1, right + 1),
+        (1 - x, 1 - right),
+        (x @ right.T, right @ right.T),
+        (right * x, right * right),
+        (np.exp(x), np.exp(right)),
+        (np.add.reduce(x), right.sum(0)),
+        (np.stack([x, x]), np.stack([right, right])),
+        (x[1, ::2], right[1, ::2]),
+        (list(x), list(right)),
+        (pickle.loads(pickle.dumps(x)), right),
+        (copy.deepcopy(x), right),
+    ]:
+        np.testing.assert_array_equal(found, wanted, strict=not isinstance(found, list))
+    assert 3 in x
+    assert str(x) == str(right)
+    assert repr(x) == f"Gpu{right!r}"
+    one = array(2)
+    assert (float(one), int(one), bool(one), f"{one:.2f}") == (2.0, 2, True, "2.00")
+    assert [5, 6, 7][array(1, "int64")] == 6
+    with pytest.raises(TypeError, match="no length"):
+        len(one)
+    with pytest.raises(AttributeError, match="no 'spin'"):
+        x.spin()
+    with pytest.raises(ValueError, match="by a copy"):
+        np.array(x, copy=False)
+
+
+def test_an_array_on_the_gpu_is_written_to_there_or_not_at_all(device: gpu.Device) -> None:
+    x = array([1, 2, 3])
+    x[1:] = 7
+    assert x.tolist() == [1, 7, 7]
+    before = x
+    x += array([1, 1, 1])
+    assert x is before
+    assert x.tolist() == [2, 8, 8]
+    x *= 2
+    assert x.tolist() == [4, 16, 16]
+    host = np.zeros(3, "float32")
+    assert np.add(x, x, out=host) is host
+    assert host.tolist() == [8, 32, 32]
+    for change in (x.sort, lambda: x.fill(0)):
+        with pytest.raises(ValueError, match="read-only"):
+            change()
+
+
+def test_other_libraries_take_an_array_where_it_lies(processor: Processor) -> None:
+    x = array([[1, 2], [3, 4]])
+    taken = np.from_dlpack(x)
+    taken[0, 0] = 9
+    assert x.tolist() == [[9, 2], [3, 4]]
+    told = x.__cuda_array_interface__
+    assert told["data"] == (taken.ctypes.data, False)
+    assert (told["shape"], told["typestr"], told["version"]) == ((2, 2), "<f4", 3)
+
+
+def test_an_output_becomes_an_input(cupy: Any) -> None:
+    """On the GPU, and on other backends."""
+    net = mg.Builder("doubled")
+    graph = net.build(y=2 * net.input("x", (3,)))
+    here, there = mg.compile(graph, State(), "cupy"), mg.compile(graph, State(), "numpy")
+    y = np.ones(3, "float32")
+    for _ in range(5):
+        y = here(x=y)["y"]
+    assert y.tolist() == there(x=np.full(3, 16, "float32"))["y"].tolist() == [32] * 3
+    assert there(x=y)["y"].tolist() == [64] * 3
+
+
+def test_a_step_waits_for_what_the_caller_has_begun_on_the_gpu(cupy: Any) -> None:
+    """Whose kernels may still read an output that is already given up."""
+    infer, image = answering(classifier().init(seed=0), "cupy"), batch()["image"]
+    infer(image=image)
+    done: list[int] = []
+    cupy.gpu.streams[-1].add(lambda: done.append(1))
+    np.asarray(infer(image=image)["logits"])
+    assert done == [1]
+
+
+# indices
+
+
+def test_a_call_whose_labels_fit_waits_for_no_verdict(processor: Processor) -> None:
+    state = classifier().init(seed=0)
+    train, given = training(state, "cupy"), batch()
+    on_gpu = {name: moved(processor, x) for name, x in given.items()}
+    foreign = {name: Foreign(x) for name, x in given.items()}
+    train(**given)
+    for inputs, waits in ((given, 0), (on_gpu, 0), (foreign, 1)):
+        processor.events.clear()
+        train(**inputs)
+        assert processor.events.count("read") == waits
+    on_gpu["label"].__cuda_array_interface__  # noqa: B018 (somebody may write to it from now on)
+    processor.events.clear()
+    train(**on_gpu)
+    assert processor.events.count("read") == 1
+
+
+def places(graph: Graph, **sizes: int) -> Any:
+    return indices(lower(graph.bind(**sizes) if sizes else graph))
+
+
+def test_which_inputs_are_indices_and_of_what() -> None:
+    assert places(step_of("mlp"), N=4) == {"label": (0, 2)}
+    net = mg.Builder("picked")
+    table, tokens, n = net.input("table", (7, 3)), net.input("tokens", ("N", 2), "int32"), net.input("n", (4,), "int64")
+    fixed = net.constant(np.array([0, -7]))
+    turned = mg.gather(table, mg.transpose(tokens))
+    assert places(net.build(y=turned), N=5) == {"tokens": (-7, 6)}
+    assert places(net.build(y=turned, z=mg.one_hot(tokens, 5)), N=5) == {"tokens": (0, 4)}
+    assert places(net.build(y=mg.gather(table, fixed))) == {}
+    assert places(net.build(y=mg.gather(table, n + 1))) is None
+    assert places(net.build(y=mg.exp(table))) == {}
 
 
 class Noted:
@@ -649,10 +837,10 @@ def test_what_lies_on_the_gpu_stays_there(processor: Processor) -> None:
     state = classifier().init(seed=0)
     infer = answering(state, "cupy")
     image = batch()["image"]
-    wanted = infer(image=image)["logits"]
+    wanted = np.asarray(infer(image=image)["logits"])
     processor.events.clear()
     assert np.array_equal(infer(image=Foreign(image))["logits"], wanted)
-    assert processor.events == ["write", "copy", "replay", "read"]
+    assert processor.events == ["copy", "replay", "copy", "read"]
     assert np.array_equal(infer(image=Foreign(image.astype("float64")))["logits"], wanted)
     with pytest.raises(GraphError, match=r"input 'image' is float32\[N, 4\].*; got shape \(6, 3\)"):
         infer(image=Foreign(np.ascontiguousarray(image[:, :3])))

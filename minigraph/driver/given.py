@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from minigraph.backends.cupy.arrays import GpuArray, moved
 from minigraph.backends.cupy.device import Device, Lent, fetched, lies_on_gpu
+from minigraph.backends.cupy.feed import Given
+from minigraph.backends.cupy.rows import Rows
 from minigraph.core import dim
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, Type, Value
@@ -23,19 +26,38 @@ def arrays_of(inputs: Sequence[Value], given: Mapping[str, Any], program: str) -
     return {value.name: array_of(value, given[value.name]) for value in inputs}
 
 
-def arrays_for(
-    device: Device, inputs: Sequence[Value], given: Mapping[str, Any], program: str
-) -> dict[str, np.ndarray | Lent]:
+def arrays_for(device: Device, inputs: Sequence[Value], given: Mapping[str, Any], program: str) -> dict[str, Given]:
     """The same, for a program on a device. What lies there in the declared dtype stays there."""
     check_names(inputs, given, program)
-    return {value.name: _lent(device, value, given[value.name]) for value in inputs}
+    return {value.name: _given(device, value, given[value.name]) for value in inputs}
 
 
-def _lent(device: Device, value: Value, given: Any) -> np.ndarray | Lent:
-    lent = device.lent(given)
+def _given(device: Device, value: Value, given: Any) -> Given:
+    if isinstance(given, Rows):
+        stays = given.array.device is device and given.dtype.name == value.type.dtype
+        return given if stays else array_of(value, np.asarray(given))
+    lent = lent_by(device, given)
     if lent is None:
         return array_of(value, given)
     return lent if lent.dtype.name == value.type.dtype else array_of(value, fetched(device, lent))
+
+
+def lent_by(device: Device, given: Any) -> Lent | None:
+    """An array that lies on the device, whoever's it is; None for all others."""
+    if isinstance(given, GpuArray) and given.device is device:
+        return given.lent()
+    return device.lent(given)
+
+
+def is_placed(device: Device, value: Value, given: Any) -> bool:
+    """Whether it lies on the device already, as an input of a program there."""
+    return isinstance(given, GpuArray) and given.device is device and given.dtype.name == value.type.dtype
+
+
+def placed(device: Device, value: Value, given: Any) -> GpuArray:
+    """A copy on the device, in the dtype of an input. Raises OutOfMemory, and GraphError as array_of does."""
+    lent = lent_by(device, given)
+    return moved(device, array_of(value, given if lent is None else fetched(device, lent)))
 
 
 def check_names(inputs: Sequence[Value], given: Mapping[str, Any], program: str) -> None:
@@ -56,7 +78,7 @@ def array_of(value: Value, given: Any) -> np.ndarray:
     dtype = np.dtype(value.type.dtype)
     if type(given) is np.ndarray and given.dtype == dtype:
         return given
-    here = not lies_on_gpu(given)
+    here = isinstance(given, GpuArray) or not lies_on_gpu(given)
     expect(here, "input {!r} lies on a GPU, where this program does not run: give it as a NumPy array", value.name)
     try:
         array = np.asarray(given)
@@ -78,7 +100,7 @@ def array_of(value: Value, given: Any) -> np.ndarray:
     return converted
 
 
-def solve(inputs: Iterable[Value], arrays: Mapping[str, np.ndarray | Lent]) -> dict[str, int]:
+def solve(inputs: Iterable[Value], arrays: Mapping[str, Given]) -> dict[str, int]:
     """The sizes of the symbols; GraphError if an array does not have the shape of its input."""
     symbols: dict[str, int] = {}
     waiting = list(inputs)

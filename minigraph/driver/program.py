@@ -6,6 +6,7 @@ outputs = train(image=..., label=...)        moves the state by one step
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,8 +23,9 @@ from minigraph.backends.c.export import export
 from minigraph.backends.c.peak import peak
 from minigraph.backends.cupy import device as gpu
 from minigraph.backends.cupy.clocks import measure as measure_launches
+from minigraph.backends.cupy.executable import Call
 from minigraph.backends.cupy.executable import Executable as OnGpu
-from minigraph.backends.cupy.executable import Given
+from minigraph.backends.cupy.feed import Given
 from minigraph.backends.cupy.peak import peak as peak_of_gpu
 from minigraph.backends.cupy.resident import resident
 from minigraph.backends.numpy.clocks import measure as measure_nodes
@@ -37,12 +39,13 @@ from minigraph.core.state import State
 from minigraph.core.turn import Turn
 from minigraph.driver.choice import asked_for, choose
 from minigraph.driver.finite import first_not_finite
-from minigraph.driver.given import arrays_for, arrays_of, complete, solve, type_of
+from minigraph.driver.given import arrays_for, arrays_of, complete, is_placed, placed, solve, type_of
 from minigraph.driver.profile import Profile, profile_of_launches, profile_of_nodes, profile_of_steps
 from minigraph.passes.pipelines import INFERENCE, TRAINING, TURNS
 
 T = TypeVar("T")
 
+SHARE_OF_DATA = 0.5  # of the free memory of a GPU
 SIZES = 1000  # sets of input shapes that a program remembers
 
 
@@ -237,7 +240,7 @@ class Program:
             raise GraphError("the plan is made for the sizes of the inputs: call the program first")
         return self._executable.plan
 
-    def __call__(self, /, **inputs: Any) -> dict[str, np.ndarray]:
+    def __call__(self, /, **inputs: Any) -> dict[str, Any]:
         return self._alone(lambda: self._call(inputs))
 
     def _alone(self, work: Callable[[], T]) -> T:
@@ -251,7 +254,7 @@ class Program:
             finally:
                 self._turn.busy = False
 
-    def _call(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def _call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(self._executable, OnGpu):
             return self._call_on_gpu(inputs)
         given = arrays_of(self.source.inputs, inputs, self.source.name)
@@ -281,7 +284,7 @@ class Program:
         references.Executable(self.graph).run(symbols, everything)  # raises what says where it is wrong
         raise WrongInput(sentence)
 
-    def _call_on_gpu(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def _call_on_gpu(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         assert isinstance(self._executable, OnGpu)
         given = arrays_for(self._executable.device, self.source.inputs, inputs, self.source.name)
         symbols = self._sizes(given)
@@ -301,28 +304,22 @@ class Program:
 
     def _run_on_gpu(
         self, executable: OnGpu, symbols: Mapping[str, int], given: Mapping[str, Given], state: State
-    ) -> dict[str, np.ndarray]:
-        kept = lambda: {**self._fixed, **self._early}
-        return self._explained(
-            executable, symbols, given, state, lambda: executable.step(symbols, given, kept, self._computed)
-        )
+    ) -> dict[str, Any]:
+        call = self._call_of(symbols, given)
+        return self._explained(executable, call, state, lambda: executable.step(call))
 
-    def _explained(
-        self,
-        executable: OnGpu,
-        symbols: Mapping[str, int],
-        given: Mapping[str, Given],
-        state: State,
-        work: Callable[[], T],
-    ) -> T:
+    def _call_of(self, symbols: Mapping[str, int], given: Mapping[str, Given]) -> Call:
+        return Call(symbols, given, lambda: {**self._fixed, **self._early}, self._computed)
+
+    def _explained(self, executable: OnGpu, call: Call, state: State, work: Callable[[], T]) -> T:
         """What `work` returns. Where it finds an input wrong, the references say where."""
         self._version = state.version  # what was brought to the GPU for this step is otherwise the same
         try:
             return work()
         except WrongInput as error:
             sentence = str(error)
-        everything = {**executable.fetched(given), **self._arrays(state)}
-        references.Executable(self.graph).run(symbols, everything)  # raises what says where it is wrong
+        everything = {**executable.fetched(call.inputs), **self._arrays(state)}
+        references.Executable(self.graph).run(call.symbols, everything)  # raises what says where it is wrong
         raise WrongInput(sentence)
 
     def _followed(self) -> State:
@@ -390,10 +387,29 @@ class Program:
         symbols = self._sizes(given)
         with self.state.lock:
             executable = self._settled()
-            kept = lambda: {**self._fixed, **self._early}
-            run = partial(measure_launches, executable, symbols, given, kept, self._computed, repeats)
-            times = self._explained(executable, symbols, given, self.state, run)
+            call = self._call_of(symbols, given)
+            times = self._explained(executable, call, self.state, partial(measure_launches, executable, call, repeats))
         return profile_of_launches(self.graph, symbols, times, repeats, peak_of_gpu(executable.device))
+
+    def put(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Data of many samples, by the names of inputs, where batches are taken from them fastest: on the GPU.
+
+        They go there, as `GpuArray`s in the dtypes of the inputs, if all of them take no more than half of the memory
+        that is free, which is best asked after a first step. Else, and on other backends, they are what they were.
+        `fit` calls this by itself. Arrays of other libraries on the GPU are copied, so that nobody else writes to them.
+        Raises GraphError for what does not fit the dtype of its input.
+        """
+        return self._alone(lambda: self._put(data))
+
+    def _put(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(self._executable, OnGpu):
+            return dict(data)
+        device = self._executable.device
+        new = [v for v in self.source.inputs if v.name in data and not is_placed(device, v, data[v.name])]
+        nbytes = sum(math.prod(np.shape(data[v.name])) * np.dtype(v.type.dtype).itemsize for v in new)
+        if nbytes > SHARE_OF_DATA * device.free():
+            return dict(data)
+        return {**data, **{v.name: placed(device, v, data[v.name]) for v in new}}
 
     def values(self, names: Sequence[str], /, **inputs: Any) -> dict[str, np.ndarray]:
         """Values between inputs and outputs for these inputs, by their names in the graph as it was given.

@@ -7,16 +7,18 @@ augmentation: no draw of one depends on how much was drawn from another.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from minigraph.backends.cupy.arrays import GpuArray, moved
+from minigraph.backends.cupy.rows import Rows
 from minigraph.core import dim
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]  # of NumPy's arrays, or Rows
 Augment = Callable[[Batch, np.random.Generator], Mapping[str, np.ndarray]]
 ORDER, AUGMENT = 0, 1
 
@@ -29,13 +31,18 @@ class Batches:
     seed: None leaves the samples in their order.
     drop_last: leave out the last batch of an epoch where it would be shorter than the others.
     augment: changes a batch before it is used. It gets copies, and a generator of this batch's own.
+
+    Data may lie on a GPU, where they are shuffled then, in the same order: a batch has `Rows` of them.
     """
 
-    data: Mapping[str, np.ndarray]
+    data: Mapping[str, Any]
     size: int
     seed: int | None = None
     drop_last: bool = False
     augment: Augment | None = None
+    _there: list[Any] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )  # an order, and it on the GPU
 
     @staticmethod
     def of(
@@ -46,7 +53,8 @@ class Batches:
         augment: Augment | None = None,
     ) -> Batches:
         """Batches of these arrays; GraphError if they do not fit together."""
-        arrays = {name: np.asanyarray(array) for name, array in data.items()}
+        stays = lambda array: isinstance(array, GpuArray) and augment is None
+        arrays = {name: array if stays(array) else np.asanyarray(array) for name, array in data.items()}
         expect(arrays, "there is no data: give a dict from the names of inputs to arrays")
         for name, array in arrays.items():
             expect(array.ndim >= 1, "data {!r} is one number; its first axis must be the sample", name)
@@ -91,11 +99,28 @@ class Batches:
         return order[number * self.size : (number + 1) * self.size]
 
     def batch(self, order: np.ndarray, epoch: int, number: int) -> Batch:
-        chosen = self.indices(order, number)
-        batch = {name: array[chosen] for name, array in self.data.items()}
+        batch = {name: self._chosen(array, order, number) for name, array in self.data.items()}
         if self.augment is None:
             return batch
         return dict(self.augment(batch, np.random.default_rng((self.seed or 0, AUGMENT, epoch, number))))
+
+    def _chosen(self, array: Any, order: np.ndarray, number: int) -> Any:
+        chosen = self.indices(order, number)
+        if not isinstance(array, GpuArray):
+            return array[chosen]
+        start = number * self.size
+        return Rows(array, self._on_gpu(array, order), start, start + len(chosen))
+
+    def _on_gpu(self, array: GpuArray, order: np.ndarray) -> GpuArray:
+        """The order of an epoch, beside the data."""
+        if not self._there or self._there[0] is not order:
+            self._there[:] = [order, moved(array.device, order.astype(np.int64, copy=False))]
+        found: GpuArray = self._there[1]
+        return found
+
+    def brought(self, bring: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Batches:
+        """The same batches, of the data where `bring` has put them."""
+        return replace(self, data=bring(self.data))
 
     def check_last(self, graph: Graph) -> None:
         """Raise GraphError if the graph cannot run on the short last batch: a batch norm may need more than one sample.
@@ -119,5 +144,5 @@ class Batches:
             ) from None
 
 
-def form(array: np.ndarray) -> str:
+def form(array: Any) -> str:
     return f"{array.dtype}[{', '.join(map(str, array.shape))}]"

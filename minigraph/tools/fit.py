@@ -16,22 +16,26 @@ import hashlib
 import math
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from minigraph.backends.cupy.arrays import fetched
+from minigraph.backends.cupy.device import OutOfMemory, lies_on_gpu
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph
-from minigraph.core.state import State
+from minigraph.core.state import Held, State
 from minigraph.driver.program import Program
 from minigraph.tools import checkpoint as checkpoints
 from minigraph.tools.checkpoint import Progress
 from minigraph.tools.data import Augment, Batch, Batches, form
+
+STEPS, SECONDS, HELD = 64, 0.2, 1 << 26  # of a window on a GPU: steps and seconds, and bytes of its batches on the host
 
 FileName = str | os.PathLike[str]
 Goal = tuple[str, str]  # a metric, and "min" or "max"
@@ -113,6 +117,8 @@ def fit(
     Raises NotFinite for a metric that is NaN or infinite: it names the batch and the first node where it appeared, and
     the state is as it was before that batch.
     """
+    if any(map(lies_on_gpu, data.values())):
+        data = program.put(data)
     batches = Batches.of(data, batch_size, seed, drop_last, augment)
     batches.check_last(program.graph)
     expect(epochs >= 0, "epochs is a number of 0 or more, not {!r}", epochs)
@@ -122,9 +128,8 @@ def fit(
     )
     _check_validation(program, validation, batch_size)
     _check_best(_names(program, validation), best, best_file, patience)
-    training = _Training(
-        program, batches, validation, best, _path(best_file), _path(checkpoint), checkpoint_every, progress
-    )
+    check = (validation[0], Batches.of(validation[1], batch_size)) if validation is not None else None
+    training = _Training(program, batches, check, best, _path(best_file), _path(checkpoint), checkpoint_every, progress)
     training.begin(resume)
     resumed_at = training.steps
     try:
@@ -140,14 +145,21 @@ def fit(
 
 def evaluate(program: Program, data: Mapping[str, Any], batch_size: int = 256) -> dict[str, float]:
     """The metrics of a program on all of the data: means over the samples. The program must not change its state."""
+    return _evaluated(program, Batches.of(data, batch_size))
+
+
+def _evaluated(program: Program, batches: Batches) -> dict[str, float]:
     _check_inference(program)
-    batches = Batches.of(data, batch_size)
-    expect(_metrics(program.graph), "none of the outputs {} is a scalar", ", ".join(program.graph.outputs))
-    order, sums = batches.order(0), dict.fromkeys(_metrics(program.graph), 0.0)
+    metrics = _metrics(program.graph)
+    expect(metrics, "none of the outputs {} is a scalar", ", ".join(program.graph.outputs))
+    order, found = batches.order(0), list[Any]()
+    for number in range(len(batches)):
+        outputs = program(**batches.batch(order, 0, number))
+        found += [outputs[name] for name in metrics]  # a GPU may go on: nobody looks at them yet
+    sums, values = dict.fromkeys(metrics, 0.0), iter(fetched(found))
     for number in range(len(batches)):
         samples = len(batches.indices(order, number))
-        outputs = program(**batches.batch(order, 0, number))
-        sums = {name: total + float(outputs[name]) * samples for name, total in sums.items()}
+        sums = {name: total + float(next(values)) * samples for name, total in sums.items()}
     return {name: total / batches.used for name, total in sums.items()}
 
 
@@ -155,14 +167,14 @@ class _Kept:
     """The numbers of a state at one moment, in memory of its own, which serves again for a later moment.
 
     A snapshot would hold the state's arrays, and the next step would have to go on with others: new memory, which is
-    slower to write to, and new places for the program to note.
+    slower to write to, and new places for the program to note. What lies on a GPU is kept there, if there is room.
     """
 
     def __init__(self, moving: Collection[str]):
         """moving: the names of arrays that a step may write over. Nobody writes over the others: they are held."""
         self.moving = moving
-        self.arrays: dict[str, np.ndarray] = {}
-        self._own: dict[str, np.ndarray] = {}  # the copies among them
+        self.arrays: dict[str, Held] = {}
+        self._own: dict[str, Held] = {}  # the copies among them
         self._version: object = None  # of the state whose arrays these fit
 
     def take(self, state: State) -> _Kept:
@@ -170,42 +182,65 @@ class _Kept:
         with state.lock:
             if state.version is not self._version:
                 self._version = None
-                self.arrays = {name: self._fitting(name, state[name]) for name in state}
+                self.arrays = {name: self._fitting(name, state.held(name)) for name in state}
                 self._own = {name: array for name, array in self.arrays.items() if name in self.moving}
                 self._version = state.version
             state.copy_to(self._own)
         return self
 
-    def _fitting(self, name: str, array: np.ndarray) -> np.ndarray:
+    def _fitting(self, name: str, array: Held) -> Held:
         if name not in self.moving:
             return array
         mine = self._own.get(name)
-        return mine if mine is not None and form(mine) == form(array) else np.empty_like(array)
+        if mine is not None and type(mine) is type(array) and form(mine) == form(array):
+            return mine
+        if not isinstance(array, np.ndarray):
+            with suppress(OutOfMemory):
+                return array.empty()
+        return np.empty(array.shape, array.dtype)
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One batch on its way through the program, and the state from before it."""
+    """One batch on its way through the program, and the metrics, at which nobody has looked yet."""
 
     epoch: int
     number: int
     samples: np.ndarray
     batch: Batch
+    found: Mapping[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """What its batch takes of the host's memory."""
+        return sum(array.nbytes for array in self.batch.values() if isinstance(array, np.ndarray))
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Steps that were begun one after the other, from this progress and this state on."""
+
+    progress: Progress
     before: _Kept
+    steps: list[_Step] = field(default_factory=list)
 
 
 @dataclass
 class _Training:
     """One call of fit: what was asked for, and how far it has come.
 
-    `safe` is the progress and the state that belongs to it. It is replaced by one assignment, so an interrupt at any
-    moment finds a pair that fits. `older` is the state of one step earlier: it is needed until the metrics of the next
-    step are known to be numbers, and then its memory takes the new state.
+    On a GPU, steps are begun without waiting for those before: the metrics of a window of them are read at once, and
+    the state is kept at its start. Elsewhere, a window is one step. The state inside of a window is found again by
+    making its steps once more: they repeat themselves to the bit.
+
+    `window` is the current one. It is replaced by one assignment, so an interrupt at any moment finds progress and
+    state that fit. `last` is the one before: its last step may be to blame for what the metrics of this one show, and
+    then its memory takes the new state.
     """
 
     program: Program
     batches: Batches
-    validation: Validation | None
+    validation: tuple[Program, Batches] | None
     goal: Goal | None
     best_file: Path | None
     checkpoint: Path | None
@@ -215,9 +250,12 @@ class _Training:
     def __post_init__(self) -> None:
         self.metrics = _metrics(self.program.graph)
         self.identity = self._identity()
-        moving = {old.name for old in self.program.source.updates}
-        self.safe, self.older = (Progress(), _Kept(moving).take(self.program.state)), _Kept(moving)
-        self.recent: deque[_Step] = deque(maxlen=2)
+        self.moving = {old.name for old in self.program.source.updates}
+        self.last: _Window | None = None
+        self.window = _Window(Progress(), _Kept(self.moving).take(self.program.state))
+        self.most = 1  # steps of a window
+        self.in_step = self.brought = False
+        self.started = 0.0
 
     def begin(self, resume: bool) -> None:
         """Read the checkpoint, if there is one to go on from."""
@@ -225,11 +263,12 @@ class _Training:
             checkpoints.remove_partial(path)
         if resume and self.checkpoint is not None and self.checkpoint.exists():
             progress = checkpoints.load(self.checkpoint, self.program.state, self.identity)
-            self.safe = (progress, self.safe[1].take(self.program.state))
+            self.window = _Window(progress, self.window.before.take(self.program.state))
 
     @property
     def progress(self) -> Progress:
-        return self.safe[0]
+        """As far as somebody has looked."""
+        return self.window.progress
 
     @property
     def steps(self) -> int:
@@ -248,31 +287,71 @@ class _Training:
             for number in range(self.progress.batch, len(self.batches)):
                 before = self.progress.samples
                 self.step(epoch, order, number)
-                bar.set_postfix({name: f"{value:.4f}" for name, value in self.progress.means().items()}, refresh=False)
-                bar.update(self.progress.samples - before)
-                if self.every and (number + 1) % self.every == 0 and number + 1 < len(self.batches):
+                ends, saves = number + 1 == len(self.batches), self.every and (number + 1) % self.every == 0
+                if ends or saves or self.is_full():
+                    self.look()
+                    means = self.progress.means()
+                    bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
+                    bar.update(self.progress.samples - before)
+                if saves and not ends:
                     self.save()
         self.finish_epoch()
 
     def step(self, epoch: int, order: np.ndarray, number: int) -> None:
-        begin = time.perf_counter()
+        """Begin one."""
+        if not self.window.steps:
+            self.started = time.perf_counter()
         samples, batch = self.batches.indices(order, number), self.batches.batch(order, epoch, number)
-        before = self.safe[1]
-        self.recent.append(_Step(epoch, number, samples, batch, before))
-        outputs = self.program(**batch)
-        found = {name: float(outputs[name]) for name in self.metrics}
-        wrong = [f"{name} is {value}" for name, value in found.items() if not math.isfinite(value)]
-        if wrong:
-            raise self._not_finite(" and ".join(wrong))
-        progress = self.progress.after(found, len(samples), time.perf_counter() - begin)
-        self.safe, self.older = (progress, self.older.take(self.program.state)), before
+        self.in_step = True
+        try:
+            outputs = self.program(**batch)
+        except GraphError:
+            self.in_step = False  # the state is as it was
+            self.look()
+            raise
+        found = {name: outputs[name] for name in self.metrics}
+        self.window.steps.append(_Step(epoch, number, samples, batch, found))
+        self.in_step = False
+
+    def is_full(self) -> bool:
+        """Whether it is time to look."""
+        steps = self.window.steps
+        return len(steps) >= self.most or sum(step.nbytes for step in steps) > HELD
+
+    def look(self) -> None:
+        """Read the metrics of all steps that were begun. Raises NotFinite."""
+        steps, progress = self.window.steps, self.window.progress
+        if not steps:
+            return
+        values = iter(fetched([step.found[name] for step in steps for name in self.metrics]))
+        seconds = (time.perf_counter() - self.started) / len(steps)
+        for number, step in enumerate(steps):
+            found = {name: float(next(values)) for name in self.metrics}
+            wrong = [f"{name} is {value}" for name, value in found.items() if not math.isfinite(value)]
+            if wrong:
+                raise self._not_finite(" and ".join(wrong), self.window, number)
+            progress = progress.after(found, len(step.samples), seconds)
+        kept = self.last.before if self.last is not None else _Kept(self.moving)
+        self.last, self.window = self.window, _Window(progress, kept.take(self.program.state))
+        if self.program.backend == "cupy":
+            if not self.brought:
+                self.bring()
+            self.most = min(max(1, int(SECONDS / seconds)), STEPS)
+
+    def bring(self) -> None:
+        """Put the data where the program is, now that the first step has taken what memory it needs."""
+        if self.batches.augment is None:
+            self.batches = self.batches.brought(self.program.put)
+        if self.validation is not None:
+            program, batches = self.validation
+            self.validation = program, batches.brought(program.put)
+        self.brought = True
 
     def finish_epoch(self) -> None:
         begin = time.perf_counter()
         entry: dict[str, float] = {"epoch": self.progress.epoch + 1, **self.progress.means()}
         if self.validation is not None:
-            program, data = self.validation
-            entry.update({f"val_{name}": value for name, value in evaluate(program, data, self.batches.size).items()})
+            entry.update({f"val_{name}": value for name, value in _evaluated(*self.validation).items()})
         entry["seconds"] = self.progress.seconds + time.perf_counter() - begin
         history = (*self.progress.history, entry)
         best = _best(history, self.goal, self.best_file)
@@ -280,7 +359,8 @@ class _Training:
             self._check_state()
             metadata = {"epoch": str(best.epoch), best.metric: repr(best.value)}
             self.program.state.save(best.file, metadata)
-        self.safe = (Progress(history), self.safe[1])  # only now: no checkpoint speaks of a best file that is not there
+        # only now: no checkpoint speaks of a best file that is not there
+        self.window = _Window(Progress(history), self.window.before)
         self.save()
 
     def save(self) -> None:
@@ -296,8 +376,11 @@ class _Training:
 
     def interrupted(self) -> str:
         """Back to the end of the last whole step, and a checkpoint of it. Returns a sentence for the user."""
-        progress, kept = self.safe
-        self.program.state.replace(kept.arrays)
+        if self.in_step:
+            self._return_to(self.window, len(self.window.steps))
+            self.in_step = False
+        self.look()
+        progress = self.progress
         where = f"stopped in epoch {progress.epoch + 1} after {progress.batch:,} of {len(self.batches):,} batches"
         if self.checkpoint is None:
             return f"{where}; without checkpoint=FILE only the state in memory has what was learned"
@@ -306,10 +389,10 @@ class _Training:
 
     def _identity(self) -> dict[str, Any]:
         """What must agree for a training to go on from a checkpoint. The state is compared array by array."""
-        forms = lambda data: {name: form(np.asanyarray(array)) for name, array in data.items()}
+        forms = lambda batches: {name: form(array) for name, array in batches.data.items()}
         return {
             "graph of model, optimizer and schedule": _digest(self.program.graph),
-            "data": forms(self.batches.data),
+            "data": forms(self.batches),
             "batch_size": self.batches.size,
             "seed": self.batches.seed,
             "drop_last": self.batches.drop_last,
@@ -320,16 +403,23 @@ class _Training:
     def _check_state(self) -> None:
         """Raise NotFinite for a state that the last step spoiled: its loss was still a number, its gradients not."""
         spoiled = [name for name in self.program.graph.variables if not np.isfinite(self.program.state[name]).all()]
-        if spoiled and self.recent:
-            raise self._not_finite(f"state {', '.join(spoiled)} became NaN or infinite")
+        if spoiled and self.last is not None:
+            what = f"state {', '.join(spoiled)} became NaN or infinite"
+            raise self._not_finite(what, self.last, len(self.last.steps) - 1)
 
-    def _not_finite(self, what: str) -> NotFinite:
-        """The error for the last step, with the state put back to before the step that is to blame.
+    def _not_finite(self, what: str, window: _Window, number: int) -> NotFinite:
+        """The error for this step of a window, with the state put back to before the step that is to blame.
 
         That may be the step before: gradients that are not finite spoil the parameters, and the next loss shows it.
         """
-        for step in self.recent:
-            self.program.state.replace(step.before.arrays)
+        suspects = [(window, number)]
+        if number > 0:
+            suspects.insert(0, (window, number - 1))
+        elif window is not self.last and self.last is not None:
+            suspects.insert(0, (self.last, len(self.last.steps) - 1))
+        for window, number in suspects:
+            step = window.steps[number]
+            self._return_to(window, number)
             node = self.program.first_not_finite(**step.batch)
             if node is not None:
                 break
@@ -338,9 +428,15 @@ class _Training:
         return NotFinite(
             f"{what}. It began with {here}: {found}.\nThe state is as it was before that batch, which is"
             " .batch of this error",
-            step.batch,
+            {name: np.asarray(array) for name, array in step.batch.items()},
             step.samples,
         )
+
+    def _return_to(self, window: _Window, number: int) -> None:
+        """The state from before this step of a window."""
+        self.program.state.replace(window.before.arrays)
+        for step in window.steps[:number]:
+            self.program(**step.batch)
 
 
 def _metrics(graph: Graph) -> list[str]:

@@ -6,7 +6,7 @@ So the GPU is held first, until the kernels and the events are there. The runs a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -15,11 +15,12 @@ from time import perf_counter
 import numpy as np
 
 from minigraph.backends.cupy import checked
+from minigraph.backends.cupy.arrays import fetched
 from minigraph.backends.cupy.device import Device, Memory
-from minigraph.backends.cupy.executable import Executable, Given
+from minigraph.backends.cupy.executable import Call, Executable
 from minigraph.backends.cupy.grid import Grid
 from minigraph.backends.cupy.program import FAULT, Program
-from minigraph.backends.cupy.source import Launch, Module, Source
+from minigraph.backends.cupy.source import Launch, of_header
 from minigraph.backends.plan import Buffer, Plan
 from minigraph.core.errors import expect
 
@@ -50,7 +51,7 @@ class Clocks:
         self.device = device
         self._chunks = [work[start : start + TOGETHER] for start in range(0, len(work), TOGETHER)]
         self._handing = [0.0] * len(self._chunks)  # seconds that it took the last time
-        self._hold, self._nanoseconds = device.load(source("clocks.cuh", "hold"))["hold"], device.memory(8)
+        self._hold, self._nanoseconds = device.load(of_header("clocks.cuh", "hold"))["hold"], device.memory(8)
 
     def run(self) -> list[float]:
         """Do all of it; the seconds of each piece. The first run finds out how long the device is to be held."""
@@ -69,22 +70,10 @@ class Clocks:
         return [device.seconds(first, last) for first, last in pairwise(moments)]
 
 
-def source(header: str, *kernels: str) -> Source:
-    """The kernels of a header that stand for themselves."""
-    return Source((Module(("prelude.cuh", header), {}, {}, dict.fromkeys(kernels, "")),), ())
-
-
-def measure(
-    executable: Executable,
-    symbols: Mapping[str, int],
-    inputs: Mapping[str, Given],
-    kept: Callable[[], Mapping[str, np.ndarray]],
-    version: object,
-    repeats: int,
-) -> Times:
+def measure(executable: Executable, call: Call, repeats: int) -> Times:
     """Run a program so many times with events, as often without, and as often as it is called, in turns.
 
-    The state is in its place, and stays as it is. kept, version: see Executable.step. WrongInput as from there.
+    The state is in its place, and stays as it is. WrongInput as from Executable.step.
     """
     expect(
         not checked.asked_for(), "a profile is of programs as they run: unset MINIGRAPH_CHECK, whose guards take time"
@@ -93,7 +82,8 @@ def measure(
 
     def step(run: Callable[[Program], None]) -> float:
         start = perf_counter()
-        executable.step_by(run, symbols, inputs, kept, version)
+        fetched(list(executable.step(call, run).values()))
+        executable.device.finish()
         return perf_counter() - start
 
     step(runs.begin)

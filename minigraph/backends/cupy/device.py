@@ -24,6 +24,7 @@ from minigraph.core.turn import Turn
 ALIGNMENT = 256  # bytes: what libraries and the widest loads ask for
 
 
+CUDA, CUDA_MANAGED = 2, 13  # kinds of memory, as DLPack has them
 @dataclass(frozen=True, eq=False)
 class Memory:
     """Bytes of a device, which are there as long as `owner` is."""
@@ -38,33 +39,54 @@ class Memory:
 
 @dataclass(frozen=True)
 class Lent:
-    """An array of somebody else's in the memory of the device, in order."""
+    """An array in the memory of the device, in order.
+
+    limits: of whole numbers, the least and the largest, where they are known.
+    """
 
     memory: Memory
     shape: tuple[int, ...]
     dtype: np.dtype
 
 
+    limits: tuple[int, int] | None = None
 class Device(Protocol):
     """Where kernels run, one after the other, in the order in which they are launched.
 
-    turn: of whoever computes; busy while a step runs. Nothing but `launch` may be called while a graph is captured.
+    Nothing waits for them but `read`, `until`, `finish` and `seconds`. What is written, read and copied takes its turn
+    among the kernels; only what is uploaded goes beside them.
+
+    turn: of whoever computes; busy while a step runs. Nothing but `launch` and `call` may be called while a graph
+    is captured.
+    stream: the number of the stream of kernels, as CUDA has it; None where there is none. dlpack_device: its kind and
+    its number, as DLPack has them.
     """
 
     turn: Turn
 
     @property
     def name(self) -> str:
+    @property
+    def stream(self) -> int | None: ...
+
+    @property
+    def dlpack_device(self) -> tuple[int, int]: ...
+
         """As its maker calls it."""
 
     def memory(self, nbytes: int) -> Memory:
         """So many bytes, whose numbers may be anything, from an address that is a multiple of ALIGNMENT on."""
 
     def staging(self, nbytes: int) -> np.ndarray:
-        """Bytes of NumPy's, which the device reads and writes faster than others."""
+        """Bytes of NumPy's, which the device reads and writes faster than others, and while others compute."""
 
     def write(self, memory: Memory, array: np.ndarray) -> None:
-        """The bytes of a contiguous array. Those of `staging` stay as they are until the next `read`."""
+        """The bytes of a contiguous array that is not of `staging`: it may be written over at once."""
+
+    def upload(self, memory: Memory, array: np.ndarray, after: Any) -> Any:
+        """Begin to copy the bytes of an array of `staging`, beside the kernels, once the moment `after` has come, if
+        one is given. Returns the moment when they are there: until then, the array stays as it is.
+        """
 
     def read(self, memory: Memory, array: np.ndarray) -> None:
         """Into a contiguous array, when all that was launched is done."""
@@ -98,6 +120,24 @@ class Device(Protocol):
 
 
 class NoGpu(GraphError):
+    def wait(self, moment: Any) -> None:
+        """What is launched from here on waits for this moment."""
+
+    def until(self, moment: Any) -> None:
+        """Return when the moment has come."""
+
+    def finish(self) -> None:
+        """Return when all is done that was launched or uploaded."""
+
+    def follow(self) -> None:
+        """What is launched from here on waits for what the caller has begun with other libraries on the device."""
+
+    def dlpack(self, memory: Memory, shape: tuple[int, ...], dtype: np.dtype, **asked: Any) -> Any:
+        """An array for another library, which comes to its numbers when all that was launched before is done.
+
+        asked: what DLPack's `__dlpack__` was.
+        """
+
     """There is no GPU that CuPy reaches, or no CuPy."""
 
 
@@ -157,14 +197,16 @@ def _gpu(number: int) -> Gpu:
 
 
 class Gpu:
-    """One GPU, by CuPy, with a stream of its own."""
+    """One GPU, by CuPy, with two streams of its own: one computes, the other uploads."""
 
     def __init__(self, cupy: Any, number: int):
         self._cupy, self.number = cupy, number
         self._process = os.getpid()
         self.turn = Turn()
         with cupy.cuda.Device(number):
-            self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._stream, self._uploads = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+        self.stream = int(self._stream.ptr)
+        self.dlpack_device = CUDA, number
 
     @contextmanager
     def _here(self) -> Iterator[None]:
@@ -213,6 +255,15 @@ class Gpu:
         with self._waiting():
             if nbytes:
                 runtime.memcpyAsync(target, source, nbytes, getattr(runtime, kind), self._stream.ptr)
+
+    def upload(self, memory: Memory, array: np.ndarray, after: Any) -> Any:
+        runtime = self._cupy.cuda.runtime
+        with self._waiting():
+            if after is not None:
+                self._uploads.wait_event(after)
+            given = array.ctypes.data
+            runtime.memcpyAsync(memory.address, given, array.nbytes, runtime.memcpyHostToDevice, self._uploads.ptr)
+            return self._uploads.record()
 
     def lent(self, given: Any) -> Lent | None:
         if not lies_on_gpu(given):
@@ -286,6 +337,30 @@ class Gpu:
 def fetched(device: Device, lent: Lent) -> np.ndarray:
     """The same numbers, as a new array of NumPy's."""
     array = np.empty(lent.shape, lent.dtype)
+    def wait(self, moment: Any) -> None:
+        with self._waiting():
+            self._stream.wait_event(moment)
+
+    def until(self, moment: Any) -> None:
+        with self._waiting():
+            moment.synchronize()
+
+    def finish(self) -> None:
+        with self._waiting():
+            self._uploads.synchronize()
+            self._stream.synchronize()
+
+    def follow(self) -> None:
+        with self._cupy.cuda.Device(self.number):
+            theirs = self._cupy.cuda.get_current_stream()
+        with self._waiting():
+            self._stream.wait_event(theirs.record())
+
+    def dlpack(self, memory: Memory, shape: tuple[int, ...], dtype: np.dtype, **asked: Any) -> Any:
+        with self._waiting():
+            pointer = memory.owner + (memory.address - memory.owner.ptr)
+            return self._cupy.ndarray(shape, dtype, pointer).__dlpack__(**asked)
+
     with device.turn.lock:
         device.read(lent.memory, array)
     return array
@@ -298,4 +373,4 @@ def lies_on_gpu(given: Any) -> bool:
     if isinstance(given, np.ndarray) or not hasattr(given, "__dlpack_device__"):
         return False
     kind, _ = given.__dlpack_device__()
-    return int(kind) in (2, 13)  # of DLPack: CUDA's own memory, and memory that it moves
+    return int(kind) in (CUDA, CUDA_MANAGED)

@@ -1,23 +1,28 @@
 """Programs on a GPU: planned kernels in memory that stays where it is, captured once as one graph and replayed.
 
 All sizes of a program share one memory, in which lie the inputs, whether they were found wrong, the outputs and the
-arena; the state lies in that of its Resident. What addresses do not change is launched again as it was.
+arena; the state lies in that of its Resident. What addresses do not change is launched again as it was. A call does not
+wait for the step that it begins: what is launched later, for whatever reason, comes behind it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from minigraph.backends import numpy as reference
 from minigraph.backends.c.executable import WrongInput
-from minigraph.backends.cupy import checked
+from minigraph.backends.cupy import checked, feed, returned
+from minigraph.backends.cupy.arrays import GpuArray
+from minigraph.backends.cupy.checks import Limits
 from minigraph.backends.cupy.device import Device, Lent, Memory, OutOfMemory, fetched
+from minigraph.backends.cupy.feed import Feed, Given
 from minigraph.backends.cupy.program import FAULT, Ends, Program, aligned
 from minigraph.backends.cupy.resident import Resident
+from minigraph.backends.cupy.returned import Places, Returned
 from minigraph.backends.cupy.source import print_program
 from minigraph.backends.cupy.totals import shares
 from minigraph.backends.cupy.tuned import claim
@@ -30,7 +35,34 @@ from minigraph.core.table import quantity
 
 PROGRAMS = 8  # how many bindings of symbols are kept
 
-Given = np.ndarray | Lent
+
+@dataclass(frozen=True)
+class Call:
+    """What a step is given.
+
+    kept: gives the arrays that stay. It is called only if `version` is not that of the last step.
+
+    Kernels find out whether an index lies outside of what it picks from, a label of the classes, say; what follows then
+    writes nothing to the state. A step whose indices are all inputs that are known to fit need not be waited for: those
+    that NumPy has are looked at, and those that were brought to the GPU by `moved` were. After any other the verdict
+    is waited for, so that the error is raised by the call that is wrong, and no step comes after it.
+    """
+
+    symbols: Mapping[str, int]
+    inputs: Mapping[str, Given]
+    kept: Callable[[], Mapping[str, np.ndarray]]
+    version: object
+
+    def fits(self, indices: Mapping[str, Limits] | None) -> bool:
+        """Whether no kernel can find an input wrong, of which these must lie within limits."""
+        return indices is not None and all(self._known_within(name, low, high) for name, (low, high) in indices.items())
+
+    def _known_within(self, name: str, low: int, high: int) -> bool:
+        given = self.inputs.get(name)  # not among them where it stays
+        if isinstance(given, np.ndarray):
+            return not given.size or bool(given.min() >= low and given.max() <= high)
+        limits = given.limits if given is not None else None
+        return limits is not None and low <= limits[0] and limits[1] <= high
 
 
 class Executable:
@@ -49,8 +81,7 @@ class Executable:
         self._moves = [old.name for old in graph.updates]
         self._programs: OrderedDict[tuple[tuple[str, int], ...], Program] = OrderedDict()
         self._work: Memory | None = None
-        self._staging = np.empty(0, np.uint8)
-        self._under_way = False  # whether a step was begun, and nobody has waited for it
+        self._feed, self._returned = Feed(device), Returned(device)
         self._still: dict[str, Memory] = {}
         self._version: object = None  # of the kept arrays that are there
         self._resident: Resident | None = None
@@ -70,65 +101,43 @@ class Executable:
             self._forget()
         self._resident, self._settled = resident, state.version
 
-    def step(
-        self,
-        symbols: Mapping[str, int],
-        inputs: Mapping[str, Given],
-        kept: Callable[[], Mapping[str, np.ndarray]],
-        version: object,
-    ) -> dict[str, np.ndarray]:
-        """Run one step. The outputs are new arrays; the state that moves is written over in its place.
+    def step(self, call: Call, run: Callable[[Program], None] | None = None) -> dict[str, GpuArray]:
+        """Begin one step, and return at once: the outputs are new arrays, the state is written over in its place, and
+        whoever reads one of these waits for it. Where an index may lie outside, the step is waited for; see `Call`.
 
-        kept: gives the arrays that stay. It is called only if `version` is not that of the last step.
+        run: launches the kernels of the program, whose inputs are in their places, as they are to be launched.
         Raises WrongInput before anything is written to the state, OutOfMemory before anything is computed.
         """
-        return self.step_by(self._run, symbols, inputs, kept, version)
-
-    def step_by(
-        self,
-        run: Callable[[Program], None],
-        symbols: Mapping[str, int],
-        inputs: Mapping[str, Given],
-        kept: Callable[[], Mapping[str, np.ndarray]],
-        version: object,
-    ) -> dict[str, np.ndarray]:
-        """The same, where `run` launches the kernels of the program, whose inputs are in their places."""
         turn = self.device.turn
         with turn.lock:
             expect(not turn.busy, "a step is not over, and another one cannot begin inside of it on the same GPU")
             try:
                 turn.busy = True
-                return self._step(run, symbols, inputs, kept, version)
+                return self._step(call, run or self._run)
             finally:
                 turn.busy = False
 
-    def _step(
-        self,
-        run: Callable[[Program], None],
-        symbols: Mapping[str, int],
-        inputs: Mapping[str, Given],
-        kept: Callable[[], Mapping[str, np.ndarray]],
-        version: object,
-    ) -> dict[str, np.ndarray]:
-        self._end_last_step()
-        program = self.program(symbols)
+    def _step(self, call: Call, run: Callable[[Program], None]) -> dict[str, GpuArray]:
+        program = self.program(call.symbols)
         self.plan = program.plan
-        if version is not self._version:
-            self._keep(kept())
-            self._version = version
-        work = self._memory_for(program, symbols)
+        if call.version is not self._version:
+            self._keep(call.kept())
+            self._version = call.version
+        self.device.follow()
+        work, outputs = self._reserve(program, call.symbols)
         if program.work is not work:
             program.bind(work, self._addresses())
-        self._under_way = True
-        self._give(program, inputs, work)
+        self._feed.give(program, call.inputs, work)
         run(program)
-        return self._taken(program, work)
+        if not call.fits(program.indices) and self._found_wrong(program, work):
+            raise WrongInput(f"{self.graph.name!r}: a number of an input is out of range")
+        return self._returned.take(program, work, outputs)
 
-    def _end_last_step(self) -> None:
-        """Wait for a step that an interrupt came into, before its inputs are written over."""
-        if self._under_way:
-            self.device.read(Memory(0, 0, None), np.empty(0, np.uint8))
-            self._under_way = False
+    def _found_wrong(self, program: Program, work: Memory) -> bool:
+        """Whether a kernel found a number of an input wrong, when the step is over."""
+        found = np.empty(FAULT, np.uint8)
+        self.device.read(work.part(program.ends.fault, FAULT), found)
+        return bool(found.any())
 
     def _run(self, program: Program) -> None:
         if checked.asked_for():
@@ -148,15 +157,15 @@ class Executable:
         state = State({v.name: np.asarray(arrays[v.name], v.value.type.dtype) for v in self.graph.state})
         self.settle(state, self._resident or Resident(self.device))
         try:
-            outputs = self.step(symbols, arrays, lambda: arrays, object())
+            outputs = self.step(Call(symbols, arrays, lambda: arrays, object()))
         except WrongInput:
             reference.Executable(self.graph).run(symbols, arrays)
             raise
-        return outputs, {name: state[name] for name in self._moves}
+        return {name: array.get() for name, array in outputs.items()}, {name: state[name] for name in self._moves}
 
     def fetched(self, inputs: Mapping[str, Given]) -> dict[str, np.ndarray]:
         """The inputs, all in NumPy's memory."""
-        return {name: fetched(self.device, x) if isinstance(x, Lent) else x for name, x in inputs.items()}
+        return {name: fetched(self.device, x) if isinstance(x, Lent) else np.asarray(x) for name, x in inputs.items()}
 
     def program(self, symbols: Mapping[str, int]) -> Program:
         """The program for these sizes."""
@@ -180,32 +189,33 @@ class Executable:
         for program in self._programs.values():
             program.forget()
 
-    def _memory_for(self, program: Program, symbols: Mapping[str, int]) -> Memory:
-        """That in which all programs work; more of it where this one needs more than all before."""
-        if self._work is None or self._work.nbytes < program.nbytes:
-            self._work = None
-            self._forget()  # so that the memory before is free
-            try:
+    def _reserve(self, program: Program, symbols: Mapping[str, int]) -> tuple[Memory, Places]:
+        """That in which all programs work, and that of the outputs. Raises GraphError where there is too little."""
+        try:
+            if self._work is None or self._work.nbytes < program.nbytes:
+                self._work = None
+                self._forget()  # so that the memory before is free
                 self._work = self.device.memory(program.nbytes)
-            except OutOfMemory as error:
-                raise GraphError(self._too_large(symbols, error)) from None
-        if self._staging.size < program.staged:
-            self._staging = self.device.staging(program.staged)
-        return self._work
+            self._feed.reserve(program.ends)
+            return self._work, self._returned.reserve(program)
+        except OutOfMemory:
+            self._work, self._feed, self._returned = None, Feed(self.device), Returned(self.device)
+            self._forget()
+            raise GraphError(self._too_large(symbols, _needed(program.ends), self.device.free())) from None
 
-    def _too_large(self, symbols: Mapping[str, int], error: OutOfMemory) -> str:
-        """What is asked for, what there is, and the largest batch that fits."""
+    def _too_large(self, symbols: Mapping[str, int], needed: int, free: int) -> str:
+        """What is needed, what there is, and the largest batch that fits."""
         sizes = "".join(f" for {name} = {n}" for name, n in sorted(symbols.items()))
-        asked, free = quantity(error.asked, "B"), quantity(error.free, "B")
-        said = f"{self.graph.name!r} needs {asked} of the GPU's memory{sizes}, and {free} are free"
+        said = f"{self.graph.name!r} needs {quantity(needed, 'B')} of the GPU's memory{sizes}"
+        said += f", and {quantity(free, 'B')} are free"
         batch = batch_symbol(self.graph)
         if batch not in symbols:
             return said
         fits, fails = 0, symbols[batch]
         while fails - fits > max(1, fits // 8):  # as near as an eighth
             middle = (fits + fails) // 2
-            needed = Ends(self._planned({**symbols, batch: middle}), self._kept).nbytes
-            fits, fails = (middle, fails) if needed <= error.free else (fits, middle)
+            enough = _needed(Ends(self._planned({**symbols, batch: middle}), self._kept)) <= free
+            fits, fails = (middle, fails) if enough else (fits, middle)
         return f"{said}; {f'{batch} = {fits} fits' if fits else f'not even {batch} = 1 fits'}"
 
     def _keep(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -225,38 +235,7 @@ class Executable:
         resident = self._resident
         return {**{v.name: resident.memory(v) for v in self._state if resident is not None}, **self._still}
 
-    # inputs and outputs
 
-    def _give(self, program: Program, inputs: Mapping[str, Given], work: Memory) -> None:
-        """Put the inputs where the kernels find them, and note that none was found wrong."""
-        for buffer, offset in program.ends.inputs:
-            given = inputs[buffer.name]
-            if isinstance(given, Lent):
-                continue
-            np.copyto(_array(self._staging, offset, buffer.type.shape, buffer.type.dtype), given, casting="same_kind")
-        fault = program.ends.fault
-        self._staging[fault : fault + FAULT] = 0
-        self.device.write(work, self._staging[: fault + FAULT])
-        for buffer, offset in program.ends.inputs:
-            given = inputs[buffer.name]
-            if isinstance(given, Lent):
-                self.device.copy(work.part(offset, given.memory.nbytes), given.memory)
-
-    def _taken(self, program: Program, work: Memory) -> dict[str, np.ndarray]:
-        """The outputs, as new arrays, when the step is over."""
-        fault = program.ends.fault
-        found = self._staging[fault : program.staged]
-        self.device.read(work.part(fault, found.nbytes), found)
-        self._under_way = False
-        if found[:FAULT].any():
-            raise WrongInput(f"{self.graph.name!r}: a number of an input is out of range")
-        base, homes = program.plan.partition.base, {b.value: offset for b, offset in program.ends.outputs}
-        return {
-            name: _array(self._staging, homes[base(v)], v.type.shape, v.type.dtype).copy()
-            for name, v in program.plan.graph.outputs.items()
-        }
-
-
-def _array(memory: np.ndarray, offset: int, shape: Any, dtype: str) -> np.ndarray:
-    nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    return memory[offset : offset + nbytes].view(dtype).reshape(shape)
+def _needed(ends: Ends) -> int:
+    """Bytes of the device, for one step."""
+    return ends.nbytes + feed.nbytes(ends) + returned.nbytes(ends)

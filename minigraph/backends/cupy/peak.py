@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from minigraph.backends.c import cache
-from minigraph.backends.cupy.clocks import Clocks, source
+from minigraph.backends.cupy.clocks import Clocks
 from minigraph.backends.cupy.compiler import find
 from minigraph.backends.cupy.device import Device
 from minigraph.backends.cupy.grid import THREADS, Grid, grid_of
+from minigraph.backends.cupy.source import of_header
 from minigraph.backends.rates import Rates, kept
 
 HEADER = "peak.cuh"
@@ -46,7 +47,7 @@ def peak(device: Device) -> Peak:
 
 def measured(device: Device) -> Peak:
     """Measured now. Raises OutOfMemory where next to nothing is free."""
-    kernels = device.load(source(HEADER, "multiply_adds", "copies"))
+    kernels = device.load(of_header(HEADER, "multiply_adds", "copies"))
     pieces = min(COPIED, device.free() // 4) // PIECE
     given, start, end = device.memory(3 * 256), device.memory(pieces * PIECE), device.memory(pieces * PIECE)
     sizes, factors, found = (given.part(offset, 256) for offset in (0, 256, 512))

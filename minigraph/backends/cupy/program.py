@@ -3,31 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from minigraph.backends.cupy.checks import indices
 from minigraph.backends.cupy.device import ALIGNMENT, Device, Memory
 from minigraph.backends.cupy.grid import Grid
 from minigraph.backends.cupy.source import Source
 from minigraph.backends.plan import Buffer, Plan
 from minigraph.core.evaluate import apply
+from minigraph.backends.work import bytes_of
+from minigraph.core.dim import known
 
 FAULT = 4  # bytes: a number that is not 0 once an input was found wrong
 
+SMALL = 1 << 12  # bytes of an output: fewer are copied together with others
 
 class Ends:
-    """Where inputs and outputs lie in the memory of a program, and behind them the arena: offsets in bytes."""
+    """Where inputs and outputs lie in the memory of a program, and behind them the arena: offsets in bytes.
+
+    Small outputs lie in front of others, from `small` to `large`.
+    """
 
     def __init__(self, made: Plan, kept: Collection[str]):
-        self.inputs, offset = _in_a_row([b for b in made.buffers if b.place == "input" and b.name not in kept], 0)
-        self.fault = offset
-        self.outputs, self.arena = _in_a_row([b for b in made.buffers if b.place == "output"], offset + aligned(FAULT))
+        self.inputs, self.fault = _in_a_row([b for b in made.buffers if b.place == "input" and b.name not in kept], 0)
+        self.small = self.fault + aligned(FAULT)
+        outputs = sorted((b for b in made.buffers if b.place == "output"), key=lambda b: b.nbytes > SMALL)
+        few, self.large = _in_a_row([b for b in outputs if b.nbytes <= SMALL], self.small)
+        rest, self.arena = _in_a_row(outputs[len(few) :], self.large)
+        self.outputs = few + rest
         self.nbytes = self.arena + made.arena
 
 
 class Program:
     """A plan for sizes that are known, and its kernels."""
+@dataclass(frozen=True)
+class Output:
+    """One of the outputs. offset: where it lies in the memory of a program; small: among the small ones, by itself."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+    nbytes: int
+    small: bool
+
+
+def _outputs(made: Plan, ends: Ends) -> list[Output]:
+    """Outputs of the same numbers lie in the same place; only the first of them can be among the small ones."""
+    homes, found, seen = {b.value: offset for b, offset in ends.outputs}, list[Output](), set[int]()
+    for name, value in made.graph.outputs.items():
+        offset, shape = homes[made.partition.base(value)], tuple(known(n, name) for n in value.type.shape)
+        small = offset < ends.large and offset not in seen
+        seen.add(offset)
+        found.append(Output(name, shape, np.dtype(value.type.dtype), offset, bytes_of(value.type, {}), small))
+    return found
+
+
 
     def __init__(self, made: Plan, source: Source, device: Device, kept: Collection[str]):
         self.plan, self.source, self.device = made, source, device
@@ -35,6 +69,7 @@ class Program:
         self.work: Memory | None = None  # in which it runs
         self._kernels = device.load(source)
         self._warm = False
+        self.indices, self.outputs = indices(made.graph), _outputs(made, self.ends)
         self._literals: dict[Buffer, Memory] = {}
         self.where: dict[Buffer, Memory] = {}  # by buffers that have memory of their own
         self.launches: list[tuple[Any, Grid, list[int]]] = []
@@ -50,11 +85,6 @@ class Program:
     def nbytes(self) -> int:
         """Of its inputs, its outputs and its arena."""
         return self.ends.nbytes
-
-    @property
-    def staged(self) -> int:
-        """Of its inputs and its outputs."""
-        return self.ends.arena
 
     def forget(self) -> None:
         """Where things lay."""
@@ -112,7 +142,10 @@ class Program:
 
     def launch(self, launches: Sequence[tuple[Any, Grid, list[int]]]) -> None:
         for kernel, grid, addresses in launches:
-            self.device.launch(kernel, grid, addresses)
+            if grid is None:
+                self.device.call(kernel, addresses)
+            else:
+                self.device.launch(kernel, grid, addresses)
 
     def _warm_up(self) -> None:
         """Launch each kernel, which loads it, with a copy in place of the state that it moves."""

@@ -17,7 +17,7 @@ from minigraph.backends.cupy.device import Device, Memory
 from minigraph.backends.cupy.program import aligned
 from minigraph.core.dim import known
 from minigraph.core.ir import Value
-from minigraph.core.state import Held, State
+from minigraph.core.state import Away, Held, State
 
 Key = tuple[str, tuple[int, ...], np.dtype]
 
@@ -74,6 +74,17 @@ class Array:
         self.give_way()
         self.place.hold(twin)
         return twin
+
+    def empty(self) -> Array:
+        """Another one of the same form, with memory of its own."""
+        with self.place.device.turn.lock:
+            return Array(self.place, self.place.device.memory(self.nbytes), self.shape, self.dtype)
+
+    def copy_to(self, other: Away) -> None:
+        assert isinstance(other, Array)
+        assert other.place.device is self.place.device
+        with self.place.device.turn.lock:
+            self.place.device.copy(other.memory, self.memory)
 
     def give_way(self) -> None:
         """Go on with a copy."""

@@ -101,6 +101,11 @@ class _Kernels:
 
     def __init__(self, plan: Plan):
         self.plan = plan
+def of_header(header: str, *kernels: str) -> Source:
+    """The kernels of one of the backend's headers that stand for themselves."""
+    return Source((Module(("prelude.cuh", header), {}, {}, dict.fromkeys(kernels, "")),), ())
+
+
         self._first: dict[Hashable, tuple[list[Kernel], tuple[Value, ...]]] = {}
 
     def pieces(self, number: int, step: Step, phase: int, guarded: bool) -> Iterator[Piece]:
