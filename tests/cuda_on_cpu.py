@@ -57,13 +57,13 @@ class Processor:
     """
 
     name = "a CPU"
+    stream, dlpack_device = None, (1, 0)
 
     def __init__(self, folder: Path, capacity: int = 1 << 40):
         self.folder, self.capacity, self.used = folder, capacity, 0
         self.turn = Turn()
         self.events: list[str] = []
         self._graph: list[Launched] | None = None  # what is being captured
-    stream, dlpack_device = None, (1, 0)
 
     def _note(self, event: str) -> None:
         assert self._graph is None, f"{event} while a graph is captured"
@@ -162,26 +162,6 @@ class Processor:
     def seconds(self, first: float, last: float) -> float:
         return last - first
 
-
-def compiled(source: Source, folder: Path) -> Path:
-    """The library of a program's kernels."""
-    text = "\n".join(['#include "cuda_on_cpu.h"', source.text, *map(launcher, source.kernels), ALL])
-    name = hashlib.sha256(text.encode()).hexdigest()[:20]
-    file, library = folder / f"{name}.cpp", folder / f"{name}.so"
-    if not library.exists():
-        file.write_text(text)
-        folders = dict.fromkeys([Path(__file__).parent, *OWN, *(header.parent for header in source.headers)])
-        done = subprocess.run(
-            [cxx(), *FLAGS, *(f"-I{f}" for f in folders), str(file), "-o", str(library)], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[:4000]
-    return library
-
-
-def launcher(name: str) -> str:
-    """The function that runs a kernel's grid."""
-    head = f'extern "C" void launch_{name}(unsigned blocks, unsigned threads, void **a)'
-    return f"{head} {{ launch({name}, blocks, threads, a); }}"
     # what is begun here is done at once
 
     def upload(self, memory: Memory, array: np.ndarray, after: object) -> str:
@@ -203,3 +183,23 @@ def launcher(name: str) -> str:
         numbers = np.ctypeslib.as_array((ctypes.c_uint8 * memory.nbytes).from_address(memory.address))
         return numbers.view(dtype).reshape(shape).__dlpack__(**asked)
 
+
+def compiled(source: Source, folder: Path) -> Path:
+    """The library of a program's kernels."""
+    text = "\n".join(['#include "cuda_on_cpu.h"', source.text, *map(launcher, source.kernels), ALL])
+    name = hashlib.sha256(text.encode()).hexdigest()[:20]
+    file, library = folder / f"{name}.cpp", folder / f"{name}.so"
+    if not library.exists():
+        file.write_text(text)
+        folders = dict.fromkeys([Path(__file__).parent, *OWN, *(header.parent for header in source.headers)])
+        done = subprocess.run(
+            [cxx(), *FLAGS, *(f"-I{f}" for f in folders), str(file), "-o", str(library)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[:4000]
+    return library
+
+
+def launcher(name: str) -> str:
+    """The function that runs a kernel's grid."""
+    head = f'extern "C" void launch_{name}(unsigned blocks, unsigned threads, void **a)'
+    return f"{head} {{ launch({name}, blocks, threads, a); }}"

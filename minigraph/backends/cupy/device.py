@@ -22,9 +22,9 @@ from minigraph.core.table import quantity
 from minigraph.core.turn import Turn
 
 ALIGNMENT = 256  # bytes: what libraries and the widest loads ask for
-
-
 CUDA, CUDA_MANAGED = 2, 13  # kinds of memory, as DLPack has them
+
+
 @dataclass(frozen=True, eq=False)
 class Memory:
     """Bytes of a device, which are there as long as `owner` is."""
@@ -47,9 +47,9 @@ class Lent:
     memory: Memory
     shape: tuple[int, ...]
     dtype: np.dtype
-
-
     limits: tuple[int, int] | None = None
+
+
 class Device(Protocol):
     """Where kernels run, one after the other, in the order in which they are launched.
 
@@ -65,13 +65,13 @@ class Device(Protocol):
     turn: Turn
 
     @property
-    def name(self) -> str:
-    @property
     def stream(self) -> int | None: ...
 
     @property
     def dlpack_device(self) -> tuple[int, int]: ...
 
+    @property
+    def name(self) -> str:
         """As its maker calls it."""
 
     def memory(self, nbytes: int) -> Memory:
@@ -112,14 +112,6 @@ class Device(Protocol):
     def mark(self) -> Any:
         """A moment: when all that was launched before is done."""
 
-    def seconds(self, first: Any, last: Any) -> float:
-        """Between two moments; waits for the last."""
-
-    def free(self) -> int:
-        """The bytes that are left."""
-
-
-class NoGpu(GraphError):
     def wait(self, moment: Any) -> None:
         """What is launched from here on waits for this moment."""
 
@@ -138,6 +130,14 @@ class NoGpu(GraphError):
         asked: what DLPack's `__dlpack__` was.
         """
 
+    def seconds(self, first: Any, last: Any) -> float:
+        """Between two moments; waits for the last."""
+
+    def free(self) -> int:
+        """The bytes that are left."""
+
+
+class NoGpu(GraphError):
     """There is no GPU that CuPy reaches, or no CuPy."""
 
 
@@ -247,15 +247,6 @@ class Gpu:
             self._copy(array.ctypes.data, memory.address, array.nbytes, "memcpyDeviceToHost")
             self._stream.synchronize()
 
-    def copy(self, target: Memory, source: Memory) -> None:
-        self._copy(target.address, source.address, source.nbytes, "memcpyDeviceToDevice")
-
-    def _copy(self, target: int, source: int, nbytes: int, kind: str) -> None:
-        runtime = self._cupy.cuda.runtime
-        with self._waiting():
-            if nbytes:
-                runtime.memcpyAsync(target, source, nbytes, getattr(runtime, kind), self._stream.ptr)
-
     def upload(self, memory: Memory, array: np.ndarray, after: Any) -> Any:
         runtime = self._cupy.cuda.runtime
         with self._waiting():
@@ -264,6 +255,15 @@ class Gpu:
             given = array.ctypes.data
             runtime.memcpyAsync(memory.address, given, array.nbytes, runtime.memcpyHostToDevice, self._uploads.ptr)
             return self._uploads.record()
+
+    def copy(self, target: Memory, source: Memory) -> None:
+        self._copy(target.address, source.address, source.nbytes, "memcpyDeviceToDevice")
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: str) -> None:
+        runtime = self._cupy.cuda.runtime
+        with self._waiting():
+            if nbytes:
+                runtime.memcpyAsync(target, source, nbytes, getattr(runtime, kind), self._stream.ptr)
 
     def lent(self, given: Any) -> Lent | None:
         if not lies_on_gpu(given):
@@ -317,26 +317,6 @@ class Gpu:
         with self._waiting():
             return self._stream.record()
 
-    def seconds(self, first: Any, last: Any) -> float:
-        with self._waiting():
-            last.synchronize()
-            return float(self._cupy.cuda.get_elapsed_time(first, last)) / 1000
-
-    def free(self) -> int:
-        with self._waiting():
-            return self._free()
-
-    def _free(self) -> int:
-        left, _ = self._cupy.cuda.runtime.memGetInfo()
-        return int(left + self._cupy.get_default_memory_pool().free_bytes())
-
-    def __repr__(self) -> str:
-        return f"<Gpu {self.number}>"
-
-
-def fetched(device: Device, lent: Lent) -> np.ndarray:
-    """The same numbers, as a new array of NumPy's."""
-    array = np.empty(lent.shape, lent.dtype)
     def wait(self, moment: Any) -> None:
         with self._waiting():
             self._stream.wait_event(moment)
@@ -361,6 +341,26 @@ def fetched(device: Device, lent: Lent) -> np.ndarray:
             pointer = memory.owner + (memory.address - memory.owner.ptr)
             return self._cupy.ndarray(shape, dtype, pointer).__dlpack__(**asked)
 
+    def seconds(self, first: Any, last: Any) -> float:
+        with self._waiting():
+            last.synchronize()
+            return float(self._cupy.cuda.get_elapsed_time(first, last)) / 1000
+
+    def free(self) -> int:
+        with self._waiting():
+            return self._free()
+
+    def _free(self) -> int:
+        left, _ = self._cupy.cuda.runtime.memGetInfo()
+        return int(left + self._cupy.get_default_memory_pool().free_bytes())
+
+    def __repr__(self) -> str:
+        return f"<Gpu {self.number}>"
+
+
+def fetched(device: Device, lent: Lent) -> np.ndarray:
+    """The same numbers, as a new array of NumPy's."""
+    array = np.empty(lent.shape, lent.dtype)
     with device.turn.lock:
         device.read(lent.memory, array)
     return array

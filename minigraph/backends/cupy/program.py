@@ -13,13 +13,13 @@ from minigraph.backends.cupy.device import ALIGNMENT, Device, Memory
 from minigraph.backends.cupy.grid import Grid
 from minigraph.backends.cupy.source import Source
 from minigraph.backends.plan import Buffer, Plan
-from minigraph.core.evaluate import apply
 from minigraph.backends.work import bytes_of
 from minigraph.core.dim import known
+from minigraph.core.evaluate import apply
 
 FAULT = 4  # bytes: a number that is not 0 once an input was found wrong
-
 SMALL = 1 << 12  # bytes of an output: fewer are copied together with others
+
 
 class Ends:
     """Where inputs and outputs lie in the memory of a program, and behind them the arena: offsets in bytes.
@@ -37,8 +37,6 @@ class Ends:
         self.nbytes = self.arena + made.arena
 
 
-class Program:
-    """A plan for sizes that are known, and its kernels."""
 @dataclass(frozen=True)
 class Output:
     """One of the outputs. offset: where it lies in the memory of a program; small: among the small ones, by itself."""
@@ -62,14 +60,16 @@ def _outputs(made: Plan, ends: Ends) -> list[Output]:
     return found
 
 
+class Program:
+    """A plan for sizes that are known, and its kernels."""
 
     def __init__(self, made: Plan, source: Source, device: Device, kept: Collection[str]):
         self.plan, self.source, self.device = made, source, device
         self.ends = Ends(made, kept)
         self.work: Memory | None = None  # in which it runs
+        self.indices, self.outputs = indices(made.graph), _outputs(made, self.ends)
         self._kernels = device.load(source)
         self._warm = False
-        self.indices, self.outputs = indices(made.graph), _outputs(made, self.ends)
         self._literals: dict[Buffer, Memory] = {}
         self.where: dict[Buffer, Memory] = {}  # by buffers that have memory of their own
         self.launches: list[tuple[Any, Grid, list[int]]] = []
@@ -142,10 +142,7 @@ def _outputs(made: Plan, ends: Ends) -> list[Output]:
 
     def launch(self, launches: Sequence[tuple[Any, Grid, list[int]]]) -> None:
         for kernel, grid, addresses in launches:
-            if grid is None:
-                self.device.call(kernel, addresses)
-            else:
-                self.device.launch(kernel, grid, addresses)
+            self.device.launch(kernel, grid, addresses)
 
     def _warm_up(self) -> None:
         """Launch each kernel, which loads it, with a copy in place of the state that it moves."""

@@ -96,16 +96,16 @@ class Source:
         return tuple(name for module in self.modules for name in module.kernels)
 
 
-class _Kernels:
-    """The kernels of a plan: those of a step are printed for the first of the steps that are alike."""
-
-    def __init__(self, plan: Plan):
-        self.plan = plan
 def of_header(header: str, *kernels: str) -> Source:
     """The kernels of one of the backend's headers that stand for themselves."""
     return Source((Module(("prelude.cuh", header), {}, {}, dict.fromkeys(kernels, "")),), ())
 
 
+class _Kernels:
+    """The kernels of a plan: those of a step are printed for the first of the steps that are alike."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
         self._first: dict[Hashable, tuple[list[Kernel], tuple[Value, ...]]] = {}
 
     def pieces(self, number: int, step: Step, phase: int, guarded: bool) -> Iterator[Piece]:
