@@ -6,13 +6,15 @@ answer = inference(model, outputs=["logits"])
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 
 from minigraph.core.autodiff import gradient
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.collector import paused
+from minigraph.core.dtypes import NARROW
 from minigraph.core.errors import expect
 from minigraph.core.ir import Graph, needed
 from minigraph.core.pipeline import applied
@@ -20,10 +22,13 @@ from minigraph.nn import optim
 from minigraph.nn.loss_scale import loss_scale, only_if_finite, unscaled
 from minigraph.ops.pointwise import cast
 from minigraph.passes.freeze import freeze
-from minigraph.passes.mixed_precision import in_float16
+from minigraph.passes.mixed_precision import in_narrow
 from minigraph.passes.pipelines import BEFORE_AUTODIFF
 
 Patterns = str | Sequence[str]
+
+PRECISIONS: dict[str, Callable[[Graph], Graph]] = {dtype: partial(in_narrow, dtype=dtype) for dtype in NARROW}
+SCALED = {"float16"}  # gradients need a scale where small numbers end before those of float32
 
 
 @paused()
@@ -50,11 +55,11 @@ def training_step(
     clip_norm: gradients are scaled down together where their joint norm is above it.
     accumulate: so many runs make one step of the optimizer, with the mean of their gradients. A batch norm normalizes
         each of these batches by itself: accumulation does not make its batch larger.
-    precision: "float16": convolutions, matrix products and what lies between them are computed in float16, forward and
-        backward (see passes/mixed_precision.py). Parameters, statistics, losses, outputs and what the optimizer gets
-        are float32 as before. Gradients are computed with a scale (see nn/loss_scale.py): a step in which one is not
-        finite changes nothing but "optimizer.loss_scale". With accumulate, such a run is not one of those that count.
-        None: as the model says.
+    precision: "float16" or "bfloat16": convolutions, matrix products and what lies between them are computed in it,
+        forward and backward (see passes/mixed_precision.py). Parameters, statistics, losses, outputs and what the
+        optimizer gets are float32 as before. In float16 gradients are computed with a scale (see nn/loss_scale.py): a
+        step in which one is not finite changes nothing but "optimizer.loss_scale". With accumulate, such a run is not
+        one of those that count. bfloat16 has the range of float32, and fewer digits. None: as the model says.
     outputs: what a step returns; all outputs of the model by default.
     without: names of passes of BEFORE_AUTODIFF to leave out.
     """
@@ -72,7 +77,7 @@ def training_step(
     expect("optimizer.step" not in model.variables, "{!r} is a training step already", model.name)
     _check_reached(builder, loss, chosen)
     builder, chosen = _ready(model, loss, chosen, without, precision)
-    if precision is None:
+    if precision not in SCALED:
         _update(builder, chosen, gradient(builder.tensor(loss), chosen), optimizer, clip_norm, accumulate)
     else:
         scale = loss_scale(builder)
@@ -140,10 +145,13 @@ def _ready(
 
 
 def _in_precision(graph: Graph, precision: str | None) -> Graph:
+    if precision is None:
+        return graph
+    known = " or ".join(f'"{name}"' for name in PRECISIONS)
     expect(
-        precision in (None, "float16"), 'the precision is "float16", or None for that of the model, not {!r}', precision
+        precision in (*PRECISIONS,), "the precision is {}, or None for that of the model, not {!r}", known, precision
     )
-    return graph if precision is None else in_float16(graph)
+    return PRECISIONS[precision](graph)
 
 
 def _update(
@@ -170,7 +178,7 @@ def inference(model: Graph, outputs: Iterable[str] | None = None, *, precision: 
     """The graph that answers: batch norm with running statistics, no dropout, no updates, and only what `outputs` need.
 
     With outputs=["loss"] it is the evaluation loss, which leaves the running statistics alone.
-    precision: "float16" as in training_step, with weights that are rounded once, after all that is folded into them.
+    precision: as in training_step, with weights that are rounded once, after all that is folded into them.
     """
     expect(isinstance(model, Graph), "inference needs the model, a Graph, not a {}", type(model).__name__)
     return _in_precision(freeze(model.prune(outputs)), precision)

@@ -21,6 +21,7 @@ from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from minigraph.core.builder import Builder, Tensor
+from minigraph.core.dtypes import wide_dtype
 from minigraph.core.errors import expect
 from minigraph.core.initial import Constant
 from minigraph.core.ir import Value
@@ -114,8 +115,8 @@ class Optimizer:
 
     A subclass defines `step(builder, parameter, gradient, rate, time)`: inside the parameter's scope it makes its slots
     with `slot`, updates them, and returns what is taken from the parameter. `time` is the number of this step, from 1,
-    a float64 scalar. The others have the parameter's dtype, but float32 where that is float16, whose smallest number is
-    larger than the eps of some.
+    a float64 scalar. The others have the parameter's dtype, but float32 where that is narrow: the smallest number of
+    float16 is larger than the eps of some, and bfloat16 has few digits.
 
     weight_decay: adds weight_decay * w to the gradient (an L2 penalty). decay: a pattern over the names of parameters.
     """
@@ -150,16 +151,13 @@ class Optimizer:
             counter = builder.variable("step", (), Constant(0), "int64", "counter")
             builder.update(counter, counter + 1)
             now = cast(counter, "float64")
-            rates, time = self._rates(builder, now, dict.fromkeys(_wide(p) for p in parameters)), now + 1.0
+            rates, time = self._rates(builder, now, dict.fromkeys(wide_dtype(p.dtype) for p in parameters)), now + 1.0
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 free = builder.latest(parameter).value is parameter.value
                 expect(free, "{} is updated by the model itself; leave it out with trainable=", parameter.value)
                 with builder.scope(parameter.name):
-                    rate, w, g = (
-                        rates[_wide(parameter)],
-                        cast(parameter, _wide(parameter)),
-                        cast(gradient, _wide(parameter)),
-                    )
+                    dtype = wide_dtype(parameter.dtype)
+                    rate, w, g = rates[dtype], cast(parameter, dtype), cast(gradient, dtype)
                     decays = self.decays(parameter)
                     if decays and not self.decoupled:
                         g = g + w * self.weight_decay
@@ -179,11 +177,6 @@ class Optimizer:
             rate = self.rate(now)
             expect(isinstance(rate, Tensor), "a schedule makes a tensor of its step, not {!r}", rate)
         return {dtype: cast(rate, dtype) for dtype in dtypes}
-
-
-def _wide(parameter: Tensor) -> str:
-    """The dtype in which a parameter is updated."""
-    return "float32" if parameter.dtype == "float16" else parameter.dtype
 
 
 @dataclass(frozen=True)
