@@ -166,6 +166,7 @@ from minigraph.ops.shape import (
 )
 from minigraph.ops.shape import slice_ as slice
 from minigraph.ops.softmax import log_softmax, softmax
+from minigraph.ops.tf32 import tf32
 from minigraph.ops.tile import repeat, tile
 from minigraph.passes.freeze import freeze
 from minigraph.passes.precise_statistics import precise_statistics
@@ -388,6 +389,7 @@ __all__ = [
     "take_along_axis",
     "tan",
     "tanh",
+    "tf32",
     "thresholded_relu",
     "tile",
     "topk",

@@ -21,5 +21,6 @@ from minigraph.ops import (  # noqa: F401
     scan,
     shape,
     softmax,
+    tf32,
     tile,
 )

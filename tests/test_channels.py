@@ -24,6 +24,7 @@ SILENT = {  # ops through which any factor passes along an axis, and why they do
     "conv": BY_NAME,
     "conv_transpose": BY_NAME,
     "cast": "it rounds",
+    "tf32": "it rounds",
     "batch_norm_gradient": BACKWARD,
     "conv_input_gradient": BACKWARD,
     "max_pool_gradient": BACKWARD,

@@ -34,11 +34,11 @@ OF_NUMBERS = frozenset({"max", "min", "abs", "sign", "pow", "mod", "fmod"})  # o
 OF_FLOATS = frozenset(
     {"exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "softplus", "expm1", "log1p", "erf", "sin", "cos", "tan"}
     | {"asin", "acos", "atan", "sinh", "cosh", "floor", "ceil", "round", "trunc", "isnan", "isinf"}
+    | {"tf32"}
 )
 POWERS = {2: "square", 3: "cube"}  # products instead of pow
 
 
-def print_c(scalar: Any, names: Mapping[str, str], dtypes: Mapping[str, str], result: str) -> str:
 def loaded(text: str, dtype: str) -> str:
     """A number that lies in memory, in the type that computes it."""
     return f"float_of_{STORED[dtype]}({text})" if dtype in NARROW else text
@@ -54,6 +54,7 @@ def rounded(text: str, dtype: str) -> str:
     return loaded(stored(text, dtype), dtype)
 
 
+def print_c(scalar: Any, names: Mapping[str, str], dtypes: Mapping[str, str], result: str) -> str:
     """One C expression for a `Scalar` or a Python number, in the type that computes numbers of dtype `result`.
 
     names: the C text of each variable, such as `x` or `x[i]`. dtypes: its NumPy dtype; a narrow one is a C `float`.
@@ -149,6 +150,8 @@ def _applied(op: str, terms: Sequence[_Term]) -> _Term:
         texts = [_as(terms[0], "bool"), *(_as(t, dtype) for t in terms[1:])]
         return _Term(f"where_{COMPUTED[dtype]}({', '.join(texts)})", dtype)
     dtype = _common(terms)
+    if op == "tf32" and dtype != "float32":
+        return terms[0]  # it rounds float32 alone
     if op in COMPARISONS:
         x, y = (_as(t, dtype) for t in terms)
         return _Term(f"({x} {COMPARISONS[op]} {y})", "bool")

@@ -28,7 +28,7 @@ from minigraph.core.scalar import Scalar, var
 CHEAP = 6  # operations that are done again rather than kept in memory
 COSTLY = 100  # of a function that is a series: never done again
 SIMPLE = {"add", "sub", "mul", "neg", "abs", "sign", "max", "min", "less", "less_equal", "equal", "and", "or", "xor"}
-SIMPLE |= {"not", "where", "cast"}
+SIMPLE |= {"not", "where", "cast", "tf32"}
 
 
 @dataclass(frozen=True)

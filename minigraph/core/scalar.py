@@ -202,3 +202,18 @@ def logical_not(x: Any) -> Any:
 
 def cast(x: Any, dtype: str) -> Any:
     return Scalar("cast", (dtype, x)) if isinstance(x, Scalar) else np.asarray(x).astype(dtype)
+
+
+def tf32(x: Any) -> Any:
+    """The nearest float32 number with 10 bits behind the point, and the larger one of two; other dtypes as they are.
+
+    Of numbers that are exact, or float64 where a rewrite is tried, nothing is rounded: it is float32 that TF32 stands
+    in for, and what is narrower has no more bits.
+    """
+    if isinstance(x, Scalar):
+        return _node("tf32", x)
+    x = np.asarray(x)
+    if x.dtype != np.float32:
+        return x
+    bits = np.where(np.isnan(x), np.float32(0), x).view(np.uint32)
+    return np.where(np.isnan(x), x, ((bits + np.uint32(1 << 12)) & np.uint32(0xFFFFE000)).view(np.float32))

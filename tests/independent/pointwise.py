@@ -19,6 +19,7 @@ from minigraph.core.dtypes import is_float
 EDGES = These([NAN, -INF, INF, 0.0, -0.0, 1.0, -1.0, 3.5, -3.0, 3.0, 6.0, 6.5])
 FAR = These([-1e4, -90.0, -20.0, -9.0, -1e-3, 0.0, 1e-3, 9.0, 20.0, 90.0, 1e4])  # saturated; float16 ends at 65504
 HALVES = These([-2.5, -1.5, -0.5, -0.0, 0.5, 1.5, 2.5, 0.75, -0.75, 7.0])
+TIES = These([1 + 2**-11, -1 - 2**-11, 1 + 3 * 2**-11, 2 - 2**-11, 1 + 2**-11 - 2**-23, 1 + 2**-23, 2.0**-140])
 SHAPES = ((3, 5), (), (0, 3), (3, 1, 7))
 PAIRS = (
     (real(3, 5), real(3, 5)),
@@ -67,6 +68,7 @@ CASES = [
     *(Case(op, EDGES) for op in (*ANYWHERE, "rsqrt", "log1p", "reciprocal", "asin", "acos", "isnan", "isinf")),
     *(Case(op, EDGES, loops=op in (*ROUNDED, "thresholded_relu")) for op in ACTIVATIONS if op not in GATED),
     *(Case(op, FAR, loops=op in ROUNDED) for op in ("erf", "atan", "softplus", *ACTIVATIONS)),
+    *(Case("tf32", x, dtypes=("float16", "float32")) for x in (real(3, 5), real(0, 3), EDGES, FAR, TIES)),
     *(Case(op, HALVES) for op in ("floor", "ceil", "trunc", "round")),
     *(Case(op, whole(7, dtype=dtype)) for op in ("square", "abs", "sign") for dtype in ("int8", "int32", "int64")),
     # powers
@@ -227,6 +229,14 @@ def _step(function: Callable[[float], float]) -> Callable[[float], float]:
     return lambda x: x if math.isinf(x) else function(x)
 
 
+def _tf32(x: float) -> float:
+    """11 binary digits, the larger of two: what is below 2^-126 has fewer, as float32 has."""
+    if math.isinf(x):
+        return x
+    unit = max(math.frexp(x)[1] - 11, -136)
+    return math.copysign(math.ldexp(math.floor(math.ldexp(abs(x), -unit) + 0.5), unit), x)
+
+
 def _pow(x: float, y: float) -> float:
     if x == 0 and y < 0:
         return INF if y % 2 != 1 else math.copysign(INF, x)
@@ -255,6 +265,7 @@ DEFINITIONS: dict[str, Callable[..., Any]] = {
     "softplus": _softplus,
     "trunc": _step(math.trunc),
     "round": _step(round),
+    "tf32": _tf32,
     "pow": _pow,
     "power": _power,
     "mod": lambda x, y: x % y,
@@ -281,6 +292,7 @@ EXACT = {
     "ceil",
     "trunc",
     "round",
+    "tf32",
     "maximum",
     "minimum",
     "clip",

@@ -177,6 +177,11 @@ INLINE double sign_double(double x) {
   return x == 0 ? 0.0 : down;
 }
 
+// Rounded to 10 bits behind the point, the larger one of two: what is cut off carries where it is half and more.
+INLINE float tf32_float(float x) {
+  return x != x ? x : float_of_bits((bits_of_float(x) + 0x1000) & 0xffffe000);
+}
+
 INLINE bool isnan_float(float x) { return x != x; }
 INLINE bool isnan_double(double x) { return x != x; }
 INLINE bool isinf_float(float x) { return fabsf(x) == INFINITY; }
