@@ -19,6 +19,7 @@ from minigraph.core.errors import GraphError
 SETTINGS = ("CC", "MINIGRAPH_ISA")
 CXX20 = "#include <barrier>\nstruct pair { int a, b; };\nint main() { return pair{.a = 0, .b = 1}.a; }\n"
 NVRTC = ("cuda-bindings", "cuda-core", "nvidia-cuda-nvrtc")  # wheels
+CUDNN = "nvidia-cudnn-frontend"  # a wheel, too
 
 
 @contextmanager
@@ -93,6 +94,7 @@ def left_out() -> dict[str, str]:
     found = {"compiler": why_none(), "gcc": "" if "gcc" in all_of_them() else "there is no gcc"}
     found["cxx"] = "" if cxx() else "neither g++ nor clang++ is there and knows C++20"
     found["nvrtc"] = why_no_nvrtc()
+    found["cudnn"] = "" if any(distributions(name=CUDNN)) else f"not installed: {CUDNN}"
     return {marker: why for marker, why in found.items() if why}
 
 

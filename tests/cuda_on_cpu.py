@@ -9,6 +9,8 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import minigraph.backends.c
 import minigraph.backends.cupy
 from minigraph.backends.cupy.device import ALIGNMENT, Lent, Memory, OutOfMemory
 from minigraph.backends.cupy.grid import Grid
+from minigraph.backends.cupy.libraries.patterns import Library, Pattern, Routine
 from minigraph.backends.cupy.source import Source
 from minigraph.core.turn import Turn
 
@@ -50,6 +53,9 @@ class Launched:
     addresses: tuple[int, ...]
 
 
+Work = Launched | Callable[[], None]  # a kernel, or a call of a library
+
+
 class Processor:
     """The CPU as a device. capacity: bytes of memory that it has.
 
@@ -63,7 +69,8 @@ class Processor:
         self.folder, self.capacity, self.used = folder, capacity, 0
         self.turn = Turn()
         self.events: list[str] = []
-        self._graph: list[Launched] | None = None  # what is being captured
+        self._graph: list[Work] | None = None  # what is being captured
+        self.library: Library | None = None  # that is asked
 
     def _note(self, event: str) -> None:
         assert self._graph is None, f"{event} while a graph is captured"
@@ -126,10 +133,29 @@ class Processor:
             self._note("launch")
             self._run([launched])
 
-    def _run(self, launches: Sequence[Launched]) -> None:
+    def routine(self, pattern: Pattern) -> Routine | None:
+        assert self._graph is None, "a library is asked while a graph is captured"
+        return self.library.routine(pattern) if self.library else None
+
+    def call(self, routine: Routine, addresses: Sequence[int]) -> None:
+        called = partial(routine.run, tuple(addresses))
+        if self._graph is not None:
+            self._graph.append(called)
+        else:
+            self._note("call")
+            called()
+
+    def _run(self, work: Sequence[Work]) -> None:
+        for own, some in groupby(work, lambda one: isinstance(one, Launched)):
+            if own:
+                self._launched([one for one in some if isinstance(one, Launched)])
+            else:
+                for one in some:
+                    assert callable(one)
+                    one()
+
+    def _launched(self, launches: Sequence[Launched]) -> None:
         """One call, which no signal divides."""
-        if not launches:
-            return
         library, n = launches[0].kernel.library, len(launches)
         pointers, numbers = ctypes.c_void_p * n, ctypes.c_uint * n
         arguments = [(ctypes.c_void_p * max(1, len(one.addresses)))(*one.addresses) for one in launches]
@@ -141,9 +167,9 @@ class Processor:
             pointers(*map(ctypes.addressof, arguments)),
         )
 
-    def capture(self, launches: Callable[[], None]) -> tuple[Launched, ...]:
+    def capture(self, launches: Callable[[], None]) -> tuple[Work, ...]:
         self._note("capture")
-        found: list[Launched] = []
+        found: list[Work] = []
         self._graph = found
         try:
             launches()
@@ -151,7 +177,7 @@ class Processor:
             self._graph = None
         return tuple(found)
 
-    def replay(self, graph: tuple[Launched, ...]) -> None:
+    def replay(self, graph: tuple[Work, ...]) -> None:
         self._note("replay")
         self._run(graph)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_on_cpu import Kernel, Launched, Processor
+from cuda_on_cpu import Kernel, Launched, Processor, Work
 from cuda_on_paper import Nvrtc
 from cupy_on_cpu import fake_cupy
 from test_profile import batch, network, training
@@ -55,7 +55,7 @@ class Told(Processor):
             if kernel.name == "hold":
                 self.held.append(int(numbers_at(addresses[0], 1, "int64")[0]))
 
-    def replay(self, graph: tuple[Launched, ...]) -> None:
+    def replay(self, graph: tuple[Work, ...]) -> None:
         super().replay(graph)
         self.now += GRAPH * len(graph)
 

@@ -37,7 +37,7 @@ def test_there_is_no_grid_of_no_blocks() -> None:
     x = net.input("x", (0, 4))
     empty = net.build(y=mg.relu(x), rows=mg.sum(x, 1), total=mg.sum(x), both=mg.concat([x, x], axis=0))
     for graph in (swapped(0), empty):
-        assert all(launch.grid.blocks > 0 for launch in printed(graph).launches)
+        assert all(launch.grid and launch.grid.blocks > 0 for launch in printed(graph).launches)
 
 
 def updates(count: int) -> Source:

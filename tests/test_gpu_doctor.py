@@ -33,6 +33,7 @@ def cupy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(devices, "_gpu", functools.cache(devices._gpu.__wrapped__))
     monkeypatch.setattr(gpu, "_wheels", lambda: ["cupy-cuda13x"])
+    monkeypatch.setattr(gpu, "described", lambda: ["cuDNN 9.28.0, frontend 1.28.0: convolutions"])
     return fake
 
 
@@ -55,6 +56,7 @@ def test_all_is_there(cupy: Any, capsys: pytest.CaptureFixture[str]) -> None:
         "CuPy 14.2.0 (cupy-cuda13x)",
         "CUDA 13.1 of the driver, 13.2 of CuPy, 13.5 of NVRTC",
         "GPU 0: Fake GPU, compute capability 9.0, 1.07 GB of memory, 1.07 GB of it free",
+        "cuDNN 9.28.0, frontend 1.28.0: convolutions",
         "NVRTC compiles kernels for it",
         "kernels compute what NumPy does",
         'so does a graph of kernels that is replayed: backend="cupy" is ready',

@@ -55,6 +55,8 @@ class Call:
     scratch: floats that it works in, called "scratch" there; behind them are `each` more for each thread.
     phases: what all threads do, as C statements; between two of them they wait for each other.
     finishes: whether what follows number by number may be done by the kernel, while numbers are in the cache.
+    follows: the values that may be computed so; None: all.
+    by: the library that computes it, where no kernel of the headers does.
     apart: the numbers of the operands whose images and rows may lie anywhere (Pointers.rows says where); -1 stands for
         the result.
     border: of padding, result -> what is left to do where the operand lies in the middle of the result already.
@@ -68,6 +70,8 @@ class Call:
     scratch: Size = 0
     each: int = 0
     finishes: bool = False
+    follows: frozenset[Value] | None = None
+    by: str = ""
     apart: frozenset[int] = frozenset()
     border: Callable[[str], str] | None = None
 

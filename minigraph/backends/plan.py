@@ -150,13 +150,15 @@ class Plan:
         return work_of(self.partition, step.region, step.writes, sizes)
 
     def kernel(self, step: Step) -> str:
-        """What computes a step: a tuned kernel, an op's own, a "loop" over numbers, one with "totals", or a "copy"."""
+        """What computes a step: a library, a tuned kernel, an op's own, a "loop" over numbers, one with "totals", or a
+        "copy".
+        """
         region = step.region
         if region is None:
             return "copy"
         if region.call is not None:
             call = self.partition.claims.get(region.call)
-            return call.headers[-1].partition(".")[0] if call else region.call.op.name
+            return (call.by or call.headers[-1].partition(".")[0]) if call else region.call.op.name
         own = [node.op for node in step.nodes if node.op.kernel is not None and not node.op.kernel.light]
         return own[0].name if own else "totals" if region.totals else "loop"
 

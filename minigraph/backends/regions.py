@@ -225,7 +225,7 @@ class Partition:
                     continue
                 index = place(value.type.shape, axes)
                 found = None if index is None else self._reads_of(node, index)
-                if found is not None and self._may_join(region, part, axes, found):
+                if found is not None and self._may_follow(region, value) and self._may_join(region, part, axes, found):
                     part.append(value)
                     return self._enter(region, [value], found)
         region = self._new(Region(extent(value.type.shape)))
@@ -276,6 +276,11 @@ class Partition:
             if source.type.size == size:
                 found.update(self._readers.get(source, ()))
         return sorted(found, key=lambda region: -self._numbers[region])
+
+    def _may_follow(self, region: Region, value: Value) -> bool:
+        """Whether the call of a region, if it is one, knows the value among those that it may compute."""
+        call = self.claims.get(region.call) if region.call is not None else None
+        return call is None or call.follows is None or value in call.follows
 
     def _may_join(self, region: Region, part: list[Value], axes: list[tuple[int, Size]], leaves: list[Leaf]) -> bool:
         """Whether all that is read is there when this part of the region is computed."""

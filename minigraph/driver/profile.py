@@ -252,7 +252,7 @@ def _of_steps(plan: Plan, launch: Launch, sizes: Mapping[str, int]) -> dict[int,
 
 def _of_launch(launch: Launch) -> str:
     steps = f"step{'s' * (len(launch.steps) > 1)} {', '.join(map(str, launch.steps))}"
-    return f"{launch.grid.blocks} x {launch.grid.threads}: {steps}"
+    return f"{launch.grid.blocks} x {launch.grid.threads}: {steps}" if launch.grid else steps
 
 
 def profile_of_nodes(graph: Graph, sizes: Mapping[str, int], times: ClockedNodes, repeats: int) -> Profile:

@@ -12,6 +12,7 @@ from minigraph.backends import numpy as reference
 from minigraph.backends.cupy.compiler import WHEEL
 from minigraph.backends.cupy.device import Device, device
 from minigraph.backends.cupy.executable import Executable
+from minigraph.backends.cupy.libraries.installed import described
 from minigraph.backends.lower import lower
 from minigraph.core.builder import Builder
 from minigraph.core.errors import GraphError, expect
@@ -37,6 +38,7 @@ def examined() -> Iterator[str]:
         yield _properties(cupy)
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise GraphError(f"the GPU reports {error}: `nvidia-smi` says how it is, and who else is on it") from error
+    yield from described()
     graph = _trial()
     Executable(graph, gpu).program({})
     yield "NVRTC compiles kernels for it"

@@ -52,8 +52,8 @@ class _Run:
         last = {number: launch for launch in program.source.launches for number in launch.steps}
         own = {buffer: self._place(buffer) for buffer in self.offsets}
         launches = program.addressed(own, self.memory.part(self.fault, FAULT))
-        for launch, (kernel, grid, addresses) in zip(program.source.launches, launches, strict=True):
-            self.device.launch(kernel, grid, addresses)
+        for launch, addressed in zip(program.source.launches, launches, strict=True):
+            program.launch([addressed])
             before, self.bytes = self.bytes, np.empty_like(self.bytes)
             self.device.read(self.memory, self.bytes)
             for what in self._changed(launch, before):

@@ -16,6 +16,8 @@ import numpy as np
 
 from minigraph.backends.cupy.compiler import compiled
 from minigraph.backends.cupy.grid import Grid
+from minigraph.backends.cupy.libraries.installed import Libraries
+from minigraph.backends.cupy.libraries.patterns import Pattern, Routine
 from minigraph.backends.cupy.source import Source
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.table import quantity
@@ -102,6 +104,12 @@ class Device(Protocol):
 
     def launch(self, kernel: Any, grid: Grid, addresses: Sequence[int]) -> None:
         """Begin a kernel when those launched before it are done."""
+
+    def routine(self, pattern: Pattern) -> Routine | None:
+        """How a library computes the pattern, ready to be called; None where none does."""
+
+    def call(self, routine: Routine, addresses: Sequence[int]) -> None:
+        """Begin what a library does when all that was launched before is done."""
 
     def capture(self, launches: Callable[[], None]) -> Any:
         """A graph of what is launched meanwhile, which is not run."""
@@ -205,6 +213,7 @@ class Gpu:
         self.turn = Turn()
         with cupy.cuda.Device(number):
             self._stream, self._uploads = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+        self._libraries = Libraries(int(self._stream.ptr))
         self.stream = int(self._stream.ptr)
         self.dlpack_device = CUDA, number
 
@@ -291,6 +300,17 @@ class Gpu:
     def launch(self, kernel: Any, grid: Grid, addresses: Sequence[int]) -> None:
         with self._here():
             kernel((grid.blocks,), (grid.threads,), tuple(map(np.uint64, addresses)))
+
+    def routine(self, pattern: Pattern) -> Routine | None:
+        with self._waiting():
+            return self._libraries.routine(pattern)
+
+    def call(self, routine: Routine, addresses: Sequence[int]) -> None:
+        with self._here():
+            try:
+                routine.run(addresses)
+            except RuntimeError as error:
+                raise GraphError(f"{routine.name} reports {error}") from error
 
     def capture(self, launches: Callable[[], None]) -> Any:
         graph = None

@@ -25,7 +25,7 @@ from minigraph.backends.cupy.resident import Resident
 from minigraph.backends.cupy.returned import Places, Returned
 from minigraph.backends.cupy.source import print_program
 from minigraph.backends.cupy.totals import shares
-from minigraph.backends.cupy.tuned import claim
+from minigraph.backends.cupy.tuned import claims
 from minigraph.backends.plan import Plan, batch_symbol, plan
 from minigraph.backends.work import bytes_of
 from minigraph.core.errors import GraphError, expect
@@ -180,7 +180,7 @@ class Executable:
 
     def _planned(self, symbols: Mapping[str, int]) -> Plan:
         bound = self.graph.bind(**symbols) if self.graph.symbols else self.graph
-        return plan(bound, claim, {}, chunks=lambda region, sizes: shares(region).chunks)
+        return plan(bound, claims(self.device.routine), {}, chunks=lambda region, sizes: shares(region).chunks)
 
     # memory
 

@@ -11,13 +11,15 @@ import numpy as np
 from minigraph.backends.cupy.checks import indices
 from minigraph.backends.cupy.device import ALIGNMENT, Device, Memory
 from minigraph.backends.cupy.grid import Grid
-from minigraph.backends.cupy.source import Source
+from minigraph.backends.cupy.libraries.patterns import WORKSPACE_ALIGNMENT
+from minigraph.backends.cupy.source import Launch, Source
 from minigraph.backends.plan import Buffer, Plan
 from minigraph.backends.work import bytes_of
 from minigraph.core.dim import known
 from minigraph.core.evaluate import apply
 
 FAULT = 4  # bytes: a number that is not 0 once an input was found wrong
+Addressed = tuple[Any, Grid | None, list[int]]  # a kernel and its grid, or a routine of a library and none
 SMALL = 1 << 12  # bytes of an output: fewer are copied together with others
 
 
@@ -72,7 +74,7 @@ class Program:
         self._warm = False
         self._literals: dict[Buffer, Memory] = {}
         self.where: dict[Buffer, Memory] = {}  # by buffers that have memory of their own
-        self.launches: list[tuple[Any, Grid, list[int]]] = []
+        self.launches: list[Addressed] = []
         self._graph: Any = None
 
     @property
@@ -116,16 +118,18 @@ class Program:
                 self.device.write(memory, np.ascontiguousarray(array))
                 self._literals[buffer] = memory
 
-    def addressed(self, where: Mapping[Buffer, Memory], fault: Memory) -> list[tuple[Any, Grid, list[int]]]:
+    def addressed(self, where: Mapping[Buffer, Memory], fault: Memory) -> list[Addressed]:
         """The launches, with the addresses of what lies there."""
-        return [
-            (
-                self._kernels[launch.kernel],
-                launch.grid,
-                [where[buffer.root].address for buffer in launch.arguments] + [fault.address] * launch.faults,
-            )
-            for launch in self.source.launches
-        ]
+        return [self._addressed(launch, where, fault) for launch in self.source.launches]
+
+    def _addressed(self, launch: Launch, where: Mapping[Buffer, Memory], fault: Memory) -> Addressed:
+        addresses = [where[buffer.root].address for buffer in launch.arguments]
+        if launch.routine is None:
+            return self._kernels[launch.kernel], launch.grid, addresses + [fault.address] * launch.faults
+        addresses = [address + offset for address, offset in zip(addresses, launch.offsets, strict=True)]
+        if launch.routine.workspace:
+            addresses[-1] = -(-addresses[-1] // WORKSPACE_ALIGNMENT) * WORKSPACE_ALIGNMENT
+        return launch.routine, None, addresses
 
     # steps
 
@@ -140,9 +144,12 @@ class Program:
             self._graph = self.device.capture(self.run)
         self.device.replay(self._graph)
 
-    def launch(self, launches: Sequence[tuple[Any, Grid, list[int]]]) -> None:
+    def launch(self, launches: Sequence[Addressed]) -> None:
         for kernel, grid, addresses in launches:
-            self.device.launch(kernel, grid, addresses)
+            if grid is None:
+                self.device.call(kernel, addresses)
+            else:
+                self.device.launch(kernel, grid, addresses)
 
     def _warm_up(self) -> None:
         """Launch each kernel, which loads it, with a copy in place of the state that it moves."""

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from minigraph.backends.cupy.claims.called import Called
 from minigraph.backends.cupy.grid import Grid, grid_of
 from minigraph.backends.cupy.groups import Piece, shared, together
 from minigraph.backends.cupy.kernel import Kernel, Printer
+from minigraph.backends.cupy.libraries.patterns import Routine
 from minigraph.backends.kernels import Kernels
 from minigraph.backends.likeness import likeness
 from minigraph.backends.plan import Buffer, Plan, Step, first_write_to_state
@@ -30,16 +32,19 @@ RUN, LONGEST = 8, 16  # kernels of a module in the mean, and at most: each takes
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel. arguments: buffers, by their addresses; faults: behind them comes that of the fault.
+    """One kernel, or one call of a library. arguments: buffers, by their addresses; faults: behind them comes that of
+    the fault. steps: those of the plan whose work it does.
 
-    steps: those of the plan whose work it does.
+    routine: of a library, which has no grid and knows no fault. offsets: bytes from the beginning of each buffer on.
     """
 
     kernel: str
-    grid: Grid
+    grid: Grid | None
     arguments: tuple[Buffer, ...]
     faults: bool
     steps: tuple[int, ...]
+    routine: Routine | None = None
+    offsets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,10 @@ class _Kernels:
 def print_program(plan: Plan) -> Source:
     """For a plan whose sizes are all numbers."""
     kernels, launches, printed = _Kernels(plan), list[Launch](), dict[str, tuple[int | None, Module]]()
-    for group in together(list(_pieces(plan, kernels))):
+    for group in _groups(plan, kernels):
+        if isinstance(group, Launch):
+            launches.append(group)
+            continue
         module, grid = _alone(group)
         (name,) = module.kernels
         printed.setdefault(name, (group[0].step if group[0].kernel.tuned else None, module))
@@ -190,9 +198,28 @@ def _divided(printed: Iterable[tuple[int | None, Module]]) -> Iterator[Module]:
     yield from map(joined, [*calls.values(), *([run] if run else [])])
 
 
-def _pieces(plan: Plan, kernels: _Kernels) -> Iterator[Piece]:
-    """All that is launched, in order. What finds inputs wrong is done before what must not begin then."""
-    first, phase = first_write_to_state(plan), 0
+def _groups(plan: Plan, kernels: _Kernels) -> Iterator[list[Piece] | Launch]:
+    """All that is launched, in order: kernels that may share a launch, or a call of a library.
+
+    What finds inputs wrong is done before what must not begin then. Libraries begin even so; they write no state.
+    """
+    first, phase, waiting = first_write_to_state(plan), 0, list[Piece]()
     for number, step in enumerate(plan.steps):
         phase += step.barrier or number == first
-        yield from kernels.pieces(number, step, phase, first is not None and number >= first)
+        call = plan.partition.claims.get(step.region.call) if step.region and step.region.call else None
+        if isinstance(call, Called):
+            yield from together(waiting)
+            waiting = []
+            yield _of_library(number, step, call)
+        else:
+            waiting += kernels.pieces(number, step, phase, first is not None and number >= first)
+    yield from together(waiting)
+
+
+def _of_library(number: int, step: Step, call: Called) -> Launch:
+    ((result, target),) = step.writes.items()  # what it was asked for has no other reader
+    answer = call.answer(result)
+    routine, read = answer.routine, tuple(step.reads[operand.value] for operand in answer.operands)
+    work = (step.scratch,) if routine.workspace and step.scratch else ()
+    offsets = (*answer.offsets(), 0, *(0 for _ in work))
+    return Launch(routine.name, None, (*read, target, *work), False, (number,), routine, offsets)
