@@ -235,7 +235,7 @@ def test_convolutions_in_half_precision(groups: int, device: Device) -> None:
 @pytest.mark.parametrize("which", ["w", "g", "x"])
 @pytest.mark.parametrize("worst", [np.inf, np.nan])
 def test_padding_is_zeros_in_x_and_nowhere_in_g(worst: float, which: str, groups: int, device: Device) -> None:
-    """One number is infinite. Zeros around an image times it are no numbers, and what is not there is not multiplied."""
+    """One number is infinite: times zeros around an image it is NaN, and what is not there is not multiplied."""
     net, rng = Builder("infinite"), np.random.default_rng(0)
     shapes = [
         ((2, 7, 6, 8), 3, 1, 1, 1),

@@ -238,6 +238,17 @@ def launched(program: mg.Program) -> tuple[Program, tuple[Launched, ...]]:
     return found, found._graph
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_all_that_kernels_touch_begins_at_a_multiple_of_256_bytes(name: str, processor: Processor) -> None:
+    graph = step_of(name)
+    program = mg.compile(graph, graph.init(seed=0), "cupy")
+    program(**data(graph, 6, 0))
+    made, captured = launched(program)
+    assert any(buffer.place == "arena" and buffer.nbytes % 256 for buffer in made.where)
+    assert {memory.address % 256 for memory in made.where.values()} == {0}
+    assert {address % 256 for launch in captured for address in launch.addresses} == {0}
+
+
 class Contents:
     """Which value lies in the memory of each buffer: known by the addresses with which kernels were launched."""
 

@@ -40,7 +40,7 @@ from minigraph.core.table import aligned, begun, quantity, shortened
 
 CHUNKS = 16  # into which the numbers of few totals are divided, whatever the number of threads
 CHUNKED = 1 << 15  # numbers, and more, that are worth it
-ALIGNMENT = 64  # bytes: a line of the cache, and the widest vector
+ALIGNMENT = 64  # bytes: a line of a CPU's cache, and the widest vector
 
 Chunks = Callable[[Region, Mapping[str, int]], int]
 
@@ -262,14 +262,22 @@ def in_chunks(region: Region, sizes: Mapping[str, int]) -> int:
     return CHUNKS if region.reduced and few and number_of(product(region.domain), sizes) >= CHUNKED else 1
 
 
-def plan(graph: Graph, claim: Claim, sizes: Mapping[str, int], threads: int = 1, chunks: Chunks = in_chunks) -> Plan:
+def plan(
+    graph: Graph,
+    claim: Claim,
+    sizes: Mapping[str, int],
+    threads: int = 1,
+    chunks: Chunks = in_chunks,
+    alignment: int = ALIGNMENT,
+) -> Plan:
     """Plan a lowered graph for symbols of at most these sizes, and for at most so many threads.
 
-    claim: which nodes are computed by tuned kernels. chunks: how those of totals are divided.
+    claim: which nodes are computed by tuned kernels. chunks: how those of totals are divided. alignment: bytes; offsets
+    in the arena are multiples of it.
     """
     graph = with_own_ends(graph)
     claims = {node: call for node in graph.nodes if (call := claim(graph, node)) is not None}
-    return _Planner(graph, Partition(graph, claims, framed(graph, claims)), sizes, threads, chunks).plan()
+    return _Planner(graph, Partition(graph, claims, framed(graph, claims)), sizes, threads, chunks).plan(alignment)
 
 
 class _Planner:
@@ -285,7 +293,7 @@ class _Planner:
             for value in dict.fromkeys(leaf.value for leaf in region.reads):
                 self.readers.setdefault(value, []).append(region)
 
-    def plan(self) -> Plan:
+    def plan(self, alignment: int) -> Plan:
         self._give_homes()
         steps = self._steps()
         self._measure(steps)
@@ -293,7 +301,7 @@ class _Planner:
         steps = list(with_barriers(steps))
         phases = list(accumulate(int(step.barrier) for step in steps))
         buffers, prepared = tuple(dict.fromkeys(self.homes.values())), tuple(self.prepared.values())
-        arena = place_in_arena([b for b in (*buffers, *self.work) if b.place == "arena"], phases)
+        arena = place_in_arena([b for b in (*buffers, *self.work) if b.place == "arena"], phases, alignment)
         return Plan(self.graph, self.partition, tuple(steps), buffers, prepared, arena, self.sizes, self.threads)
 
     def bytes_of(self, type_: Type) -> int:
@@ -470,10 +478,11 @@ def results(partition: Partition, node: Node) -> list[Value]:
 # the arena
 
 
-def place_in_arena(buffers: list[Buffer], phases: list[int]) -> int:
+def place_in_arena(buffers: list[Buffer], phases: list[int], alignment: int) -> int:
     """Give each buffer its offset, the largest first, each at the lowest place that is free in its time.
 
-    phases: for each step how many barriers are before it. Steps of one phase may run at the same time.
+    phases: for each step how many barriers are before it. Steps of one phase may run at the same time. alignment: of
+    offsets, in bytes. Returns the bytes of all.
     """
     roots: dict[Buffer, list[Buffer]] = {}
     for buffer in buffers:
@@ -482,7 +491,7 @@ def place_in_arena(buffers: list[Buffer], phases: list[int]) -> int:
     largest_first = sorted(roots.items(), key=lambda item: (-item[0].nbytes, item[0].first))
     for number, (root, group) in enumerate(largest_first):
         first, last = phases[min(b.first for b in group)], phases[max(b.last for b in group)]
-        size = -(-root.nbytes // ALIGNMENT) * ALIGNMENT
+        size = -(-root.nbytes // alignment) * alignment
         taken = np.flatnonzero((begins[:number] <= last) & (first <= finishes[:number]))
         taken = taken[np.argsort(starts[taken])]
         free = np.concatenate(([0], np.maximum.accumulate(ends[taken])))  # from where on, up to the next that is taken

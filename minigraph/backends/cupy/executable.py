@@ -18,7 +18,7 @@ from minigraph.backends.c.executable import WrongInput
 from minigraph.backends.cupy import checked, feed, returned
 from minigraph.backends.cupy.arrays import GpuArray
 from minigraph.backends.cupy.checks import Limits
-from minigraph.backends.cupy.device import Device, Lent, Memory, OutOfMemory, fetched
+from minigraph.backends.cupy.device import ALIGNMENT, Device, Lent, Memory, OutOfMemory, fetched
 from minigraph.backends.cupy.feed import Feed, Given
 from minigraph.backends.cupy.program import FAULT, Ends, Program, aligned
 from minigraph.backends.cupy.resident import Resident
@@ -180,7 +180,8 @@ class Executable:
 
     def _planned(self, symbols: Mapping[str, int]) -> Plan:
         bound = self.graph.bind(**symbols) if self.graph.symbols else self.graph
-        return plan(bound, claims(self.device.routine), {}, chunks=lambda region, sizes: shares(region).chunks)
+        chunks = lambda region, sizes: shares(region).chunks
+        return plan(bound, claims(self.device.routine), {}, chunks=chunks, alignment=ALIGNMENT)
 
     # memory
 
