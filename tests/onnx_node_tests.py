@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from onnx.backend.test.loader import load_model_tests
 from onnx.backend.test.runner import Runner
 
 import minigraph as mg
+from minigraph.core import dim
 from minigraph.core.errors import GraphError
+from minigraph.core.ir import Node, Value, Variable
 from minigraph.onnx.call import NeedsValue
 from minigraph.onnx.file import Unsupported, nodes_of, parsed
+from minigraph.onnx.names import cleaned
 from minigraph.onnx.read import graph_of, reader_name
 
 
@@ -94,13 +98,8 @@ class Outcome:
     why: str = ""
 
 
-@functools.cache
-def nothing() -> mg.State:
-    return mg.State({})
-
-
 def loaded(test: NodeTest, inputs: Mapping[str, np.ndarray]) -> tuple[mg.Graph, mg.State]:
-    """The graph of a test, its inputs given as values where they must be known."""
+    """The graph of a test. Inputs are given as values where they must be known."""
     values: dict[str, np.ndarray] = {}
     model = parsed(test.model.SerializeToString(), test.name)
     while True:
@@ -113,16 +112,39 @@ def loaded(test: NodeTest, inputs: Mapping[str, np.ndarray]) -> tuple[mg.Graph, 
             values.update((name, inputs[name]) for name in new)
 
 
-def outcome(test: NodeTest, backend: str) -> Outcome:
-    """What comes of a test on a backend."""
+@dataclass(frozen=True)
+class Run:
+    """A graph with the numbers of its inputs, by its own names, and what its outputs should be, in order."""
+
+    test: NodeTest
+    graph: mg.Graph
+    state: mg.State
+    given: Mapping[str, np.ndarray]
+    wanted: Sequence[np.ndarray]
+
+    def check(self, results: Sequence[np.ndarray]) -> None:
+        """AssertionError, by the comparison of ONNX's own runner, unless the results are as they should be."""
+        Runner.assert_similar_outputs(list(self.wanted), list(results), self.test.rtol, self.test.atol)
+
+
+def runs_of(test: NodeTest) -> list[Run]:
+    """What a test runs, read anew for each: what must be known may differ."""
     names = [value.name for value in test.model.graph.input]
+    found = []
+    for given, wanted in test.runs:
+        inputs = dict(zip(names, map(array, given)))
+        graph, state = loaded(test, inputs)
+        by_name = {cleaned(name): values for name, values in inputs.items()}
+        used = {value.name: by_name[value.name] for value in graph.inputs}
+        found.append(Run(test, graph, state, used, list(map(array, wanted))))
+    return found
+
+
+def outcome(test: NodeTest, backend: str = "numpy") -> Outcome:
+    """What comes of a test on a backend."""
     try:
-        for given, wanted in test.runs:
-            inputs = dict(zip(names, map(array, given)))
-            graph, state = loaded(test, inputs)
-            program = mg.compile(graph, state, backend=backend)
-            results = program(**{value.name: inputs[name] for value, name in fed(graph, inputs)})
-            Runner.assert_similar_outputs(list(map(array, wanted)), list(results.values()), test.rtol, test.atol)
+        for run in runs_of(test):
+            run.check(list(mg.compile(run.graph, run.state, backend=backend)(**run.given).values()))
     except Unsupported as error:
         return Outcome("skipped", str(error))
     except (GraphError, AssertionError, ValueError) as error:
@@ -130,9 +152,95 @@ def outcome(test: NodeTest, backend: str) -> Outcome:
     return Outcome("passed")
 
 
-def fed(graph: mg.Graph, inputs: Mapping[str, Any]) -> list[tuple[Any, str]]:
-    """Each input of the graph with its name in the model."""
-    from minigraph.onnx.names import cleaned
+@functools.cache
+def outcomes(kind: str) -> Mapping[str, tuple[NodeTest, Outcome]]:
+    """Those of all tests of a kind with NumPy."""
+    return {test.name: (test, outcome(test)) for test in tests_of(kind)}
 
-    by_name = {cleaned(name): name for name in inputs}
-    return [(value, by_name[value.name]) for value in graph.inputs]
+
+# many in one program, since a C compiler takes longer to begin than for the rest
+
+
+def merged(runs: Sequence[Run]) -> tuple[mg.Graph, mg.State, dict[str, np.ndarray]]:
+    """The graphs of these runs side by side as one, with its state and inputs; all names begin with r0., r1., ..."""
+    inputs: list[Value] = []
+    variables: list[Variable] = []
+    nodes: list[Node] = []
+    outputs: dict[str, Value] = {}
+    state: dict[str, np.ndarray] = {}
+    given: dict[str, np.ndarray] = {}
+    for i, run in enumerate(runs):
+        graph = bound(run)
+        new: dict[Value, Value] = {}
+        named = lambda value, i=i: Value(value.type, f"r{i}.{value.name}")
+        for value in graph.inputs:
+            inputs.append(new.setdefault(value, named(value)))
+        for variable in graph.state:
+            renamed = new.setdefault(variable.value, named(variable.value))
+            variables.append(Variable(renamed, variable.initializer, variable.kind))
+        for node in graph.nodes:
+            new.update((value, named(value)) for value in node.outputs)
+            moved = node.reading(tuple(new[v] for v in node.inputs), tuple(new[v] for v in node.outputs))
+            nodes.append(replace(moved, name=f"r{i}.{node.name}"))
+        outputs.update((f"r{i}.o{k}", new[value]) for k, value in enumerate(graph.outputs.values()))
+        state.update((f"r{i}.{name}", run.state[name]) for name in run.state)
+        given.update((f"r{i}.{name}", numbers) for name, numbers in run.given.items())
+    whole = mg.Graph("tests", tuple(inputs), tuple(variables), tuple(nodes), outputs).check()
+    return whole, mg.State(state), given
+
+
+def bound(run: Run) -> mg.Graph:
+    """The graph of a run with the sizes of its inputs for its symbols."""
+    symbols: dict[str, int] = {}
+    for value in run.graph.inputs:
+        assert dim.solve(value.type.shape, run.given[value.name].shape, symbols)
+    return run.graph.bind(**symbols) if symbols else run.graph
+
+
+def failures(tests: Sequence[NodeTest], backend: str) -> dict[str, str]:
+    """Those of these tests that fail on a backend, where they run in one program, and how."""
+    runs = [run for test in tests for run in runs_of(test)]
+    runs = [run for run in runs if not run.graph.updates]
+    graph, state, given = merged(runs)
+    results = mg.compile(graph, state, backend=backend)(**given)
+    found = {}
+    for i, run in enumerate(runs):
+        try:
+            run.check([results[f"r{i}.o{k}"] for k in range(len(run.graph.outputs))])
+        except AssertionError as error:
+            found[run.test.name] = str(error)
+    return found
+
+
+# the counts that the repository keeps
+
+COUNTS = Path(__file__).parent / "onnx_counts.txt"
+KINDS = ("node", "pytorch-converted", "pytorch-operator", "simple")
+VERDICTS = ("passed", "failed", "skipped")
+
+
+def counts() -> str:
+    """How many tests of each operator passed, failed and were skipped; those with an operator written out by itself."""
+    lines = [f"# onnx {onnx.__version__}: tests that passed, failed and were skipped, with NumPy.", HOW]
+    for kind in KINDS:
+        for expanded in (False, True):
+            number: dict[str, Counter[str]] = defaultdict(Counter)
+            for test, found in outcomes(kind).values():
+                if test.expanded == expanded:
+                    number[test.operator][found.verdict] += 1
+            if number:
+                total = Counter(v for each in number.values() for v in each.elements())
+                lines += ["", f"{kind}{', operator written out' if expanded else ''}: {shown(total)}"]
+                lines += [f"  {operator:40} {shown(number[operator])}" for operator in sorted(number)]
+    return "\n".join(lines) + "\n"
+
+
+HOW = "# Written by: python tests/onnx_node_tests.py"
+
+
+def shown(number: Counter[str]) -> str:
+    return " ".join(f"{number[verdict]:4}" for verdict in VERDICTS)
+
+
+if __name__ == "__main__":
+    COUNTS.write_text(counts())

@@ -22,8 +22,9 @@ def lstm(call: Call) -> Any:
     """x (T, N, I), or (N, T, I) with layout 1, in one direction or both. Gates lie as input, output, forget, cell."""
     if call.float("clip", None) is not None or call.flag("input_forget"):
         raise call.unsupported("with clip or input_forget")
-    if call.has(4):
-        raise call.unsupported("with lengths of sequences")
+    steps = call.tensor(0).shape[1 if call.flag("layout") else 0]
+    if call.has(4) and any(length != steps for length in call.array(4).flat):
+        raise call.unsupported("with sequences of several lengths")
     direction, batch_first = call.string("direction", "forward"), call.flag("layout")
     expect(direction in ("forward", "reverse", "bidirectional"), "there is no direction {!r}", direction)
     turns = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[direction]
