@@ -2,7 +2,8 @@
 
     python -m benchmarks.gpu STAGE [--out FOLDER] [--only WORD ...]
 
-    right      the tests of CUDA C++ on the GPU, counted (pytest --gpu; needs pytest, hypothesis and onnx)
+    right      the tests of CUDA C++ on the GPU, counted (pytest --gpu; needs pytest, hypothesis and onnx): own kernels,
+               and what cuDNN and cublasLt compute, as far as they are installed
     steps      captured steps against those that are launched one by one; replays in memory that is spoilt between them;
                a curve of training, running statistics, small eps, odd channels and batch 1 beside NumPy or C; float16
     training   milliseconds of training steps beside PyTorch, eager and compiled, and JAX, as far as they are installed
@@ -18,6 +19,8 @@ says what the machine lacks.
 
 All programs of a row run in one process and take turns; times are medians of rounds. Each call of minigraph waits for
 its outputs; the others only at the end of a round. PyTorch and JAX have TF32 where minigraph computes in float32.
+
+Where cuDNN and cublasLt are installed, minigraph asks them; MINIGRAPH_GPU_LIBRARIES=none shows its own kernels beside.
 
 The exit status is 1 where something does not hold or fails, 0 otherwise, however slow it is.
 

@@ -17,6 +17,8 @@ from minigraph.backends.cupy import device as gpu
 
 # Where a test names no backend, the references compute: thousands of small programs, each met once, would be compiled.
 os.environ.setdefault("MINIGRAPH_BACKEND", "numpy")
+# On a GPU the tests are of own kernels, but for those of libraries, which ask for them.
+os.environ.setdefault("MINIGRAPH_GPU_LIBRARIES", "none")
 
 # A failure in CI must be there again on the next machine: no seed, no memory, no clock. The nightly run explores.
 settings.register_profile(

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import minigraph as mg
+from minigraph.backends.cupy.libraries.installed import described
 from minigraph.core.table import aligned, begun
 
 ROOT = Path(__file__).parent.parent.parent
-PACKAGES = ("numpy ", "cupy", "nvidia-cuda-nvrtc", "torch ", "triton ", "jax")  # as their names begin
+OF_NVIDIA = ("cupy", "nvidia-cuda-nvrtc", "nvidia-cudnn", "nvidia-cublas", "nvmath-python")
+PACKAGES = ("numpy ", *OF_NVIDIA, "torch ", "triton ", "jax")  # as their names begin
 LONG = 160  # characters of an error in the table
 
 Row = dict[str, Any]
@@ -109,7 +111,8 @@ def written(value: Any) -> str:
 
 def machine() -> dict[str, Any]:
     """The device, and the versions of what is installed."""
-    return {"device": _gpu(), "processor": platform.processor() or platform.machine(), "versions": _versions()}
+    processor, libraries = platform.processor() or platform.machine(), [*described()]
+    return {"device": _gpu(), "processor": processor, "libraries": libraries, "versions": _versions()}
 
 
 def _gpu() -> str:

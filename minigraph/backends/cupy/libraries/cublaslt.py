@@ -101,7 +101,7 @@ class CublasLt:
         if best is None:
             return None
         algorithm, workspace = best["algo"].copy(), int(best["workspace_size"])
-        return _Routine(f"cublasLt: {pattern}", workspace, pattern, described, algorithm, self._handle, self._stream)
+        return _Routine(f"cublaslt: {pattern}", workspace, pattern, described, algorithm, self._handle, self._stream)
 
 
 @dataclass(frozen=True)
