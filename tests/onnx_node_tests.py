@@ -58,7 +58,7 @@ class NodeTest:
         return next((name for name in named if name != "Constant"), "Constant")
 
 
-def tests_of(kind: str) -> Iterator[NodeTest]:
+def cases_of(kind: str) -> Iterator[NodeTest]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what makes the tests divides by zero, and says so
         found = sorted(load_model_tests(kind=kind), key=lambda test: test.name)
@@ -155,7 +155,7 @@ def outcome(test: NodeTest, backend: str = "numpy") -> Outcome:
 @functools.cache
 def outcomes(kind: str) -> Mapping[str, tuple[NodeTest, Outcome]]:
     """Those of all tests of a kind with NumPy."""
-    return {test.name: (test, outcome(test)) for test in tests_of(kind)}
+    return {test.name: (test, outcome(test)) for test in cases_of(kind)}
 
 
 # many in one program, since a C compiler takes longer to begin than for the rest

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import pytest
 
 from minigraph.onnx.call import READERS
-from onnx_node_tests import COUNTS, HOW, KINDS, NodeTest, counts, failures, outcomes, tests_of
+from onnx_node_tests import COUNTS, HOW, KINDS, NodeTest, counts, failures, outcomes, cases_of
 
 # A test all of whose operators have readers passes, except these (patterns over names), which fail or are skipped.
 OLD = "it is written in opset 6, from which opset 7 differs in this operator"
@@ -71,7 +71,7 @@ def excepted(test: NodeTest, pattern: str) -> bool:
 
 @pytest.mark.compiler
 def test_one_of_each_operator_passes_in_c():
-    ours = [test for test in tests_of("node") if is_ours(test)]
+    ours = [test for test in cases_of("node") if is_ours(test)]
     check_in_c(list({test.operator: test for test in reversed(ours)}.values()))
 
 
