@@ -52,8 +52,9 @@ def main() -> None:
     state = model.init(options.seed)
     steps = options.epochs * -(-len(train_data["label"]) // options.batch_size)
     optimizer = mg.optim.AdamW(one_cycle(options.lr, steps), weight_decay=0.05)
-    train = mg.compile(mg.training_step(model, loss="loss", optimizer=optimizer), state, options.backend)
-    check = mg.compile(mg.inference(model, outputs=["loss", "accuracy"]), state, options.backend)
+    step = mg.training_step(model, loss="loss", optimizer=optimizer, precision=options.precision)
+    answer = mg.inference(model, outputs=["loss", "accuracy"], precision=options.precision)
+    train, check = (mg.compile(graph, state, options.backend) for graph in (step, answer))
 
     checkpoint = options.out / "checkpoint.safetensors"
     run = mg.fit(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import minigraph as mg
+from minigraph.driver.step import PRECISIONS
 
 try:
     from matplotlib.figure import Figure
@@ -20,7 +21,12 @@ except ImportError:
 def arguments(description: str, *, epochs: int, batch_size: int, lr: float, out: str) -> argparse.ArgumentParser:
     """The options that every training has, with these defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--backend", default="auto", help="what computes: c, numpy, or auto, the fastest that answers")
+    parser.add_argument(
+        "--backend", default="auto", help="what computes: cupy, c, numpy, or auto, the fastest that answers"
+    )
+    parser.add_argument(
+        "--precision", choices=[*PRECISIONS], help="of products and what lies between them, in place of float32"
+    )
     parser.add_argument("--epochs", type=int, default=epochs, help="how often the training images are gone through")
     parser.add_argument("--batch-size", type=int, default=batch_size, help="images in one step")
     parser.add_argument("--lr", type=float, default=lr, help="the highest learning rate of the schedule")

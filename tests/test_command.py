@@ -12,6 +12,7 @@ from safetensors.numpy import save as write_arrays
 
 import minigraph as mg
 from minigraph import layers
+from minigraph.driver.step import PRECISIONS
 from minigraph.tools import command
 
 ROOT = Path(__file__).parent.parent
@@ -393,6 +394,28 @@ def test_profile_refuses(answering, refuses):
     assert refuses("profile", "fixed.safetensors", "--batch", "3") == (
         "'fixed' has no size that is that of a batch: leave out --batch\n"
     )
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_graph_that_answers_is_made_in_a_precision(model, precision, image, says):
+    """It gives other numbers, which are near."""
+    found = {}
+    for name, options in (("own", ()), ("other", ("--precision", precision))):
+        assert "for inference" in says("optimize", model, "-o", f"{name}.safetensors", *options)
+        graph, state = mg.load(f"{name}.safetensors")
+        found[name] = mg.compile(graph.prune(["logits"]), state, "numpy")(image=np.load("image.npy"))["logits"]
+    assert found["own"].dtype == found["other"].dtype
+    assert 0 < np.abs(found["other"] - found["own"]).max() < 0.05
+    assert "profile of 'net'" in says("profile", model, "--precision", precision, "--repeats", "1")
+
+
+def test_precision_refuses(model, refuses):
+    step = mg.training_step(network(), "loss", mg.optim.SGD(0.1))
+    mg.save("step.safetensors", step, network().init())
+    for name, *options in (["profile"], ["explain"], ["optimize", "-o", "out.safetensors"]):
+        why = refuses(name, "step.safetensors", *options, "--training", "--precision", "float16")
+        assert "is a training step, whose precision was chosen when it was made: leave out --precision" in why
+    assert "invalid choice: 'half'" in refuses("profile", model, "--precision", "half", status=2)
 
 
 # improving

@@ -60,6 +60,14 @@ def test_train_digits_learns_and_leaves_weights_curves_and_a_picture(shown):
     assert "checkpoint.safetensors" not in leaves(out)  # a complete training is not gone on with
 
 
+def test_train_digits_learns_in_half_precision(tmp_path):
+    done = example("train_digits", "--epochs", 1, "--precision", "float16", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"held-out images: ([\d.]+)% right", done.stdout)
+    assert found, done.stdout
+    assert float(found[1]) > 50
+
+
 def test_the_weights_that_train_digits_leaves_fit_its_network(shown):
     model = module("train_digits")["network"]()
     state = model.init(0)

@@ -29,7 +29,7 @@ from minigraph.core.pipeline import Optimized, Pass, Pipeline
 from minigraph.core.state import State
 from minigraph.driver.program import Program, compile
 from minigraph.driver.program import optimize as run_passes
-from minigraph.driver.step import inference
+from minigraph.driver.step import PRECISIONS, inference
 from minigraph.passes.pipelines import BEFORE_AUTODIFF, TRAINING
 from minigraph.tools.saved import ENDING, load, save
 
@@ -239,9 +239,19 @@ def _answering_or_training(options: argparse.Namespace) -> tuple[Graph, State]:
     """The graph of the file, as far as --outputs need it: the one that answers or, with --training, as it is."""
     graph, state = _with_state(options.file)
     if options.training:
-        expect(graph.updates, "{!r} has no updates, it is no training step: leave out --training", graph.name)
+        _check_step(graph, options)
         return graph.prune(options.outputs), state
-    return inference(graph, options.outputs), state
+    return inference(graph, options.outputs, precision=options.precision), state
+
+
+def _check_step(graph: Graph, options: argparse.Namespace) -> None:
+    """Raise GraphError unless the graph is a training step that is wanted as it is."""
+    expect(graph.updates, "{!r} has no updates, it is no training step: leave out --training", graph.name)
+    expect(
+        options.precision is None,
+        "{!r} is a training step, whose precision was chosen when it was made: leave out --precision",
+        graph.name,
+    )
 
 
 def _program(options: argparse.Namespace, backend: str) -> tuple[Program, dict[str, np.ndarray]]:
@@ -277,12 +287,12 @@ def _optimized(options: argparse.Namespace) -> tuple[Optimized, State | None]:
     """
     graph, state = load(options.file)
     if options.training:
-        expect(graph.updates, "{!r} has no updates, it is no training step: leave out --training", graph.name)
+        _check_step(graph, options)
     else:
         answering = inference(graph)
         if str(answering) != str(graph):
             print("for inference: running statistics, no dropout, no updates (--training keeps them)\n")
-        graph = answering
+        graph = inference(answering, precision=options.precision)
     return run_passes(graph, state, pipeline=_pipeline(options, graph), without=options.without), state
 
 
@@ -516,6 +526,7 @@ def _add_programs(command: Command) -> None:
         "--outputs", metavar="NAME", nargs="+", action="extend", help="these alone, and only what they need"
     )
     one.add_argument("--training", action="store_true", help="keep the updates: a step that moves the weights")
+    _add_precision(one)
 
     about = "compile the graph that answers, and show its steps, what they compute and move, and where values lie"
     one = command(plan, about, "--batch 64 -o plan.svg", "FILE [N=SIZE ...] [options]")
@@ -542,6 +553,7 @@ def _add_pipeline(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without", metavar="NAME", nargs="+", action="extend", default=[], help="leave out these passes, or rules"
     )
+    _add_precision(parser)
     own = parser.add_mutually_exclusive_group()
     own.add_argument("--pipeline", metavar="MODULE:NAME", type=_place, help="a tuple of passes, for ours")
     own.add_argument(
@@ -562,10 +574,19 @@ def _add_trial(parser: argparse.ArgumentParser) -> None:
         "--outputs", metavar="NAME", nargs="+", action="extend", help="these alone, and only what they need"
     )
     parser.add_argument("--training", action="store_true", help="keep the updates: a step that moves the weights")
+    _add_precision(parser)
     parser.add_argument(
         "--timeout", metavar="SECONDS", type=_seconds, default=60.0, help="after which Graphviz is stopped (60)"
     )
     _add_input(parser)
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=[*PRECISIONS],
+        help="of products and what lies between them, in the graph that answers; that of the model, if left out",
+    )
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
