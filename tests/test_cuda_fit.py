@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from minigraph import layers
 from minigraph.backends.cupy import device as gpu
 from minigraph.backends.cupy.arrays import GpuArray, moved
 from minigraph.backends.cupy.rows import Rows
+from minigraph.core.state import read
 from minigraph.tools import fit as fitting
 from minigraph.tools.data import Batches
 from minigraph.tools.fit import NotFinite
@@ -74,12 +74,13 @@ def test_a_loss_that_is_not_finite_is_explained(tmp_path: Path, monkeypatch: pyt
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Any:
     """As that of test_checkpoint, on a GPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu, "device", lambda made=Processor(folder): made)
+        made = Processor(folder)
+        patch.setattr(gpu, "device", lambda: made)
         patch.setenv("MINIGRAPH_BACKEND", "cupy")
         there = tmp_path_factory.mktemp("undisturbed")
         program, check = small.programs()
         run = test_checkpoint.fit(program, check, there)
-        return run, program.state.copy(), test_checkpoint.read(there / test_checkpoint.BEST)[0]
+        return run, program.state.copy(), read(there / test_checkpoint.BEST)[0]
 
 
 @pytest.mark.parametrize("at", [1, 13, 21])

@@ -12,10 +12,10 @@ from minigraph.backends.cupy.device import Device, Lent, fetched, lies_on_gpu
 from minigraph.backends.cupy.feed import Given
 from minigraph.backends.cupy.rows import Rows
 from minigraph.core import dim
+from minigraph.core.dtypes import becomes, is_number
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, Type, Value
 from minigraph.core.state import Held, State
-from minigraph.core.dtypes import becomes, is_number
 
 MADE = ("slot", "counter", "stream")  # the kinds of state that compile adds where they are missing
 

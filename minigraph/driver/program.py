@@ -148,6 +148,10 @@ class Program:
     it is after the step. Outputs are the caller's own. One call runs at a time; other threads wait, and a call inside
     of a call, from a signal handler, is an error. A process may fork at any moment: the child has the state as it was
     between two steps, and goes on by itself; but what lies on a GPU is out of its reach.
+
+    On a GPU a call begins its step and returns: the outputs are arrays there (see GpuArray), and whoever looks at one
+    of them, or at the state, waits for it. An input that is wrong is the error of its own call all the same. Where an
+    index may lie out of range, such as a label that lies on the GPU already, the call waits until that is known.
     """
 
     def __init__(

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from minigraph.backends.cupy.arrays import at_home
 from minigraph.backends.plan import Plan, batch_symbol
 from minigraph.core.dtypes import is_float
 from minigraph.core.errors import GraphError, expect
@@ -144,7 +145,7 @@ def run(options: argparse.Namespace) -> None:
 
     graph, state = _with_state(options.file)
     graph = graph.prune(options.outputs, updates=False)
-    outputs = compile(graph, state, options.backend)(**_inputs(graph, options))
+    outputs = at_home(compile(graph, state, options.backend)(**_inputs(graph, options)))
     if options.output is None:
         width = max(map(len, outputs), default=0)
         for name, array in outputs.items():

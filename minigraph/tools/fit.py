@@ -97,7 +97,9 @@ def fit(
 ) -> Run:
     """Run a training step over the data, `epochs` times, in a new order each time. The state is that of the program.
 
-    data: arrays by the names of the program's inputs, the sample along the first axis.
+    data: arrays by the names of the program's inputs, the sample along the first axis. A program on a GPU takes them
+        there after its first step, if they fit (see Program.put) and nothing augments them; so it does with those of
+        the validation. The batches are the same.
     batch_size: in samples. The last batch of an epoch may be shorter; drop_last=True leaves it out. With
         training_step(accumulate=k), k batches make one step of the optimizer, and each batch norm still normalizes a
         batch by itself: its statistics are those of batch_size samples. A group of k may go on into the next epoch.
@@ -115,7 +117,8 @@ def fit(
     progress: a bar with metrics, samples per second and time left, if standard error is a terminal.
 
     Raises NotFinite for a metric that is NaN or infinite: it names the batch and the first node where it appeared, and
-    the state is as it was before that batch.
+    the state is as it was before that batch. On a GPU the metrics of many steps are read at once, and `augment` may
+    have seen batches behind that one.
     """
     if any(map(lies_on_gpu, data.values())):
         data = program.put(data)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from minigraph.backends.cupy.arrays import at_home
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dtypes import epsilon
 from minigraph.core.errors import expect
@@ -144,7 +145,7 @@ def measure(graph: Graph, state: State, batch: Mapping[str, Any]) -> tuple[Measu
     measuring = _measuring(plain, nodes, running)
     unread = {value.name for value in graph.inputs} - {value.name for value in measuring.inputs}
     program = compile(measuring, state.copy())
-    arrays = program(**{name: array for name, array in batch.items() if name not in unread})
+    arrays = at_home(program(**{name: array for name, array in batch.items() if name not in unread}))
     found = []
     for i, node in enumerate(nodes):
         prefix = _prefix(i)

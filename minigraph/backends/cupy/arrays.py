@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,6 +166,11 @@ def limits_of(array: np.ndarray) -> Limits | None:
     if array.dtype.kind not in "iu" or not array.size:
         return None
     return int(array.min()), int(array.max())
+
+
+def at_home(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """All of these as arrays of NumPy's, by name."""
+    return dict(zip(arrays, fetched(list(arrays.values()))))
 
 
 def fetched(arrays: Sequence[Any]) -> list[np.ndarray]:
