@@ -1,6 +1,6 @@
-// CUDA C++ on a CPU, for kernels that use blocks, shared memory and __syncthreads, and no more of it: a thread of a block
-// is a coroutine that goes on to the next __syncthreads when it is its turn. Where the first thread of a grid does not
-// wait for others, none may, and they run one after the other.
+// CUDA C++ on a CPU, for kernels that use blocks, shared memory, __syncthreads and tensor cores, and no more of it: a
+// thread of a block is a coroutine that goes on to the next __syncthreads, or to where its warp meets, when it is its
+// turn. Where the first thread of a grid does not wait for others, none may, and they run one after the other.
 #pragma once
 #include <setjmp.h>
 #include <stdio.h>
@@ -15,12 +15,15 @@
 static place threadIdx, blockIdx, blockDim, gridDim;
 
 static jmp_buf scheduler, *running;  // setjmp saves no mask of signals, which swapcontext asks the system for
-static bool waited;
-static void __syncthreads() {
+static bool waited, for_warp;  // whether the thread that had its turn last waits for its warp alone
+static void wait(bool warp) {
   if (!running) fprintf(stderr, "a thread waits for others, and the first of the grid does not\n"), abort();
-  waited = true;
+  waited = true, for_warp = warp;
   if (!_setjmp(*running)) _longjmp(scheduler, 1);
 }
+static void __syncthreads() { wait(false); }
+static void __syncwarp() { wait(true); }
+#include "cuda_fragments.h"
 
 template <class... P, size_t... I>
 static void call(void (*kernel)(P...), void **a, std::index_sequence<I...>) {
@@ -73,21 +76,27 @@ static void apart(const job &work, unsigned first, unsigned threads) {
   for (threadIdx.x = first; threadIdx.x < threads; threadIdx.x++) work.run(&work);
 }
 
-// One block whose threads may wait for each other: each goes on in turn until all are over.
+// One block whose threads may wait for each other: warps go on in turn until all threads are over, and in a warp its
+// threads, again and again where they meet.
 static void together(const job &work, unsigned threads) {
   static std::vector<coroutine *> all;
   std::vector<bool> done(threads);
   now = &work;
-  for (unsigned left = threads; left;)
-    for (unsigned t = 0; t < threads; t++) {
-      if (done[t]) continue;
-      const bool is_new = t == all.size();
-      if (is_new) all.push_back(new coroutine);
-      threadIdx.x = t;
-      take_turn(all[t], is_new);
-      if (over) done[t] = true, left--;
-      if (!waited) return apart(work, 1, threads);
-    }
+  for (unsigned left = threads, warp = 0, meet; left; warp = warp + 32 < threads ? warp + 32 : 0)
+    do {
+      meet = 0;
+      for (unsigned t = warp; t < threads && t < warp + 32; t++) {
+        if (done[t]) continue;
+        const bool is_new = t == all.size();
+        if (is_new) all.push_back(new coroutine);
+        threadIdx.x = t, for_warp = false;
+        take_turn(all[t], is_new);
+        if (over) done[t] = true, left--;
+        if (!waited) return apart(work, 1, threads);
+        meet += for_warp;
+      }
+      if (meet % 32) fprintf(stderr, "%u lanes of a warp meet, and the others do not\n", meet), abort();
+    } while (meet);
 }
 
 template <class... P>

@@ -8,28 +8,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import cuda_on_cpu
 import numpy as np
 import pytest
 import test_c_convolutions as convolutions
 from c_programs import outcome
+from cuda_on_cpu import Processor
 from test_c_ops import hold
 
 import minigraph as mg
 from minigraph import layers
 from minigraph.backends.cupy.claims import direct, tiles
-from minigraph.backends.cupy.claims.tiles import TILES, Division, Tile, divided
+from minigraph.backends.cupy.claims.tiles import ON_TENSOR_CORES, TILES, Division, Tile, divided
 from minigraph.backends.cupy.device import Device
 from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.cupy.tuned import claim, laid_out
 from minigraph.backends.lower import lower
+from minigraph.core import scalar
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import known
 from minigraph.core.ir import Graph, Value
 from minigraph.ops.conv import conv, conv_input_gradient, conv_weight_gradient
 from minigraph.ops.matmul import matmul as matrix_product
 from minigraph.ops.matmul import swap
+from minigraph.passes.mixed_precision import in_narrow
+from minigraph.passes.tensor_float import in_tf32
 
 compiles = pytest.mark.cxx
 
@@ -114,9 +120,13 @@ IN_ONE_TILE: list[tuple[Product, tuple[int, ...], tuple[int, ...]]] = [
 ]
 
 
-def of_all(products: list[tuple[Product, tuple[int, ...], tuple[int, ...]]], dtype: str = "float32") -> Graph:
+def of_all(products: list[tuple[Product, tuple[int, ...], tuple[int, ...]]], kind: str = "float32") -> Graph:
+    """kind: the dtype of all inputs; or "tf32": factors of float32 that are rounded."""
     net = Builder("products")
-    given = lambda name, shape: net.input(name, shape, dtype)
+
+    def given(name: str, shape: tuple[int, ...]) -> Tensor:
+        return mg.tf32(net.input(name, shape)) if kind == "tf32" else net.input(name, shape, kind)
+
     return net.build({f"y{i}": how(given(f"a{i}", x), given(f"b{i}", y)) for i, (how, x, y) in enumerate(products)})
 
 
@@ -127,6 +137,54 @@ def test_products_in_every_tile(tile: Tile, device: Device, monkeypatch: pytest.
     program = hold_twice(of_all(PRODUCTS), device).program({})
     assert len(program.plan.steps) == len(PRODUCTS)  # what follows is done in the same kernel
     assert str(tile) in program.source.text
+
+
+@compiles
+@pytest.mark.parametrize("tile", ON_TENSOR_CORES, ids=str)
+def test_products_in_every_tile_on_tensor_cores(tile: Tile, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of float16, and of float32 that is rounded to TF32 as it is read: what is rounded lies nowhere."""
+    monkeypatch.setattr(tiles, "ON_TENSOR_CORES", (tile,))
+    for kind in ("float16", "tf32"):
+        program = hold_twice(of_all(PRODUCTS, kind), device).program({})
+        assert len(program.plan.steps) == len(PRODUCTS)
+        assert str(tile) in program.source.text
+
+
+@compiles
+def test_products_in_tf32_of_any_shape(device: Device) -> None:
+    program = hold_twice(of_all(IN_ONE_TILE, "tf32"), device).program({})
+    assert "gemm<warps<" in program.source.text
+
+
+@compiles
+@pytest.mark.parametrize("kind", ["float16", "tf32"])
+def test_products_on_gpus_without_tensor_cores(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The same words, number by number."""
+    monkeypatch.setattr(cuda_on_cpu, "FLAGS", [*cuda_on_cpu.FLAGS, "-D__CUDA_ARCH__=750"])
+    for tile in ON_TENSOR_CORES[2:6]:
+        monkeypatch.setattr(tiles, "ON_TENSOR_CORES", (tile,))
+        hold_twice(of_all(PRODUCTS[:4], kind), Processor(tmp_path))
+
+
+@compiles
+def test_one_rounded_factor_is_not_enough(device: Device) -> None:
+    """Such a product is one of float32, of a number that was rounded."""
+    net = Builder("mixed")
+    x, w = net.input("x", (20, 30)), net.input("w", (30, 10))
+    program = hold_twice(net.build(a=mg.tf32(x) @ w, b=x @ mg.tf32(w), c=mg.tf32(x) @ mg.tf32(w)), device).program({})
+    assert program.source.text.count("gemm<warps<") == 1
+    assert program.source.text.count("gemm<tile<") == 1  # a and b are one kernel
+
+
+@compiles
+def test_views_of_rounded_factors(device: Device) -> None:
+    """They are read where the numbers lie that were rounded."""
+    net = Builder("views")
+    x, w = net.input("x", (20, 33)), net.input("w", (18, 20))
+    both = mg.transpose(mg.tf32(x))[1::2] @ mg.transpose(mg.tf32(w)[::-1])
+    program = hold_twice(net.build(y=both), device).program({})
+    assert len(program.plan.steps) == 1
+    assert "gemm<warps<" in program.source.text
 
 
 @compiles
@@ -193,6 +251,21 @@ def test_convolutions(kind: str, device: Device) -> None:
 
 
 @compiles
+@pytest.mark.parametrize("kind", SOME)
+@pytest.mark.usefixtures("all_kinds")
+def test_convolutions_in_tf32(kind: str, device: Device) -> None:
+    """As exact as in float32, of the rounded numbers: the product of two has 22 bits."""
+    graph = in_tf32(convolutions.graph_of(kind))
+    program, arrays = Executable(laid_out(lower(graph)), device), convolutions.numbers(graph, BATCH)
+    found = program.run({"N": BATCH}, arrays)[0]
+    convolutions.hold(graph, {name: scalar.tf32(array) for name, array in arrays.items()}, found, 0)
+    again = program.run({"N": BATCH}, arrays)[0]
+    assert all(again[name].tobytes() == array.tobytes() for name, array in found.items())
+    made = {value for step in program.program({"N": BATCH}).plan.steps for value in step.writes}
+    assert not [node.name for node in program.graph.nodes if node.op is mg.tf32 and made & set(node.outputs)]
+
+
+@compiles
 @pytest.mark.parametrize("kind", ["3x3", "groups of 3 and 5", "3-D, stride 2"])
 @pytest.mark.usefixtures("all_kinds")
 def test_convolutions_in_one_chunk(kind: str, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +301,16 @@ def test_convolutions_in_half_precision(groups: int, device: Device) -> None:
     to_x, to_w = conv_input_gradient(g, w, extents=(9, 8), **attrs), conv_weight_gradient(x, g, window=(3, 3), **attrs)
     alone = conv(x, given("v", (5, 8, 1, 1)), layout="NHWC")
     hold_twice(net.build(y=y, to_x=to_x, to_w=to_w, alone=alone), device)
+
+
+@compiles
+@pytest.mark.parametrize(
+    "kind", ["3x3", "7x7, stride 2", "3-D, stride 2", "1-D, causal", "large groups", "groups, 1x1"]
+)
+@pytest.mark.usefixtures("all_kinds")
+def test_convolutions_of_each_kind_in_half_precision(kind: str, device: Device) -> None:
+    graph = in_narrow(convolutions.graph_of(kind), "float16").bind(N=BATCH)
+    assert "<warps<" in hold_twice(graph, device).program({}).source.text
 
 
 @compiles
@@ -333,13 +416,26 @@ def test_tiles_fit(tile: Tile) -> None:
     assert 2 * 4 * tile.depth * (tile.rows + tile.columns + 8) <= 48 << 10
 
 
+@pytest.mark.parametrize("tile", ON_TENSOR_CORES, ids=str)
+def test_tiles_on_tensor_cores_fit(tile: Tile) -> None:
+    """Into a block's threads and its shared memory; a warp's rows and columns are whole fragments."""
+    assert tile.threads == 256
+    assert (tile.own_rows % 16, tile.own_columns % 8, tile.depth % 8) == (0, 0, 0)
+    assert (tile.rows % tile.own_rows, tile.columns % tile.own_columns) == (0, 0)
+    words = sum(tile.depth * (lines + 8) + tile.depth * 2 for lines in (tile.rows, tile.columns))
+    assert 2 * 4 * words <= 48 << 10
+    assert 4 * tile.rows // tile.own_rows * 16 * (tile.columns + 8) <= 48 << 10  # what it puts at a time
+
+
 @pytest.mark.parametrize("rows", [1, 64, 5000])
 @pytest.mark.parametrize("columns", [1, 100, 3000])
 @pytest.mark.parametrize("terms", [0, 1, 63, 1000, 200_000])
-def test_chunks_have_all_terms(rows: int, columns: int, terms: int) -> None:
-    division = divided(rows, columns, terms, 3, 3 * rows * columns)
+@pytest.mark.parametrize(("kind", "per_word"), [("float", 1), ("tf32", 1), ("half", 2)])
+def test_chunks_have_all_terms(kind: str, per_word: int, rows: int, columns: int, terms: int) -> None:
+    division = divided(rows, columns, terms, 3, 3 * rows * columns, kind)
     assert (division.chunks - 1) * division.per_chunk < max(1, terms) <= division.chunks * division.per_chunk
-    assert division.per_chunk % division.tile.depth == 0
+    assert division.per_chunk % (division.tile.depth * per_word) == 0
+    assert (division.tile in ON_TENSOR_CORES) == (kind != "float")
     assert division.scratch == (3 * rows * columns * division.chunks if division.chunks > 1 else 0)
 
 
@@ -351,3 +447,4 @@ def test_terms_are_divided_where_results_are_few() -> None:
     many: Division = of(4096, 4096, 4096, results=4096 * 4096)
     assert (many.chunks, str(many.tile)) == (1, "tile<128, 128, 8, 8, 8>")
     assert of(100_000, 16, 144, results=1_600_000).tile.columns == 16
+    assert str(of(4096, 4096, 4096, results=4096 * 4096, kind="half").tile) == "warps<128, 128, 16, 64, 32>"

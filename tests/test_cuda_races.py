@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,12 @@ int main(int count, char **arguments) {{
 
 
 class Noted(Processor):
-    """All its memory is one piece; notes what is launched, and how the memory was before the first launch."""
+    """All its memory is one piece; notes what is launched, and how the memory was before that and behind it."""
 
     def __init__(self, folder: Path):
         super().__init__(folder)
         self.all, self.taken = super().memory(MEMORY), 0
-        self.before = b""
+        self.before = self.after = b""
         self.programs: list[Source] = []
         self.launched: list[Launched] = []
 
@@ -74,6 +75,7 @@ class Noted(Processor):
         self.before = self.before or self.now()
         self.launched.append(Launched(kernel, grid, tuple(addresses)))
         super().launch(kernel, grid, addresses)
+        self.after = self.now()
 
     def main(self) -> str:
         """A program that launches the same, in memory that it reads from a file, and writes there again."""
@@ -118,6 +120,18 @@ def convolutions(x: Tensor) -> list[Tensor]:
     return [y, *mg.gradient(mg.sum(mg.square(y)), [x, w, each])]
 
 
+def on_tensor_cores(x: Tensor) -> list[Tensor]:
+    """In TF32 and in half precision: products in several steps, and convolutions."""
+    w, v = (x.builder.input(name, shape) for name, shape in (("w", (96, 21)), ("v", (18, 12, 3, 3))))
+    images = mg.reshape(x, (2, 9, 8, 12))
+    half = lambda y: mg.cast(y, "float16")
+    conv = partial(mg.conv, stride=2, padding=1, layout="NHWC")
+    pairs = [(mg.tf32(a), mg.tf32(b)) for a, b in ((x, w), (images, v))]
+    pairs += [(half(a), half(b)) for a, b in ((x, w), (images, v))]
+    made = [mg.cast(f(a, b), "float32") for f, (a, b) in zip((mg.matmul, conv, mg.matmul, conv), pairs)]
+    return [*made, *mg.gradient(mg.sum(mg.square(made[1])) + mg.sum(made[3]), [v])]
+
+
 KERNELS: dict[str, tuple[Callable[[Tensor], list[Tensor]], tuple[int, ...]]] = {
     "rows": (rows, (5, 700)),
     "columns": (columns, (300, 50)),
@@ -125,6 +139,7 @@ KERNELS: dict[str, tuple[Callable[[Tensor], list[Tensor]], tuple[int, ...]]] = {
     "norm": (norm, (40, 3)),
     "products": (products, (70, 130)),
     "convolutions": (convolutions, (18, 96)),
+    "on tensor cores": (on_tensor_cores, (18, 96)),
 }
 
 
@@ -161,7 +176,7 @@ def test_threads_of_a_block_do_not_race(name: str, tmp_path: Path, monkeypatch: 
     device = noted(name, tmp_path)
     done = sanitized(device, tmp_path)
     assert done.returncode == 0, done.stderr[:3000]
-    assert (tmp_path / "memory").read_bytes() == device.now()
+    assert (tmp_path / "memory").read_bytes() == device.after
 
 
 @pytest.mark.parametrize("wait", [0, 1])

@@ -5,13 +5,13 @@ A backend *claims* nodes: it looks at a node, at how its inputs lie in memory, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from minigraph.backends.access import Access, Index, access, reshaped, through_view
 from minigraph.core.dim import Shape, Size
 from minigraph.core.ir import Graph, Node, Value
-from minigraph.core.op import Along
+from minigraph.core.op import Along, Op
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Pointers:
 Claim = Callable[[Graph, Node], Call | None]
 
 
-def operand(graph: Graph, value: Value) -> Operand:
-    """Where a value lies: behind all views of it."""
+def operand(graph: Graph, value: Value, through: Collection[Op] = ()) -> Operand:
+    """Where a value lies: behind all views of it, and before these ops of one input, which the kernel computes."""
     index: Index = tuple(Along(axis) for axis in range(value.type.rank))
     while value in graph.producer:
         node = graph.producer[value]
@@ -108,14 +108,16 @@ def operand(graph: Graph, value: Value) -> Operand:
             if inner is None:
                 break
             index = inner
-        else:
+        elif node.op not in through:
             break
         value = node.inputs[0]
     return _operand(graph, value, index)
 
 
-def dense(graph: Graph, value: Value) -> Operand:
-    """A value that must lie in memory as it is."""
+def dense(graph: Graph, value: Value, through: Collection[Op] = ()) -> Operand:
+    """A value that must lie in memory as it is, but for these ops of one input, which the kernel computes."""
+    while value in graph.producer and graph.producer[value].op in through:
+        value = graph.producer[value].inputs[0]
     return _operand(graph, value, tuple(Along(axis) for axis in range(value.type.rank)))
 
 

@@ -6,10 +6,9 @@ answer = inference(model, outputs=["logits"])
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import partial
 
 from minigraph.core.autodiff import gradient
 from minigraph.core.builder import Builder, Tensor
@@ -23,11 +22,11 @@ from minigraph.nn.loss_scale import loss_scale, only_if_finite, unscaled
 from minigraph.ops.pointwise import cast
 from minigraph.passes.freeze import freeze
 from minigraph.passes.mixed_precision import in_narrow
-from minigraph.passes.pipelines import BEFORE_AUTODIFF
+from minigraph.passes.pipelines import BEFORE_AUTODIFF, INFERENCE, TURNS
+from minigraph.passes.tensor_float import in_tf32
 
 Patterns = str | Sequence[str]
-
-PRECISIONS: dict[str, Callable[[Graph], Graph]] = {dtype: partial(in_narrow, dtype=dtype) for dtype in NARROW}
+PRECISIONS = (*NARROW, "tf32")
 SCALED = {"float16"}  # gradients need a scale where small numbers end before those of float32
 
 
@@ -59,7 +58,9 @@ def training_step(
         forward and backward (see passes/mixed_precision.py). Parameters, statistics, losses, outputs and what the
         optimizer gets are float32 as before. In float16 gradients are computed with a scale (see nn/loss_scale.py): a
         step in which one is not finite changes nothing but "optimizer.loss_scale". With accumulate, such a run is not
-        one of those that count. bfloat16 has the range of float32, and fewer digits. None: as the model says.
+        one of those that count. bfloat16 has the range of float32, and fewer digits.
+        "tf32": the factors of convolutions and matrix products, forward and backward, are rounded to 10 bits behind the
+        point (see passes/tensor_float.py); all else is float32. None: as the model says.
     outputs: what a step returns; all outputs of the model by default.
     without: names of passes of BEFORE_AUTODIFF to leave out.
     """
@@ -74,6 +75,7 @@ def training_step(
     expect(isinstance(accumulate, int) and accumulate >= 1, "accumulate is a number of 1 or more, not {!r}", accumulate)
     builder = Builder.extending(model)
     chosen = _chosen(builder.parameters, trainable)
+    _check_precision(precision)
     expect("optimizer.step" not in model.variables, "{!r} is a training step already", model.name)
     _check_reached(builder, loss, chosen)
     builder, chosen = _ready(model, loss, chosen, without, precision)
@@ -87,7 +89,8 @@ def training_step(
         only_if_finite(builder, scale, scaled)
     expect(not isinstance(outputs, str), "outputs is a list of names, not {!r}", outputs)
     names = list(model.outputs if outputs is None else outputs)
-    return builder.build({name: builder.tensor(name) for name in names})
+    step = builder.build({name: builder.tensor(name) for name in names})
+    return in_tf32(step) if precision == "tf32" else step
 
 
 def _chosen(parameters: Sequence[Tensor], patterns: Patterns) -> list[Tensor]:
@@ -132,7 +135,8 @@ def _ready(
 ) -> tuple[Builder, list[Tensor]]:
     """The model to be differentiated, after BEFORE_AUTODIFF and in this precision, with all of its state; and those of
     the parameters that still have an effect."""
-    lean = _in_precision(applied(BEFORE_AUTODIFF, model, without), precision)
+    lean = applied(BEFORE_AUTODIFF, model, without)
+    lean = in_narrow(lean, precision) if precision in NARROW else lean
     builder = Builder.extending(replace(lean.check(), state=model.state))
     _, live = needed(builder.nodes, [builder.tensor(loss).value])
     chosen = [builder.tensor(p.name) for p in parameters if p.value in live]
@@ -144,14 +148,14 @@ def _ready(
     return builder, chosen
 
 
-def _in_precision(graph: Graph, precision: str | None) -> Graph:
-    if precision is None:
-        return graph
+def _check_precision(precision: str | None) -> None:
     known = " or ".join(f'"{name}"' for name in PRECISIONS)
     expect(
-        precision in (*PRECISIONS,), "the precision is {}, or None for that of the model, not {!r}", known, precision
+        precision in (None, *PRECISIONS),
+        "the precision is {}, or None for that of the model, not {!r}",
+        known,
+        precision,
     )
-    return PRECISIONS[precision](graph)
 
 
 def _update(
@@ -178,7 +182,12 @@ def inference(model: Graph, outputs: Iterable[str] | None = None, *, precision: 
     """The graph that answers: batch norm with running statistics, no dropout, no updates, and only what `outputs` need.
 
     With outputs=["loss"] it is the evaluation loss, which leaves the running statistics alone.
-    precision: as in training_step, with weights that are rounded once, after all that is folded into them.
+    precision: as in training_step, with weights that are rounded once, after all that is folded into them. For "tf32"
+        that is done here.
     """
     expect(isinstance(model, Graph), "inference needs the model, a Graph, not a {}", type(model).__name__)
-    return _in_precision(freeze(model.prune(outputs)), precision)
+    _check_precision(precision)
+    answering = freeze(model.prune(outputs))
+    if precision in NARROW:
+        return in_narrow(answering, precision)
+    return in_tf32(applied(INFERENCE, answering, turns=TURNS)) if precision == "tf32" else answering

@@ -212,7 +212,7 @@ struct pack_shape {
 };
 
 template <class W>
-INLINE void pack(const W *w, float *packed, const pack_shape s) {
+INLINE void pack(const W *w, W *packed, const pack_shape s) {
   const int points = s.groups * volume(s.window) * s.rows * s.pitch;
   for (int point = (int)first_point(); point < points; point += (int)all_threads()) {
     const int column = point % s.pitch, row = point / s.pitch % s.rows;
@@ -222,6 +222,8 @@ INLINE void pack(const W *w, float *packed, const pack_shape s) {
       at += rest % s.window[d] * s.w_axis[d];
       rest /= s.window[d];
     }
-    packed[point] = column < s.columns ? (float)w[at + rest * s.w_group] : 0;
+    W number = {};
+    if (column < s.columns) number = w[at + rest * s.w_group];
+    packed[point] = number;
   }
 }

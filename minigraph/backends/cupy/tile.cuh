@@ -14,6 +14,12 @@
 // What becomes of y is up to `put(row, column, number)`, which is called once for each number, by neighbours at once.
 #pragma once
 
+// A float32 number that is rounded to TF32 where it is read.
+struct tf32 {
+  float number;
+  INLINE operator float() const { return tf32_float(number); }
+};
+
 // Four numbers that are read at once.
 template <class X>
 struct alignas(4 * sizeof(X)) four_of {

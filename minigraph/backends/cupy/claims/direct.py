@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from minigraph.backends.calls import Pointers, dense
+from minigraph.backends.calls import Pointers
+from minigraph.backends.cupy.claims.factors import factors
 from minigraph.backends.cupy.claims.geometry import Geometry, images, weight_distances, weights
 from minigraph.backends.cupy.claims.launched import Launched, numbers, struct
 from minigraph.backends.cupy.grid import THREADS, Grid, grid_of
@@ -38,7 +39,8 @@ def _of_images(
 ) -> Launched:
     """A convolution, or its gradient to the input. summed: the channels that meet one of the columns."""
     first, second = node.inputs
-    x, w = images(graph, first), weights(graph, second)
+    of = factors(graph, node)
+    x, w = images(of, first), weights(of, second)
     apart = weight_distances(w, second)
     distances = {"w_group": found.outputs * apart["output"], "w_tap": apart["tap"]}
     if kernel == "conv_direct":
@@ -53,7 +55,7 @@ def _of_images(
     held = terms if terms <= HELD else 0
 
     def phases(p: Pointers) -> list[str]:
-        return [f"{kernel}<{held}>({p.operands[0]}, {p.operands[1]}, {shape}, {dealt}, finish);"]
+        return [f"{kernel}<{held}>({', '.join(map(of.pointer, p.operands))}, {shape}, {dealt}, finish);"]
 
     grid = Grid(-(-pixels // (high * each)) * across)
     return Launched(node, HEADERS, (x, w), phases, finishes=True, grids=(grid,), columns=columns)
@@ -61,7 +63,8 @@ def _of_images(
 
 def conv_weight_gradient(graph: Graph, node: Node, found: Geometry) -> Launched:
     x_value, g_value = node.inputs
-    x, g = images(graph, x_value), dense(graph, g_value)
+    of = factors(graph, node)
+    x, g = images(of, x_value), of.dense(g_value)
     outputs, columns = found.groups * found.outputs, found.channels * found.taps
     lanes, taps = _lanes(outputs), found.taps if found.taps <= HELD else 1
     high, blocks = THREADS // lanes, -(-outputs // lanes) * found.channels * (found.taps // taps)
@@ -73,7 +76,8 @@ def conv_weight_gradient(graph: Graph, node: Node, found: Geometry) -> Launched:
 
     def phases(p: Pointers) -> list[str]:
         put = "finish" if chunks == 1 else f"chunks{{scratch, {columns}}}"
-        first = f"conv_direct_weights<{taps}, {THREADS}>({p.operands[0]}, {p.operands[1]}, {shape}, {dealt}, {put});"
+        given = f"{', '.join(map(of.pointer, p.operands))}, {shape}, {dealt}, {put}"
+        first = f"conv_direct_weights<{taps}, {THREADS}>({given});"
         adding = f"add_chunks(scratch, {chunks}, {outputs}, {columns}, 1, finish);"
         return [first, *([adding] if chunks > 1 else [])]
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from minigraph.backends.calls import Operand, dense, operand
+from minigraph.backends.calls import Operand
+from minigraph.backends.cupy.claims.factors import Factors
 from minigraph.backends.cupy.claims.launched import in_fours, numbers, strides
 from minigraph.backends.groups import weight_of
 from minigraph.core.dim import known
-from minigraph.core.ir import Graph, Node, Value
+from minigraph.core.ir import Node, Value
 from minigraph.ops.window import extents_of, three
 
 FEW = 8  # channels that are read where they lie, though not side by side
@@ -75,17 +76,17 @@ def geometry(x: Value, y: Value, node: Node) -> Geometry | None:
     )
 
 
-def images(graph: Graph, value: Value) -> Operand:
+def images(of: Factors, value: Value) -> Operand:
     """Images where they lie, unless their many channels lie apart there."""
-    found = operand(graph, value)
+    found = of.operand(value)
     many = known(value.type.shape[-1], "a number of channels") > FEW
-    return dense(graph, value) if many and strides(found, value.type.rank)[-1] != 1 else found
+    return of.dense(value) if many and strides(found, value.type.rank)[-1] != 1 else found
 
 
-def weights(graph: Graph, value: Value) -> Operand:
+def weights(of: Factors, value: Value) -> Operand:
     """A weight where it lies, if its taps do so at equal distances."""
-    found = operand(graph, value)
-    return dense(graph, value) if _tap(found, value) is None else found
+    found = of.operand(value)
+    return of.dense(value) if _tap(found, value) is None else found
 
 
 def weight_distances(found: Operand, value: Value) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from minigraph.backends.calls import Operand, Pointers, operand
+from minigraph.backends.calls import Operand, Pointers
+from minigraph.backends.cupy.claims.factors import factors
 from minigraph.backends.cupy.claims.launched import Launched, in_fours, numbers, reading, strides, struct
 from minigraph.backends.cupy.claims.tiles import divided
 from minigraph.core.dim import known
@@ -15,7 +16,8 @@ def matmul(graph: Graph, node: Node) -> Launched | None:
     shape = node.outputs[0].type.shape
     if len(shape) - 2 > MAX_RANK:
         return None
-    a, b = (operand(graph, value) for value in node.inputs)
+    of = factors(graph, node)
+    a, b = (of.operand(value) for value in node.inputs)
     M, N, K = (known(n, "a size") for n in (*shape[-2:], node.inputs[0].type.shape[-1]))
     *a_front, a_row, a_column = _apart(a, node.inputs[0])
     *b_front, b_row, b_column = _apart(b, node.inputs[1])
@@ -25,7 +27,7 @@ def matmul(graph: Graph, node: Node) -> Launched | None:
         M *= front.pop()  # matrices of a that lie behind one another, and meet the same b, are one
         del a_apart[-1], b_apart[-1]
     products, rows = numbers(front), numbers(shape[:-1])
-    division = divided(M, N, K, products, rows * N)
+    division = divided(M, N, K, products, rows * N, of.kind)
     unused = (0,) * (MAX_RANK - len(front))
     fields = {
         "M": M, "N": N, "K": K, "a_row": a_row, "a_column": a_column, "b_row": b_row, "b_column": b_column,
@@ -36,13 +38,13 @@ def matmul(graph: Graph, node: Node) -> Launched | None:
 
     def phases(p: Pointers) -> list[str]:
         put = "finish" if division.chunks == 1 else f"chunks{{scratch, {N}}}"
-        given = f"{p.operands[0]}, {p.operands[1]}, {struct('gemm_shape', fields)}, {put}"
+        given = f"{', '.join(map(of.pointer, p.operands))}, {struct('gemm_shape', fields)}, {put}"
         first = f"gemm<{division.tile}, {of_a}, {of_b}>({given});"
         return [first, f"add_chunks(scratch, {division.chunks}, {rows}, {N}, 1, finish);"][: len(division.grids)]
 
     return Launched(
         node,
-        ("tile.cuh", "gemm.cuh"),
+        ("tile.cuh", "fragments.cuh", "gemm.cuh"),
         (a, b),
         phases,
         scratch=division.scratch,
