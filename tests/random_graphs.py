@@ -21,7 +21,7 @@ from minigraph import layers
 from minigraph.core import trial
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import known, symbolic
-from minigraph.core.dtypes import FLOATS
+from minigraph.core.dtypes import FLOATS, NARROW, wide_dtype
 from minigraph.core.errors import GraphError
 from minigraph.core.initial import Constant
 from minigraph.core.ir import Graph, Variable
@@ -82,6 +82,7 @@ class Growth:
         self.example_of = list(OPS.values())[seed % len(OPS)]
         self.net = Builder(f"random{seed}")
         drawn = self.one_of(["float64"] * 14 + ["float32"] * 5 + ["float16"])
+        drawn = self.one_of(NARROW) if drawn == "float16" else drawn
         self.dtype = dtype or drawn
         self.batch = self.one_of([2, 3, 3, 4, 2, 3, 3, 4, 2, 0])
         self.channels_last = self.yes()
@@ -269,7 +270,7 @@ class Growth:
         x = self.pick(2, 3, 4, 5)
         axis, eps = self.axis(x), self.one_of([1e-5, 1e-3, 0.1])
         if self.yes(0.1):
-            c, dtype = known(x.shape[axis], "channels"), "float32" if x.dtype == "float16" else x.dtype
+            c, dtype = known(x.shape[axis], "channels"), wide_dtype(x.dtype)
             return OPS["batch_norm"](x, self.fixed((c,), dtype), self.fixed((c,), dtype), axis=axis, eps=eps)
         track = self.yes(0.85)
         options = {

@@ -18,6 +18,7 @@ from minigraph import GraphError, State
 from minigraph.backends.c import guarded
 from minigraph.backends.c.executable import Executable
 from minigraph.backends.lower import lower
+from minigraph.core.dtypes import FLOATS
 from random_graphs import random_graph
 
 pytestmark = pytest.mark.compiler
@@ -148,7 +149,7 @@ def test_a_wrong_input_is_still_said() -> None:
     assert contents(state) == before
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_a_nan_of_the_caller_is_no_garbage(dtype: str) -> None:
     """Even one of the very bytes that garbage has."""
     net = mg.Builder("nan")

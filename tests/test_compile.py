@@ -23,7 +23,7 @@ from minigraph.core.rewrite import Rule, rewrite
 from minigraph.passes import fold_before, scale_and_shift
 from minigraph.passes.pipelines import INFERENCE
 
-ROUNDING = {"float16": 1e-2, "float32": 1e-5, "float64": 1e-13}  # of the largest number of an output
+ROUNDING = {"bfloat16": 8e-2, "float16": 1e-2, "float32": 1e-5, "float64": 1e-13}  # of the largest number of an output
 
 
 def network(dtype: str = "float32") -> mg.Graph:

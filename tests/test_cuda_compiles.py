@@ -125,7 +125,7 @@ def largest(op: Op) -> Chosen:
     return op.name, op, max(op.examples, key=size), None
 
 
-IN_EVERY_RUN = [("sm_80", "float16"), ("sm_90", "float32"), ("sm_80", "int8")]
+IN_EVERY_RUN = [("sm_80", "float16"), ("sm_80", "bfloat16"), ("sm_90", "float32"), ("sm_80", "int8")]
 
 
 @pytest.mark.nvrtc

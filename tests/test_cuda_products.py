@@ -30,6 +30,7 @@ from minigraph.backends.lower import lower
 from minigraph.core import scalar
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import known
+from minigraph.core.dtypes import NARROW
 from minigraph.core.ir import Graph, Value
 from minigraph.ops.conv import conv, conv_input_gradient, conv_weight_gradient
 from minigraph.ops.matmul import matmul as matrix_product
@@ -193,9 +194,10 @@ def test_products_of_any_shape(device: Device) -> None:
 
 
 @compiles
-def test_products_in_half_precision(device: Device) -> None:
+@pytest.mark.parametrize("dtype", NARROW)
+def test_products_of_narrow_floats(dtype: str, device: Device) -> None:
     """Added up in float32, and rounded once."""
-    program = hold_twice(of_all([*PRODUCTS, *IN_ONE_TILE[5:7]], "float16"), device).program({})
+    program = hold_twice(of_all([*PRODUCTS, *IN_ONE_TILE[5:7]], dtype), device).program({})
     assert "gemm<" in program.source.text
 
 
@@ -291,10 +293,11 @@ def test_what_follows_a_convolution_is_done_by_its_kernel(groups: int, device: D
 
 
 @compiles
+@pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize("groups", [1, 4, 8], ids=["one group", "few channels", "depthwise"])
-def test_convolutions_in_half_precision(groups: int, device: Device) -> None:
+def test_convolutions_of_narrow_floats(groups: int, dtype: str, device: Device) -> None:
     net, attrs = Builder("half"), {"padding": 1, "stride": 2, "groups": groups, "layout": "NHWC"}
-    given = lambda name, shape: net.input(name, shape, "float16")
+    given = lambda name, shape: net.input(name, shape, dtype)
     x, w = given("x", (2, 9, 8, 8)), given("w", (24, 8 // groups, 3, 3))
     y = mg.relu(conv(x, w, **attrs))
     g = given("g", y.shape)

@@ -407,6 +407,7 @@ def test_wrong_inputs_are_refused_by_name(program, inputs, message):
         [[1, 2, 3, 4]] * 6,
         np.ones((4, 6)).T,
         np.ones((6, 4), "float16"),
+        np.ones((6, 4), "bfloat16"),
         np.broadcast_to(np.float64(1), (6, 4)),
         np.ones((6, 8), "float32")[:, ::2],
     ],

@@ -36,6 +36,7 @@ def filled(net: Builder, value: Any, *shape: Any, dtype: str = "float32") -> Ten
     "build",
     [
         lambda net: net.constant(0.1, "float16") + net.constant(0.2, "float16"),
+        lambda net: net.constant(0.1, "bfloat16") + net.constant(0.2, "bfloat16"),
         lambda net: net.constant(0.1) * net.constant(0.3),
         lambda net: mg.exp(net.constant(np.linspace(-3, 3, 7, dtype=np.float32))),
         lambda net: net.constant(100, "int8") + net.constant(100, "int8"),

@@ -204,7 +204,7 @@ def test_unknown_dtypes_are_refused(dtype):
         mg.Builder().input("x", (2,), dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float16", np.float64, np.dtype("int8"), "bool", bool, float])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", np.float64, np.dtype("int8"), "bool", bool, float])
 def test_dtypes_are_named_as_numpy_names_them(dtype):
     assert mg.Builder().input("x", (2,), dtype).dtype == np.dtype(dtype).name
 
@@ -441,7 +441,7 @@ def test_operands_stay_in_order():
 
 def test_numbers_take_the_dtype_of_the_tensor():
     net = mg.Builder()
-    for dtype in ("float16", "float64", "int32"):
+    for dtype in ("float16", "bfloat16", "float64", "int32"):
         x = net.input(f"x_{dtype}", (2,), dtype)
         assert (x + 2).dtype == dtype
         assert mg.where(x < 1, x, 0).dtype == dtype

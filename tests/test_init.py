@@ -15,6 +15,7 @@ import pytest
 
 import minigraph as mg
 from minigraph import layers
+from minigraph.core.dtypes import FLOATS
 from minigraph.core.initial import Constant, Initializer, Normal, Orthogonal, TruncatedNormal, Uniform
 from minigraph.nn import init
 
@@ -107,7 +108,7 @@ SOME = [init.orthogonal(), init.orthogonal(gain=2**0.5), init.truncated_normal(0
 
 
 @pytest.mark.parametrize("initializer", SOME)
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_name_and_seed_decide(initializer: Initializer, dtype: str) -> None:
     one = draw(initializer, 3, 4, dtype=dtype)
     assert one.dtype == dtype

@@ -19,7 +19,7 @@ import minigraph as mg
 from minigraph.backends.c.tuned import CLAIMS
 from minigraph.backends.lower import lower
 from minigraph.core import dim, proof
-from minigraph.core.dtypes import DTYPES
+from minigraph.core.dtypes import DTYPES, FLOATS, largest
 from minigraph.core.evaluate import evaluate
 from minigraph.core.ir import Node
 from minigraph.core.op import Along, Example, Kernel, Op
@@ -258,8 +258,9 @@ def test_numbers_of_every_dtype_are_given_exactly(dtype: str) -> None:
 def extremes(dtype: str) -> list[Any]:
     if dtype == "bool":
         return [False, True]
-    limits: Any = np.finfo(dtype) if dtype.startswith("float") else np.iinfo(dtype)
-    return [limits.min.item() if dtype.startswith("float") else limits.min, 0, 1, limits.max]
+    if dtype in FLOATS:
+        return [-largest(dtype), 0, 1, largest(dtype)]
+    return [np.iinfo(dtype).min, 0, 1, np.iinfo(dtype).max]
 
 
 def test_every_slice_of_a_short_axis_is_a_view() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import minigraph as mg
+from minigraph.core.dtypes import wide_dtype
 from minigraph.ops.norm import group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
 
 SHAPE, EPS = (2, 4, 5, 6), 1e-5
@@ -41,7 +42,7 @@ def by_definition(x: np.ndarray, norm: Callable[..., Any]) -> np.ndarray:
 def run(norm: Callable[..., Any], x: np.ndarray, g: np.ndarray) -> dict[str, np.ndarray]:
     """y and the gradients of sum(g * y), with gamma 1 and beta 0."""
     net = mg.Builder()
-    wide = "float32" if x.dtype == "float16" else str(x.dtype)
+    wide = wide_dtype(str(x.dtype))
     given, seed = net.input("x", x.shape, x.dtype), net.input("g", g.shape, x.dtype)
     gamma, beta = net.input("gamma", (), wide), net.input("beta", (), wide)
     y = norm(given, gamma, beta)

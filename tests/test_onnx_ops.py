@@ -16,7 +16,7 @@ import independent
 import minigraph as mg
 import onnx_ops
 from cases import INF, NAN, Case, Statistics, These, channel, positive, real, truth, whole
-from minigraph.core.dtypes import FLOATS, is_float
+from minigraph.core.dtypes import FLOATS, NARROW, epsilon, is_float, wide_dtype
 
 # What neither ONNX nor a loop in onnx_ops.py computes, and where it is tested instead.
 ELSEWHERE = {
@@ -113,6 +113,7 @@ CASTS = [
     *(Case("cast", truth(9), dtype=dtype) for dtype in ("float32", "int64")),
     Case("cast", real(0, 2), dtype="int32"),
     Case("cast", These([1e6, -70000.0]), dtype="float16", dtypes=("float32", "float64")),
+    Case("cast", These([1e6, -3.4e38, 3.4e38]), dtype="bfloat16", dtypes=("float32", "float64")),
     Case("cast", These([0.1, 1 / 3]), dtype="float32", dtypes=("float64",)),
     Case("cast", These([NAN, INF]), dtype="float64"),
 ]
@@ -232,7 +233,7 @@ CONSTANTS = [
     Case("fill", value=2, shape=(0, 3), dtype="int64"),
     Case("fill", value=True, shape=(2,), dtype="bool"),
     Case("fill", value=INF, shape=(2, 1), dtype="float64"),
-    Case("fill", value=0.1, shape=(3,), dtype="float16"),
+    *(Case("fill", value=0.1, shape=(3,), dtype=dtype) for dtype in NARROW),
     Case("constant", value=np.arange(6.0).reshape(2, 3)),
     Case("constant", value=np.zeros((0, 2), np.float32)),
     Case("constant", value=np.array([1, 2, 3])),
@@ -322,13 +323,13 @@ BATCH_NORM = [
         Case("batch_norm_gradient", Statistics(shape, attrs.get("axis", 1)), **{"eps": 1e-3, **attrs})
         for shape, attrs in NORMALIZED[:-1]
     ),
-    Case("batch_norm", real(5, 3), channel(3), channel(3), dtypes=("float16", "float32")),
+    Case("batch_norm", real(5, 3), channel(3), channel(3), dtypes=(*NARROW, "float32")),
     Case(
         "batch_norm_inference",
         real(5, 3),
         *(channel(3) for _ in range(3)),
         channel(3, low=0.1),
-        dtypes=("float16", "float32"),
+        dtypes=(*NARROW, "float32"),
     ),
     Case("running_average", channel(3), channel(3), These(8.0), These(0.1), dtypes=("float32", "float64")),
     Case(
@@ -447,23 +448,26 @@ for family in independent.FAMILIES:
 def tolerance(actual: np.ndarray, expected: np.ndarray, arrays: Sequence[np.ndarray]) -> float:
     """How far rounding may lead. A result adds up at most as many terms as the largest input has numbers. Each addition
     rounds by eps relative to a sum that stays of the order of the largest result, and 8 more roundings are made around
-    it. Half precision adds up in float32, so that there only those 8 count in its own eps."""
+    it. Narrow floats are added up in float32, so that there only those 8 count in their own eps."""
     finite = np.abs(expected[np.isfinite(expected)])
     scale = max(1.0, float(finite.max(initial=0.0)))
     terms = max((array.size for array in arrays), default=0)
-    own = np.finfo(actual.dtype).eps
-    return scale * float(8 * own + terms * (np.finfo(np.float32).eps if actual.dtype == np.float16 else own))
+    return scale * (8 * epsilon(actual.dtype) + terms * epsilon(wide_dtype(actual.dtype.name)))
+
+
+def in_float64(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64) if is_float(array.dtype) else array
 
 
 def compare(actual: np.ndarray, expected: np.ndarray, op: str, arrays: Sequence[np.ndarray]) -> None:
     assert actual.shape == expected.shape
     if not is_float(actual.dtype) or op in EXACT:
-        np.testing.assert_array_equal(actual, expected.astype(actual.dtype))
+        np.testing.assert_array_equal(in_float64(actual), in_float64(expected.astype(actual.dtype)))
         return
     # finite differences over 1e-5 are right to about 1e-10 (its square, and eps of float64 divided by it)
     more = 1e-8 if op == "batch_norm_gradient" else 0.0
     with np.errstate(over="ignore"):  # float16's infinities
-        expected = expected.astype(actual.dtype).astype(np.float64) if actual.dtype == np.float16 else expected
+        expected = in_float64(expected.astype(actual.dtype)) if actual.dtype.name in NARROW else expected
     np.testing.assert_allclose(
         actual.astype(np.float64), expected, rtol=0, atol=tolerance(actual, expected, arrays) + more
     )
@@ -481,7 +485,7 @@ def test_op_is_what_others_compute(case: Case, dtype: str) -> None:
     outputs = builder.emit(mg.OPS[case.op], tensors, case.attrs)
     graph = builder.build({f"y{i}": y for i, y in enumerate(outputs)})
     actual = mg.compile(graph, mg.State(), backend="numpy")(**{f"x{i}": array for i, array in enumerate(arrays)})
-    wide = [array.astype(np.float64) if is_float(array.dtype) else array for array in arrays]
+    wide = [in_float64(array) for array in arrays]
     oracles: list[Callable[..., list[np.ndarray]]] = []
     oracles += [onnx_ops.by_onnx] if case.op in onnx_ops.ONNX and not case.loops else []
     oracles += [onnx_ops.by_loops] if case.op in onnx_ops.LOOPS else []

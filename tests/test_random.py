@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import minigraph as mg
 from minigraph import layers
+from minigraph.core.dtypes import FLOATS, epsilon
 from minigraph.ops.random import philox
 
 WORD = 0xFFFFFFFF
@@ -85,7 +86,7 @@ def dropped(rate: float, shape: Any = ("N",), **options: Any) -> mg.Graph:
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_rate_scale_and_expectation(rate: float, dtype: str) -> None:
     n = 40_000
     graph = dropped(rate, dtype=dtype)
@@ -93,7 +94,7 @@ def test_rate_scale_and_expectation(rate: float, dtype: str) -> None:
     assert found["y"].dtype == dtype
     kept = found["y"] != 0
     # every kept number is 1 / (1 - rate): that factor and its product are rounded once each
-    np.testing.assert_allclose(found["y"][kept].astype(float), 1 / (1 - rate), rtol=2 * float(np.finfo(dtype).eps))
+    np.testing.assert_allclose(found["y"][kept].astype(float), 1 / (1 - rate), rtol=2 * epsilon(dtype))
     assert np.array_equal(found["y"], found["dx"])  # the backward pass has the same mask and scale
     # binomial: the kept share deviates by sqrt(rate (1 - rate) / n), and 5 deviations come once in 3 million seeds
     assert abs(kept.mean() - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / n)

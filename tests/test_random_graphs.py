@@ -23,7 +23,7 @@ import minigraph as mg
 from minigraph.core import trial
 from minigraph.core.autodiff import vjp
 from minigraph.core.builder import Builder, Tensor
-from minigraph.core.dtypes import epsilon, is_float
+from minigraph.core.dtypes import NARROW, epsilon, is_float
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.op import OPS
 from minigraph.core.pipeline import Pass, Pipeline, run
@@ -63,7 +63,7 @@ def bound(graph: Graph, sizes: Mapping[str, int]) -> Graph:
 
 def in_float64(graph: Graph) -> Graph:
     """The graph with float64 for every float, itself if it has no other."""
-    return trial.in_float64(graph) if any(v.type.dtype in ("float16", "float32") for v in values(graph)) else graph
+    return trial.in_float64(graph) if any(v.type.dtype in (*NARROW, "float32") for v in values(graph)) else graph
 
 
 def values(graph: Graph) -> list[Value]:

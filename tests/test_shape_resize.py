@@ -381,6 +381,7 @@ def test_whole_numbers_are_those_of_python_and_numpy(name: str) -> None:
         ("uint8", 300, "300 is not a number of dtype uint8"),
         ("bool", 5, "5 is not a number of dtype bool"),
         ("float16", 1e6, "1000000.0 is too large for float16"),
+        ("bfloat16", 3.4e38, "3.4e\\+38 is too large for bfloat16"),
         ("float16", 1e-9, "1e-09 is too small for float16"),
         ("float32", "x", "'x' is not a number of dtype float32"),
     ],

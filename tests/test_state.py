@@ -2,6 +2,7 @@
 
 import os
 
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -210,6 +211,7 @@ def test_a_training_state_is_saved_and_loaded(tmp_path):
         np.zeros((0,)),
         np.zeros((2, 0, 3), "int8"),
         np.array([np.nan, -0.0, np.inf], "float16"),
+        np.array([1.5, -0.0, np.inf, 3e38], ml_dtypes.bfloat16),
         np.arange(6).reshape(2, 3).T,
     ],
 )

@@ -203,7 +203,7 @@ def test_a_model_without_redundant_biases_stays_the_same() -> None:
     assert other.gone == ()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_states_keep_their_dtypes(dtype: str) -> None:
     model = net_of(lambda net, x: layers.batch_norm(layers.conv2d(x, 3, 1)), dtype)
     other = mg.without_biases(model)
