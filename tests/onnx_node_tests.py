@@ -101,7 +101,7 @@ class Outcome:
 def loaded(test: NodeTest, inputs: Mapping[str, np.ndarray]) -> tuple[mg.Graph, mg.State]:
     """The graph of a test. Inputs are given as values where they must be known."""
     values: dict[str, np.ndarray] = {}
-    model = parsed(test.model.SerializeToString(), test.name)
+    model = parsed(test.model.SerializeToString())
     while True:
         try:
             return graph_of(model, None, values)

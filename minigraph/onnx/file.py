@@ -6,6 +6,7 @@ each other) is compared with what is there before memory is taken for it. What d
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -59,17 +60,17 @@ def model_of(path: str | os.PathLike[str]) -> onnx.ModelProto:
     path = Path(path)
     expect(not path.is_dir(), "{} is a folder", path)
     expect(path.is_file(), "there is no file {}", path)
-    return parsed(path.read_bytes(), str(path))
+    return parsed(path.read_bytes())
 
 
-def parsed(data: bytes, where: str) -> onnx.ModelProto:
-    """The model that these bytes are; `where` they come from is for errors."""
+def parsed(data: bytes) -> onnx.ModelProto:
+    """The model that these bytes are."""
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except (DecodeError, UnicodeDecodeError) as error:
-        raise GraphError(f"{where} is not a whole model of ONNX: {error}") from None
-    expect((model.HasField("graph") and model.graph.node) or model.graph.output, "{} holds no model of ONNX", where)
+        raise GraphError(f"this is not a whole model of ONNX: {error}") from None
+    expect((model.HasField("graph") and model.graph.node) or model.graph.output, "this is no model of ONNX")
     return _without_functions(model) if model.functions else model
 
 
@@ -77,7 +78,8 @@ def opset_of(model: onnx.ModelProto) -> int:
     """The version of the standard operators that the model is written in."""
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     expect(len(versions) <= 1, "the model names the version of its operators {} times", len(versions))
-    version = versions[0] if versions else 1
+    expect(versions or not any(_is_standard(node) for node in nodes_of(model.graph)), "the model names no opset")
+    version = versions[0] if versions else NEWEST
     if version < OLDEST and all(_since(node) <= version for node in nodes_of(model.graph)):
         return OLDEST  # what the model uses of an older opset has not changed up to that
     if not OLDEST <= version <= NEWEST:
@@ -87,8 +89,32 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 def _since(node: onnx.NodeProto) -> int:
     """The opset that defined what a node of opset 7 means."""
-    known = node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type, max_inclusive_version=OLDEST)
-    return onnx.defs.get_schema(node.op_type, OLDEST).since_version if known else 0
+    schema = schema_of(node.op_type, OLDEST) if _is_standard(node) else None
+    return schema.since_version if schema is not None else 0
+
+
+def _is_standard(node: onnx.NodeProto) -> bool:
+    return node.domain in ("", "ai.onnx")
+
+
+@functools.lru_cache(1000)
+def schema_of(operator: str, opset: int) -> onnx.defs.OpSchema | None:
+    """What the standard says of an operator in an opset; None if that has no such operator."""
+    return onnx.defs.get_schema(operator, opset) if onnx.defs.has(operator, max_inclusive_version=opset) else None
+
+
+def check_against_schema(node: onnx.NodeProto, opset: int) -> None:
+    """Raise GraphError unless an operator of the standard is in the opset, with as many inputs and such attributes."""
+    schema = schema_of(node.op_type, opset)
+    expect(schema is not None, "opset {} has no operator {}", opset, node.op_type)
+    assert schema is not None
+    given = len(node.input)
+    fits = schema.min_input <= given <= schema.max_input
+    expect(fits, "takes {} to {} inputs, not {}", schema.min_input, schema.max_input, given)
+    outputs = len(node.output)
+    expect(outputs <= schema.max_output, "has {} outputs, not {}", schema.max_output, outputs)
+    strange = [a.name for a in node.attribute if a.name not in schema.attributes]
+    expect(not strange, "has no attribute {}; it has {}", ", ".join(strange), ", ".join(schema.attributes) or "none")
 
 
 def nodes_of(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:

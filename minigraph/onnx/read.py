@@ -7,6 +7,7 @@ the file, and sizes computed from shapes) stays outside of the graph until a rea
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,16 @@ from minigraph.core.ir import Graph
 from minigraph.core.state import State
 from minigraph.onnx import readers
 from minigraph.onnx.call import MOST_DEEP, READERS, Call, Deferred, NeedsValue, Net, Operand, TooMuch
-from minigraph.onnx.file import Unsupported, array_of, attributes_of, dtype_of_code, model_of, nodes_of, opset_of
+from minigraph.onnx.file import (
+    Unsupported,
+    array_of,
+    attributes_of,
+    check_against_schema,
+    dtype_of_code,
+    model_of,
+    nodes_of,
+    opset_of,
+)
 from minigraph.onnx.known import Known, of_sizes, settled
 from minigraph.onnx.names import Names, Symbols, cleaned
 
@@ -177,6 +187,7 @@ class Walk:
     def _read(self, node: onnx.NodeProto, operands: list[Operand | None]) -> list[Any]:
         """The outputs; none where something is not supported, or must be known."""
         try:
+            check_against_schema(node, self.opset)
             call = self._call(node, operands)
             results = self._results(call)
             missing = [name for name in node.output[len(results) :] if name]
@@ -189,10 +200,10 @@ class Walk:
             self.needed.update(dict.fromkeys(error.inputs, f"{described(node)}: {error}"))
             if not error.inputs:
                 self.raise_problems()
-                raise NeedsValue(f"{described(node)}: {error}{self._hint()}", ()) from None
+                raise NeedsValue(f"{described(node)}: {error}{self._hint(error)}", ()) from None
         except GraphError as error:
             self.raise_problems()
-            raise GraphError(f"{described(node)}: {error}{self._hint()}") from None
+            raise GraphError(f"{described(node)}: {error}{self._hint(error)}") from None
         except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
             self.raise_problems()  # nodes may hold what no reader expects
             raise GraphError(f"{described(node)} cannot be read: {error}") from error
@@ -239,10 +250,11 @@ class Walk:
             named.append(result)
         return named
 
-    def _hint(self) -> str:
-        """How sizes that are open are fixed, if there are such."""
-        free = [name for name in self.symbols.given() if name not in self.sizes]
-        return f"\n  open sizes are fixed by load(path, values={{{free[-1]!r}: ...}})" if free else ""
+    def _hint(self, error: GraphError) -> str:
+        """How the open sizes that an error is about are fixed."""
+        words = set(re.findall(r"\w+", str(error).partition("\n")[0]))
+        free = [given for given, symbol in self.symbols.given().items() if symbol in words]
+        return f"\n  open sizes are fixed by load(path, values={{{free[0]!r}: ...}})" if free else ""
 
     # the end
 
