@@ -201,6 +201,8 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
+    if name == "onnx":
+        return import_module("minigraph.onnx")
     if name not in _LATER:
         raise AttributeError(f"minigraph has no {name!r}")
     return getattr(import_module(_LATER[name]), name)
