@@ -114,7 +114,8 @@ def lines_of_text() -> np.ndarray:
     """
     rng = np.random.default_rng(0)
     font = ImageFont.truetype(folder_of("matplotlib") / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", 34)
-    upright, turned = [], []
+    upright: list[np.ndarray] = []
+    turned: list[np.ndarray] = []
     for text in TEXTS:
         width = min(192, int(font.getlength(text)) + 8)
         paper, ink = int(rng.integers(200, 256)), int(rng.integers(0, 80))

@@ -63,10 +63,11 @@ def cases_of(kind: str) -> Iterator[NodeTest]:
         warnings.simplefilter("ignore")  # what makes the tests divides by zero, and says so
         found = sorted(load_model_tests(kind=kind), key=lambda test: test.name)
     for test in found:
+        runs: Any = test.data_sets
         if test.model is not None:
-            model, runs = test.model, test.data_sets
+            model = test.model
         else:
-            folder = Path(test.model_dir)
+            folder = Path(str(test.model_dir))
             model = onnx.load(folder / "model.onnx")
             runs = [stored(each) for each in sorted(folder.glob("test_data_set_*"))]
         yield NodeTest(test.name, kind, model, runs, test.rtol, test.atol)

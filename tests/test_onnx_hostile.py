@@ -118,7 +118,7 @@ def conv(weight: onnx.TensorProto) -> onnx.ModelProto:
     return model(node("Conv", "x", "w"), weights=[weight])
 
 
-CASES = {
+CASES: dict[str, tuple[Any, ...]] = {
     "no model at all": (b"not a model", "not a whole model"),
     "nothing": (b"", "no model of ONNX"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(1000), "not a whole model"),
@@ -386,7 +386,7 @@ def change_attribute(rng: np.random.Generator, attribute: onnx.AttributeProto, n
     elif rng.random() < 0.5:
         attribute.i = number
     else:
-        attribute.type = int(rng.integers(0, 15))
+        attribute.type = int(rng.integers(0, 15))  # type: ignore[assignment]
 
 
 def try_to_load(seed: int, folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import onnx
@@ -80,7 +81,7 @@ def test_the_classifier_has_its_weights_as_state():
 
 
 def some(name: str) -> list[np.ndarray]:
-    shape = topology(name)[1].inputs[0].type.shape
+    shape: Any = topology(name)[1].inputs[0].type.shape
     return [np.random.default_rng(1).normal(size=shape).astype(np.float32)]
 
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import pytest
 
 from minigraph.onnx.call import READERS
-from onnx_node_tests import COUNTS, HOW, KINDS, NodeTest, counts, failures, outcomes, cases_of
+from onnx_node_tests import COUNTS, HOW, KINDS, NodeTest, cases_of, counts, failures, outcomes
 
 # A test all of whose operators have readers passes, except these (patterns over names), which fail or are skipped.
 OLD = "it is written in opset 6, from which opset 7 differs in this operator"

@@ -145,11 +145,14 @@ class Net:
 
     def array(self, operand: Operand) -> np.ndarray | None:
         """The numbers of an operand, if they are known; of sizes, an array of objects."""
-        if isinstance(operand, Tensor):
-            return None
+        return None if isinstance(operand, Tensor) else self.settled(operand).array
+
+    def settled(self, operand: Known | Deferred) -> Known:
+        """An operand as what is known of it."""
         if isinstance(operand, Known):
-            return operand.array
-        return self.folded(operand.call)[operand.index]
+            return operand
+        array = self.folded(operand.call)[operand.index]
+        return Known(array, array.dtype.name)
 
     def folded(self, call: Call) -> list[np.ndarray]:
         """What a node on known inputs gives, computed now. GraphError if that is large, or random."""
@@ -287,13 +290,13 @@ class Call:
         expect(isinstance(found, kinds), "the attribute {} is {}, not {!r}", name, what, found)
         return found
 
-    def int(self, name: str, default: Any = REQUIRED) -> Any:
+    def integer(self, name: str, default: Any = REQUIRED) -> Any:
         return self.attr(name, default, (int,), "a whole number")
 
     def flag(self, name: str, default: bool = False) -> bool:
         return bool(self.attr(name, default, (int,), "0 or 1"))
 
-    def float(self, name: str, default: Any = REQUIRED) -> Any:
+    def real(self, name: str, default: Any = REQUIRED) -> Any:
         return self.attr(name, default, (float,), "a float")
 
     def string(self, name: str, default: str) -> str:
@@ -311,7 +314,7 @@ class Call:
 
     def dtype(self, name: str, default: str) -> str:
         """An attribute that is a dtype, by minigraph's name."""
-        return dtype_of_code(self.int(name)) if name in self.attrs else default
+        return dtype_of_code(self.integer(name)) if name in self.attrs else default
 
     def stored(self, name: str) -> np.ndarray:
         """An attribute that is a tensor."""
@@ -322,13 +325,12 @@ class Call:
     def axes(self, index: int, rank: int, since: int, name: str = "axes") -> tuple[int, ...] | None:
         """Axes, which became input `index` with opset `since` and were an attribute before; None where not given."""
         as_input = self.sizes(index) if self.opset >= since and self.has(index) else None
-        given = self.ints(name, None) if self.opset < since else as_input
+        given: Any = self.ints(name, None) if self.opset < since else as_input
         if given is None:
             return None
         for axis in given:
-            inside = isinstance(axis, int) and -rank <= axis < rank
-            expect(inside, "axis {} is outside of {} axes", axis, rank)
-        return tuple(axis % rank for axis in given) if rank else ()
+            expect(isinstance(axis, int) and -rank <= axis < rank, "axis {} is outside of {} axes", axis, rank)
+        return tuple(axis % rank for axis in given)
 
     def unsupported(self, what: str) -> Unsupported:
         """The error for a use of the operator that minigraph does not have."""

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper
 
 from minigraph.core.dtypes import DTYPES
@@ -25,25 +26,14 @@ OLDEST, NEWEST = 7, onnx.defs.onnx_opset_version()
 MOST_NODES = 1_000_000  # of a model whose functions are written out
 MOST_AXES = 32
 
-# which field holds the numbers of a tensor without raw_data, and how many of its entries make one number
+# which field holds the numbers of a tensor without raw_data
 FIELDS = {
-    TensorProto.FLOAT: "float_data",
-    TensorProto.DOUBLE: "double_data",
-    TensorProto.INT64: "int64_data",
-    TensorProto.UINT32: "uint64_data",
-    TensorProto.UINT64: "uint64_data",
-    **dict.fromkeys(
-        (
-            TensorProto.INT32,
-            TensorProto.INT16,
-            TensorProto.INT8,
-            TensorProto.UINT16,
-            TensorProto.UINT8,
-            TensorProto.BOOL,
-            TensorProto.FLOAT16,
-        ),
-        "int32_data",
-    ),
+    **dict.fromkeys(DTYPES, "int32_data"),
+    "float32": "float_data",
+    "float64": "double_data",
+    "int64": "int64_data",
+    "uint32": "uint64_data",
+    "uint64": "uint64_data",
 }
 
 
@@ -72,6 +62,18 @@ def parsed(data: bytes) -> onnx.ModelProto:
         raise GraphError(f"this is not a whole model of ONNX: {error}") from None
     expect((model.HasField("graph") and model.graph.node) or model.graph.output, "this is no model of ONNX")
     return _without_functions(model) if model.functions else model
+
+
+def _check_texts(message: Message) -> None:
+    """Raise GraphError for a name that is no text: protobuf hands out its bytes instead."""
+    for field, value in message.ListFields():
+        if field.type not in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE):
+            continue
+        for each in [value] if isinstance(value, (str, bytes, Message)) else value:
+            if isinstance(each, Message):
+                _check_texts(each)
+            else:
+                expect(isinstance(each, str), "{} of the model is no text: {!r}", field.name, each)
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -184,7 +186,7 @@ def array_of(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
     elif tensor.HasField("raw_data"):
         data = tensor.raw_data
     else:
-        there = len(getattr(tensor, FIELDS[tensor.data_type]))
+        there = len(getattr(tensor, FIELDS[dtype.name]))
         expect(there == size, "{} of shape {} has {} numbers, not {}", what, shape, there, size)
         array = np.asarray(numpy_helper.to_array(tensor))
         array.flags.writeable = False

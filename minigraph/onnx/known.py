@@ -166,11 +166,11 @@ def _reshape(arrays: Sequence[np.ndarray], attrs: Mapping[str, Any], opset: int)
 
 
 def _product(arrays: Sequence[np.ndarray], attrs: Mapping[str, Any], opset: int) -> np.ndarray:
-    return np.asarray(np.multiply.reduce(arrays[0], _axes(arrays, attrs), keepdims=bool(attrs.get("keepdims", 1))))
+    return np.prod(arrays[0], _axes(arrays, attrs), keepdims=bool(attrs.get("keepdims", 1)))
 
 
 def _total(arrays: Sequence[np.ndarray], attrs: Mapping[str, Any], opset: int) -> np.ndarray:
-    return np.asarray(np.add.reduce(arrays[0], _axes(arrays, attrs), keepdims=bool(attrs.get("keepdims", 1))))
+    return np.sum(arrays[0], _axes(arrays, attrs), keepdims=bool(attrs.get("keepdims", 1)))
 
 
 def _cast(arrays: Sequence[np.ndarray], attrs: Mapping[str, Any], opset: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,12 +233,11 @@ class Walk:
 
     def _of_sizes(self, call: Call, known: list[Known | Deferred]) -> list[Operand]:
         """Of an operator on open sizes: its result by arithmetic, or else by nodes."""
-        arrays = [self.net.array(operand) for operand in known]
-        settled_ = [Known(a, o.dtype if isinstance(o, Known) else a.dtype.name) for a, o in zip(arrays, known)]
-        array = of_sizes(call.op, settled_, call.attrs, call.opset) if len(known) == len(call.operands) else None
+        sizes = [self.net.settled(operand) for operand in known]
+        array = of_sizes(call.op, sizes, call.attrs, call.opset) if len(known) == len(call.operands) else None
         if array is None:
             return call.read(self.net)
-        dtype = settled_[1 if call.op == "Where" else 0].dtype
+        dtype = sizes[1 if call.op == "Where" else 0].dtype
         dtype = "bool" if call.op == "Equal" else call.dtype("to", dtype) if call.op == "Cast" else dtype
         return self._named(call, [Known(settled(array, dtype), dtype)])
 
@@ -275,13 +275,12 @@ class Walk:
             expect(self.names.of(value.name) not in outputs, "two outputs are called {!r}", value.name)
             outputs[self.names.of(value.name)] = self.net.tensor(self.known[value.name])  # type: ignore[arg-type]
         graph = self.net.builder.build(outputs)
-        for value_ in graph.values.values():
-            size = value_.type.size
-            expect(not isinstance(size, int) or size < LARGEST, "{} is too large", value_)
-        held = self.net.state
-        fresh = [v for v in graph.state if v.name not in held]
-        made = {v.name: v.initializer.array(0, v.name, v.value.type.shape, v.value.type.dtype) for v in fresh}  # type: ignore[arg-type]
-        return graph, State({v.name: {**held, **made}[v.name] for v in graph.state})
+        for made in graph.values.values():
+            size = made.type.size
+            expect(not isinstance(size, int) or size < LARGEST, "{} is too large", made)
+        random = replace(graph, state=tuple(v for v in graph.state if v.name not in self.net.state))
+        state = {**self.net.state, **Graph.init(random)}
+        return graph, State({variable.name: state[variable.name] for variable in graph.state})
 
 
 def reader_name(node: onnx.NodeProto) -> str:

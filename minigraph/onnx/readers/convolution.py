@@ -74,7 +74,7 @@ def read_conv(call: Call) -> Tensor:
     expect(call.ints("kernel_shape", w.shape[2:]) == w.shape[2:], "kernel_shape is not that of {}", w.value)
     stride, dilation = numbers(call, "strides", rank), numbers(call, "dilations", rank)
     widths = padding(call, x.shape[2:], w.shape[2:], stride, dilation)  # type: ignore[arg-type]
-    y = conv(x, w, stride=stride, padding=widths, dilation=dilation, groups=call.int("group", 1))
+    y = conv(x, w, stride=stride, padding=widths, dilation=dilation, groups=call.integer("group", 1))
     return with_bias(call, y)
 
 
@@ -89,7 +89,7 @@ def read_conv_transpose(call: Call) -> Tensor:
     stride, dilation = numbers(call, "strides", rank), numbers(call, "dilations", rank)
     more = numbers(call, "output_padding", rank, 0)
     widths = _transposed_padding(call, x.shape[2:], window, stride, dilation, more)
-    attrs: dict[str, Any] = {"stride": stride, "dilation": dilation, "groups": call.int("group", 1)}
+    attrs: dict[str, Any] = {"stride": stride, "dilation": dilation, "groups": call.integer("group", 1)}
     if all(a >= 0 and b >= 0 for a, b in widths) and all(m < s for m, s in zip(more, stride)):
         return with_bias(call, conv_transpose(x, w, padding=widths, output_padding=more, **attrs))
     return with_bias(call, _cut(conv_transpose(x, w, **attrs), widths, more))

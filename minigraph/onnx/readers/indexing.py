@@ -15,7 +15,7 @@ from minigraph.ops.shape import expand_dims, reshape, slice_, slice_axis, squeez
 @reads("Gather")
 def gather(call: Call) -> Tensor:
     """Entries along an axis; one whose place is known is a slice."""
-    x, places, axis = call.weight(0), call.maybe(1), call.int("axis", 0)
+    x, places, axis = call.weight(0), call.maybe(1), call.integer("axis", 0)
     expect(-x.rank <= axis < x.rank, "axis {} is outside of {}", axis, x.value)
     if places is not None and places.ndim == 0:
         at, n = int(places), x.shape[axis]
@@ -27,7 +27,7 @@ def gather(call: Call) -> Tensor:
 @reads("GatherElements")
 def gather_elements(call: Call) -> Tensor:
     """Indices may be of fewer places than x along the other axes; what lies beyond is not read."""
-    x, places, axis = call.tensor(0), call.tensor(1), call.int("axis", 0)
+    x, places, axis = call.tensor(0), call.tensor(1), call.integer("axis", 0)
     expect(x.rank == places.rank, "{} and indices {} differ in rank", x.value, places.value)
     expect(-x.rank <= axis < x.rank, "axis {} is outside of {}", axis, x.value)
     stop: list[Any] = [
@@ -45,7 +45,7 @@ def one_hot(call: Call) -> Tensor:
     expect(0 < depth < 1 << 31, "the depth is 1 or more, not {}", depth)
     expect(values.shape == (2,), "values are two, off and on, not {}", values.value)
     labels = cast(call.tensor(0), "int64")
-    axis = call.int("axis", -1)
+    axis = call.integer("axis", -1)
     labels = where(labels < 0, labels + depth, labels)
     labels = expand_dims(labels, axis)
     axis = axis % labels.rank

@@ -11,7 +11,7 @@ from minigraph.ops.softmax import log_softmax
 
 
 def _loss(call: Call, function: Any) -> Any:
-    ignored = call.int("ignore_index", None)
+    ignored = call.integer("ignore_index", None)
     weights = [call.tensor(2)] if call.has(2) else []
     labels = cast(call.tensor(1), "int64")
     return function(call.tensor(0), labels, *weights, reduction=call.string("reduction", "mean"), ignore_index=ignored)

@@ -40,17 +40,17 @@ def read_batch_norm(call: Call) -> Any:
     """
     x = call.tensor(0)
     parameters = [wide(x, call.weight(i, "parameter" if i < 3 else "statistic")) for i in range(1, 5)]
-    eps = call.float("epsilon", 1e-5)
+    eps = call.real("epsilon", 1e-5)
     training = call.flag("training_mode") if call.opset >= 14 else call.wants(1)
     if call.opset < 9 and not call.flag("spatial", True):
         expect(not training, "with spatial=0 there is no training mode")
-        return _each_place(x, *parameters, eps)
+        return _each_place(x, parameters, eps)
     expect(x.rank >= 2, "needs (N, C, ...), got {}", x.value)
     if not training:
         return batch_norm_inference(x, *parameters, eps=eps)
     gamma, beta, *running = parameters
     y, *batch = batch_norm(x, gamma, beta, eps=eps)
-    momentum = x.builder.constant(1 - call.float("momentum", 0.9), gamma.dtype)
+    momentum = x.builder.constant(1 - call.real("momentum", 0.9), gamma.dtype)
     count = count_along(x, other_axes(x.rank, 1), gamma.dtype)
     new = [running_average(old, now, count, momentum) for old, now in zip(running, batch)]
     for old, after in zip(running, new):
@@ -60,8 +60,9 @@ def read_batch_norm(call: Call) -> Any:
     return (y, *outputs, *batch)[: len(call.outputs)]
 
 
-def _each_place(x: Tensor, gamma: Tensor, beta: Tensor, average: Tensor, variance: Tensor, eps: float) -> Tensor:
+def _each_place(x: Tensor, parameters: list[Tensor], eps: float) -> Tensor:
     """Batch norm with statistics for each place of an image, spatial=0."""
+    gamma, beta, average, variance = parameters
     return (x - average) / sqrt(variance + eps) * gamma + beta
 
 
@@ -69,18 +70,18 @@ def _each_place(x: Tensor, gamma: Tensor, beta: Tensor, average: Tensor, varianc
 def instance_norm(call: Call) -> Tensor:
     x = call.tensor(0)
     gamma, beta = wide(x, call.weight(1)), wide(x, call.weight(2))
-    return group_norm(x, gamma, beta, groups=x.shape[1], eps=call.float("epsilon", 1e-5))
+    return group_norm(x, gamma, beta, groups=x.shape[1], eps=call.real("epsilon", 1e-5))
 
 
 @reads("GroupNormalization")
 def read_group_norm(call: Call) -> Tensor:
     """Up to opset 20 there is a scale for each group, later one for each channel."""
-    x, groups = call.tensor(0), call.int("num_groups")
+    x, groups = call.tensor(0), call.integer("num_groups")
     gamma, beta = wide(x, call.weight(1)), wide(x, call.weight(2))
     if call.opset < 21:
         expect(isinstance(x.shape[1], int) and groups > 0, "{} has no {} groups", x.value, groups)
-        gamma, beta = (repeat(p, x.shape[1] // groups, 0) for p in (gamma, beta))  # type: ignore[operator]
-    return group_norm(x, gamma, beta, groups=groups, eps=call.float("epsilon", 1e-5))
+        gamma, beta = (repeat(p, x.shape[1] // groups, 0) for p in (gamma, beta))
+    return group_norm(x, gamma, beta, groups=groups, eps=call.real("epsilon", 1e-5))
 
 
 def _like(x: Tensor, parameter: Tensor, shape: Shape) -> Tensor:
@@ -91,7 +92,7 @@ def _like(x: Tensor, parameter: Tensor, shape: Shape) -> Tensor:
 @reads("LayerNormalization")
 def read_layer_norm(call: Call) -> Any:
     """Over `axis` and all behind it. Further outputs are the mean, and 1 / deviation."""
-    x, eps = call.tensor(0), call.float("epsilon", 1e-5)
+    x, eps = call.tensor(0), call.real("epsilon", 1e-5)
     axis = _axis(call, x)
     shape = x.shape[axis:]
     gamma = _like(x, call.weight(1), shape)
@@ -105,7 +106,7 @@ def read_layer_norm(call: Call) -> Any:
 
 
 def _axis(call: Call, x: Tensor) -> int:
-    axis = call.int("axis", -1)
+    axis = call.integer("axis", -1)
     expect(-x.rank <= axis < x.rank, "axis {} is outside of {}", axis, x.value)
     return axis % x.rank
 
@@ -114,19 +115,19 @@ def _axis(call: Call, x: Tensor) -> int:
 def read_rms_norm(call: Call) -> Tensor:
     x = call.tensor(0)
     axis = _axis(call, x)
-    return rms_norm(x, _like(x, call.weight(1), x.shape[axis:]), axis=axis, eps=call.float("epsilon", 1e-5))
+    return rms_norm(x, _like(x, call.weight(1), x.shape[axis:]), axis=axis, eps=call.real("epsilon", 1e-5))
 
 
 @reads("LRN")
 def read_lrn(call: Call) -> Tensor:
-    numbers = {"alpha": call.float("alpha", 1e-4), "beta": call.float("beta", 0.75), "bias": call.float("bias", 1.0)}
-    return local_response_norm(call.tensor(0), call.int("size"), **numbers)
+    numbers = {"alpha": call.real("alpha", 1e-4), "beta": call.real("beta", 0.75), "bias": call.real("bias", 1.0)}
+    return local_response_norm(call.tensor(0), call.integer("size"), **numbers)
 
 
 @reads("LpNormalization")
 def lp_norm(call: Call) -> Tensor:
     """x divided by its p-norm along an axis; 0 where that is 0."""
-    x, p = call.tensor(0), call.int("p", 2)
+    x, p = call.tensor(0), call.integer("p", 2)
     axis = _axis(call, x)
     expect(p in (1, 2), "p is 1 or 2, not {}", p)
     total = broadcast.sum(absolute(x) if p == 1 else x * x, axis, keepdims=True)

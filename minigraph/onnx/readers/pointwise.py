@@ -164,7 +164,7 @@ def cast_like(call: Call) -> Tensor:
 
 @reads("IsInf")
 def isinf(call: Call) -> Tensor:
-    signs = {name: bool(call.int(name, 1)) for name in ("detect_positive", "detect_negative")}
+    signs = {name: bool(call.integer(name, 1)) for name in ("detect_positive", "detect_negative")}
     return ops.isinf(call.tensor(0), **signs)
 
 
@@ -173,7 +173,7 @@ def clip(call: Call) -> Tensor:
     """min and max are attributes before opset 11, then inputs of one number, which may be computed. max wins."""
     x = call.tensor(0)
     if call.opset < 11:
-        low, high = call.float("min", -math.inf), call.float("max", math.inf)
+        low, high = call.real("min", -math.inf), call.real("max", math.inf)
         return bounded(x, low, high)
     given = [call.maybe(i) if call.has(i) else np.asarray(None) for i in (1, 2)]
     if all(bound is not None and bound.size == 1 for bound in given):
@@ -202,28 +202,28 @@ def relu(call: Call) -> Tensor:
 
 @reads("LeakyRelu")
 def read_leaky_relu(call: Call) -> Tensor:
-    return leaky_relu(call.tensor(0), alpha=call.float("alpha", 0.01))
+    return leaky_relu(call.tensor(0), alpha=call.real("alpha", 0.01))
 
 
 @reads("ThresholdedRelu")
 def read_thresholded_relu(call: Call) -> Tensor:
-    return thresholded_relu(call.tensor(0), alpha=call.float("alpha", 1.0))
+    return thresholded_relu(call.tensor(0), alpha=call.real("alpha", 1.0))
 
 
 @reads("Elu")
 def read_elu(call: Call) -> Tensor:
-    return elu(call.tensor(0), alpha=call.float("alpha", 1.0))
+    return elu(call.tensor(0), alpha=call.real("alpha", 1.0))
 
 
 @reads("Celu")
 def read_celu(call: Call) -> Tensor:
-    return celu(call.tensor(0), alpha=call.float("alpha", 1.0))
+    return celu(call.tensor(0), alpha=call.real("alpha", 1.0))
 
 
 @reads("Selu")
 def read_selu(call: Call) -> Tensor:
     """gamma * (x above 0, else alpha * (e^x - 1)). With the usual numbers it is minigraph's selu."""
-    alpha, gamma = call.float("alpha", 1.6732632423543772), call.float("gamma", 1.0507009873554805)
+    alpha, gamma = call.real("alpha", 1.6732632423543772), call.real("gamma", 1.0507009873554805)
     usual = abs(alpha - 1.6732632423543772) < 1e-6 and abs(gamma - 1.0507009873554805) < 1e-6
     x = call.tensor(0)
     return selu(x) if usual else elu(x, alpha=alpha) * gamma
@@ -231,7 +231,7 @@ def read_selu(call: Call) -> Tensor:
 
 @reads("HardSigmoid")
 def read_hard_sigmoid(call: Call) -> Tensor:
-    return hard_sigmoid(call.tensor(0), alpha=call.float("alpha", 0.2), beta=call.float("beta", 0.5))
+    return hard_sigmoid(call.tensor(0), alpha=call.real("alpha", 0.2), beta=call.real("beta", 0.5))
 
 
 @reads("Gelu")
@@ -241,14 +241,14 @@ def read_gelu(call: Call) -> Tensor:
 
 @reads("Swish")
 def swish(call: Call) -> Tensor:
-    x, alpha = call.tensor(0), call.float("alpha", 1.0)
+    x, alpha = call.tensor(0), call.real("alpha", 1.0)
     return x * ops.sigmoid(x if alpha == 1 else x * alpha)
 
 
 @reads("Shrink")
 def shrink(call: Call) -> Tensor:
     """x - bias above lambd, x + bias below -lambd, else 0."""
-    x, bias, edge = call.tensor(0), call.float("bias", 0.0), call.float("lambd", 0.5)
+    x, bias, edge = call.tensor(0), call.real("bias", 0.0), call.real("lambd", 0.5)
     if x.dtype not in FLOATS:
         return ops.cast(_shrunk(ops.cast(x, "float64"), bias, edge), x.dtype)
     return _shrunk(x, bias, edge)
@@ -286,7 +286,7 @@ def atanh(call: Call) -> Tensor:
 def _flat_before_13(call: Call, function: Callable[..., Tensor]) -> Tensor:
     """Up to opset 12 all axes from `axis` on count as one; later, `axis` alone counts."""
     x = call.tensor(0)
-    axis = call.int("axis", 1 if call.opset < 13 else -1)
+    axis = call.integer("axis", 1 if call.opset < 13 else -1)
     expect(-x.rank <= axis < max(x.rank, 1), "axis {} is outside of {}", axis, x.value)
     axis = axis % x.rank if x.rank else 0
     if call.opset >= 13 or axis == x.rank - 1 or all(n == 1 for n in x.shape[axis + 1 :]):

@@ -61,7 +61,7 @@ def read_avg_pool(call: Call) -> Tensor:
 @reads("LpPool")
 def read_lp_pool(call: Call) -> Tensor:
     x = call.tensor(0)
-    return lp_pool(x, p=call.int("p", 2), **_geometry(call, x))
+    return lp_pool(x, p=call.integer("p", 2), **_geometry(call, x))
 
 
 def _spatial(x: Tensor) -> tuple[int, ...]:
@@ -83,5 +83,5 @@ def global_max(call: Call) -> Tensor:
 
 @reads("GlobalLpPool")
 def global_lp(call: Call) -> Tensor:
-    x, p = call.tensor(0), call.int("p", 2)
+    x, p = call.tensor(0), call.integer("p", 2)
     return pow(broadcast.sum(pow(absolute(x), p), _spatial(x), keepdims=True), 1 / p)

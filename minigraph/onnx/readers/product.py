@@ -35,7 +35,7 @@ def gemm(call: Call) -> Tensor:
     """alpha * A @ B + beta * C, A and B transposed where asked."""
     a, b = call.weight(0), call.weight(1)
     expect(a.rank == b.rank == 2, "needs two matrices, got {} and {}", a.value, b.value)
-    alpha, beta = call.float("alpha", 1.0), call.float("beta", 1.0)
+    alpha, beta = call.real("alpha", 1.0), call.real("beta", 1.0)
     y = product(transpose(a) if call.flag("transA") else a, transpose(b) if call.flag("transB") else b)
     y = y if alpha == 1 else y * alpha
     if not call.has(2) or beta == 0:

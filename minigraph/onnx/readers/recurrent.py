@@ -20,7 +20,7 @@ USUAL = ("Sigmoid", "Tanh", "Tanh")
 @reads("LSTM")
 def lstm(call: Call) -> Any:
     """x (T, N, I), or (N, T, I) with layout 1, in one direction or both. Gates lie as input, output, forget, cell."""
-    if call.float("clip", None) is not None or call.flag("input_forget"):
+    if call.real("clip", None) is not None or call.flag("input_forget"):
         raise call.unsupported("with clip or input_forget")
     steps = call.tensor(0).shape[1 if call.flag("layout") else 0]
     if call.has(4) and any(length != steps for length in call.array(4).flat):
@@ -51,7 +51,7 @@ def _one_way(
 ) -> tuple[list[Tensor], Tensor]:
     """The outputs in the order of time, and the last cell."""
     part = lambda i, axis=0: _at(call.weight(i), axis, index)
-    steps, size = known(x.shape[0], "the length of the sequence"), call.int("hidden_size")
+    steps, size = known(x.shape[0], "the length of the sequence"), call.integer("hidden_size")
     expect(steps > 0, "the sequence has no steps")
     w, r = transpose(part(1)), transpose(part(2))
     bias = None

@@ -82,7 +82,7 @@ for name, (function, since) in REDUCTIONS.items():
 
 def _position(function: Callable[..., Tensor], call: Call) -> Tensor:
     """The first of the best places, or the last: the first of x turned around, counted from the end."""
-    x, axis = call.tensor(0), call.int("axis", 0)
+    x, axis = call.tensor(0), call.integer("axis", 0)
     keepdims = call.flag("keepdims", True)
     expect(-x.rank <= axis < x.rank, "axis {} is outside of {}", axis, x.value)
     if not call.flag("select_last_index"):
@@ -110,5 +110,5 @@ def read_cumsum(call: Call) -> Tensor:
 @reads("TopK")
 def read_topk(call: Call) -> Any:
     """k is an attribute before opset 10. Sorted or not, the best comes first."""
-    k = call.int("k") if call.opset < 10 else call.whole(1)
-    return topk(call.tensor(0), k, call.int("axis", -1), largest=call.flag("largest", True))
+    k = call.integer("k") if call.opset < 10 else call.whole(1)
+    return topk(call.tensor(0), k, call.integer("axis", -1), largest=call.flag("largest", True))

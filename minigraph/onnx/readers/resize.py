@@ -56,7 +56,7 @@ def _sizes(call: Call, x: Tensor, axes: tuple[int, ...], given: tuple[Size, ...]
         expect(policy in ("not_larger", "not_smaller"), "there is no keep_aspect_ratio_policy {!r}", policy)
         factors: list[Any] = [n / x.shape[a] for a, n in zip(axes, given)]  # type: ignore[operator]
         factor = min(factors) if policy == "not_larger" else max(factors)
-        sizes.update((a, int(factor * x.shape[a] + 0.5)) for a in axes)  # type: ignore[operator]
+        sizes.update((a, int(factor * x.shape[a] + 0.5)) for a in axes)
         return {"sizes": tuple(sizes[i] for i in range(x.rank)), "factor": factor, "axes": axes}
     return {"sizes": tuple(sizes[i] for i in range(x.rank))}
 

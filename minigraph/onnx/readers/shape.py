@@ -34,9 +34,9 @@ def constant(call: Call) -> Known:
         expect(hasattr(found, "data_type"), "value is a tensor, not {!r}", found)
         array = array_of(found, None)
     elif name in ("value_float", "value_floats"):
-        array = np.asarray(call.floats(name) if name[-1] == "s" else call.float(name), np.float32)
+        array = np.asarray(call.floats(name) if name[-1] == "s" else call.real(name), np.float32)
     elif name in ("value_int", "value_ints"):
-        array = np.asarray(call.ints(name) if name[-1] == "s" else call.int(name), np.int64)
+        array = np.asarray(call.ints(name) if name[-1] == "s" else call.integer(name), np.int64)
     else:
         raise Unsupported(f"Constant with {name}")
     return Known(array, array.dtype.name, learned=True)
@@ -45,7 +45,7 @@ def constant(call: Call) -> Known:
 @reads("Shape")
 def read_shape(call: Call) -> list[Known]:
     shape = call.shape(0)
-    start, end = (call.int("start", 0), call.int("end", None)) if call.opset >= 15 else (0, None)
+    start, end = (call.integer("start", 0), call.integer("end", None)) if call.opset >= 15 else (0, None)
     return [Known.sizes(shape[start:end])]
 
 
@@ -67,7 +67,7 @@ def read_reshape(call: Call) -> Tensor:
 
 @reads("Flatten")
 def flatten(call: Call) -> Tensor:
-    x, axis = call.tensor(0), call.int("axis", 1)
+    x, axis = call.tensor(0), call.integer("axis", 1)
     expect(-x.rank <= axis <= x.rank, "axis {} is outside of {}", axis, x.value)
     axis = axis + x.rank if axis < 0 else axis
     return ops.reshape(x, (product(x.shape[:axis]), product(x.shape[axis:])))
@@ -94,17 +94,17 @@ def transpose(call: Call) -> Tensor:
 
 @reads("Concat")
 def concat(call: Call) -> Tensor:
-    return ops.concat(*call.tensors(), axis=call.int("axis"))
+    return ops.concat(*call.tensors(), axis=call.integer("axis"))
 
 
 @reads("Split")
 def split(call: Call) -> Any:
     """Sizes are an attribute before opset 13, then an input. Without them parts are equal, but for a smaller last."""
-    x, axis = call.tensor(0), call.int("axis", 0)
+    x, axis = call.tensor(0), call.integer("axis", 0)
     expect(-x.rank <= axis < x.rank, "axis {} is outside of {}", axis, x.value)
     sizes = call.ints("split", None) if call.opset < 13 else call.sizes(1) if call.has(1) else None
     if sizes is None:
-        parts, total = call.int("num_outputs", len(call.outputs)), x.shape[axis]
+        parts, total = call.integer("num_outputs", len(call.outputs)), x.shape[axis]
         expect(parts == len(call.outputs), "num_outputs is {}, and there are {}", parts, len(call.outputs))
         if not isinstance(total, int) or total % parts == 0:
             return ops.split(x, parts, axis)
@@ -113,7 +113,7 @@ def split(call: Call) -> Any:
     return ops.split(x, sizes, axis)
 
 
-def _place(given: Size, step: int) -> Size | None:
+def _place(given: Size) -> Size | None:
     """A place along an axis; None where it lies far outside, at the end or the beginning."""
     return None if isinstance(given, int) and abs(given) >= FAR - 1 else given
 
@@ -141,7 +141,7 @@ def read_slice(call: Call) -> Tensor:
         if isinstance(x.shape[axis], int):  # Python's rules serve all numbers
             start[axis], stop[axis], step[axis] = a, b, s
         else:
-            start[axis], stop[axis], step[axis] = _place(a, s), _place(b, s), s
+            start[axis], stop[axis], step[axis] = _place(a), _place(b), s
     return ops.slice_(x, start, stop, step)
 
 
@@ -165,7 +165,7 @@ def pad(call: Call) -> Tensor:
     """Widths are an attribute before opset 11, then an input, with all that is before the axes first."""
     x, mode = call.tensor(0), call.string("mode", "constant")
     if call.opset < 11:
-        widths, value, axes = call.ints("pads"), call.float("value", 0.0), range(x.rank)
+        widths, value, axes = call.ints("pads"), call.real("value", 0.0), range(x.rank)
     else:
         widths = call.array(1).reshape(-1).tolist()
         value = _one(call, 2) if call.has(2) else 0
@@ -191,12 +191,12 @@ def _one(call: Call, index: int) -> Any:
 
 @reads("DepthToSpace")
 def read_depth_to_space(call: Call) -> Tensor:
-    return depth_to_space(call.tensor(0), call.int("blocksize"), call.string("mode", "DCR"))
+    return depth_to_space(call.tensor(0), call.integer("blocksize"), call.string("mode", "DCR"))
 
 
 @reads("SpaceToDepth")
 def read_space_to_depth(call: Call) -> Tensor:
-    return space_to_depth(call.tensor(0), call.int("blocksize"), call.string("mode", "DCR"))
+    return space_to_depth(call.tensor(0), call.integer("blocksize"), call.string("mode", "DCR"))
 
 
 @reads("ConstantOfShape")
@@ -223,11 +223,11 @@ def range_(call: Call) -> Tensor:
 @reads("EyeLike")
 def eye_like(call: Call) -> Tensor:
     """1 on the k-th diagonal, else 0."""
-    x, k = call.tensor(0), call.int("k", 0)
+    x, k = call.tensor(0), call.integer("k", 0)
     expect(x.rank == 2, "needs a matrix, got {}", x.value)
     dtype = call.dtype("dtype", x.dtype)
-    below = tri(x, *x.shape, k)
-    return cast(where(tri(x, *x.shape, k - 1), False, below), dtype)
+    rows, columns = x.shape
+    return cast(where(tri(x, rows, columns, k - 1), False, tri(x, rows, columns, k)), dtype)
 
 
 @reads("Trilu")
@@ -235,7 +235,7 @@ def trilu(call: Call) -> Tensor:
     """The upper or lower triangle, with zeros beside it."""
     x, k = call.tensor(0), call.whole(1) if call.has(1) else 0
     expect(x.rank >= 2, "a triangle needs two axes, got {}", x.value)
-    zero = False if x.dtype == "bool" else 0
+    zero, (rows, columns) = False if x.dtype == "bool" else 0, x.shape[-2:]
     if call.flag("upper", True):
-        return where(tri(x, *x.shape[-2:], k - 1), zero, x)
-    return where(tri(x, *x.shape[-2:], k), x, zero)
+        return where(tri(x, rows, columns, k - 1), zero, x)
+    return where(tri(x, rows, columns, k), x, zero)
