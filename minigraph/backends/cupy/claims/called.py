@@ -61,8 +61,10 @@ class Called(Call):
 
 def called(graph: Graph, node: Node, ask: Ask) -> Called | None:
     """How a library computes a node, or None where none does."""
+    if node.op not in PATTERNS:
+        return None
     (result,), moved = node.outputs, {_base(graph, value) for value in graph.updates.values()}
-    if node.op not in PATTERNS or 0 in result.type.shape or result in moved:
+    if 0 in result.type.shape or result in moved:
         return None  # whoever writes a state must see whether an input was found wrong, which no library does
     for lie in (operand, dense):
         operands = (lie(graph, node.inputs[0]), lie(graph, node.inputs[1]))
