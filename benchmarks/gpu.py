@@ -5,7 +5,8 @@
     right      the tests of CUDA C++ on the GPU, counted (pytest --gpu; needs pytest, hypothesis and onnx): own kernels,
                and what cuDNN and cublasLt compute, as far as they are installed
     steps      captured steps against those that are launched one by one; replays in memory that is spoilt between them;
-               a curve of training, running statistics, small eps, odd channels and batch 1 beside NumPy or C; float16
+               a curve of training, running statistics, small eps, odd channels and batch 1 beside NumPy or C; TF32
+               and float16
     training   milliseconds of training steps beside PyTorch, eager and compiled, and JAX, as far as they are installed
     inference  the same of answers
     resnet9    the same of a small residual network of the kind with which CIFAR-10 is trained in seconds
@@ -18,7 +19,7 @@ fails is a sentence in its row, and the rest goes on. --only takes the parts who
 says what the machine lacks.
 
 All programs of a row run in one process and take turns; times are medians of rounds. Each call of minigraph waits for
-its outputs; the others only at the end of a round. PyTorch and JAX have TF32 where minigraph computes in float32.
+its outputs; the others only at the end of a round. A row is in TF32 or in float16, with all of them.
 
 Where cuDNN and cublasLt are installed, minigraph asks them; MINIGRAPH_GPU_LIBRARIES=none shows its own kernels beside.
 

@@ -128,7 +128,8 @@ def on_tensor_cores(x: Tensor) -> list[Tensor]:
     conv = partial(mg.conv, stride=2, padding=1, layout="NHWC")
     pairs = [(mg.tf32(a), mg.tf32(b)) for a, b in ((x, w), (images, v))]
     pairs += [(half(a), half(b)) for a, b in ((x, w), (images, v))]
-    made = [mg.cast(f(a, b), "float32") for f, (a, b) in zip((mg.matmul, conv, mg.matmul, conv), pairs)]
+    makers: list[Callable[[Tensor, Tensor], Tensor]] = [mg.matmul, conv]
+    made = [mg.cast(make(a, b), "float32") for make, (a, b) in zip(makers * 2, pairs)]
     return [*made, *mg.gradient(mg.sum(mg.square(made[1])) + mg.sum(made[3]), [v])]
 
 

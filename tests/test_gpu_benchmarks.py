@@ -48,9 +48,9 @@ def test_steps(tmp_path: Path) -> None:
 
 @pytest.mark.cxx
 def test_training_without_others(tmp_path: Path) -> None:
-    (row,), done = stage("training", tmp_path, "float32")
+    (row,), done = stage("training", tmp_path, "tf32")
     assert done.returncode == 0, done.stderr
     assert row["errors"] == {"no_such_package": "is not installed"}
     assert row["minigraph"] > 0 < row["kernels_alone"]  # type: ignore[operator]
     assert row["ratio"] is None
-    assert "mlp_bn 4 float32, no_such_package: is not installed" in done.stdout
+    assert "mlp_bn 4 tf32, no_such_package: is not installed" in done.stdout

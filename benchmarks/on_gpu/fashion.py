@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import minigraph as mg
-from benchmarks.on_gpu.ours import half, there
+from benchmarks.on_gpu.ours import asked, there
 from benchmarks.on_gpu.report import ROOT, Report
 from examples.fashion_mnist import DEBIAN, find, read
 from minigraph import layers
@@ -75,9 +75,9 @@ def trained(report: Report, data: dict[str, dict[str, np.ndarray]], precision: s
     model, rng = network(), np.random.default_rng(seed)
     state, count = model.init(seed), len(data["train"]["label"]) // BATCH
     optimizer = mg.optim.AdamW(one_cycle(EPOCHS * count), weight_decay=DECAY)
-    graph = mg.training_step(model, "loss", optimizer, precision=half(precision), outputs=["loss"])
+    graph = mg.training_step(model, "loss", optimizer, precision=asked(precision), outputs=["loss"])
     train = mg.compile(graph, state, "cupy")
-    check = mg.compile(mg.inference(model, ["accuracy"], precision=half(precision)), state, "cupy")
+    check = mg.compile(mg.inference(model, ["accuracy"], precision=asked(precision)), state, "cupy")
     image, label = there(data["train"]["image"]), data["train"]["label"]
     test = {"image": there(data["t10k"]["image"]), "label": data["t10k"]["label"]}
     before = state.copy()

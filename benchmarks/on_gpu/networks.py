@@ -57,7 +57,7 @@ class Case:
 
     network: str
     batch: int
-    precisions: tuple[str, ...] = ("float32", "float16")
+    precisions: tuple[str, ...] = ("tf32", "float16")
 
     @property
     def name(self) -> str:

@@ -18,7 +18,8 @@ COLUMNS = ("part", "passed", "failed", "not_reached", "first_failure", "test_sec
 
 def files() -> list[Path]:
     """All that have tests of CUDA C++; the most telling first."""
-    found = [*sorted((ROOT / "tests").glob("test_cuda_*.py")), ROOT / "tests" / "test_precision.py"]
+    found = sorted((ROOT / "tests").glob("test_cuda_*.py"))
+    found += [ROOT / "tests" / f"{name}.py" for name in ("test_precision", "test_tf32")]
     return sorted(found, key=lambda file: FIRST.index(file.stem) if file.stem in FIRST else len(FIRST))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 import minigraph as mg
 from benchmarks.on_gpu.networks import ended, mlp_bn
-from benchmarks.on_gpu.ours import distance, executable_of, half, step_of
+from benchmarks.on_gpu.ours import asked, distance, executable_of, step_of
 from benchmarks.on_gpu.report import Report
 from benchmarks.on_gpu.speed import random_statistics
 from examples.networks import resnet20
@@ -27,10 +27,9 @@ COLUMNS = ("part", "holds", "steps", "differing", "difference", "allowed", "stat
 REPLAYS, CURVE, WINDOW = 1000, 200, 20
 GARBAGE = 0xFF  # in each byte: floats are NaN, and indices -1
 CLOSE = {"float64": 1e-11, "float32": 1e-3}  # of the largest number of an array, after 3 steps of SGD
-NEAR = {
-    "float32": 0.02,
-    "float16": 0.05,
-}  # of the loss at first, means over WINDOW steps; two C programs differ by 0.005
+# Of the loss at first, means over WINDOW steps; two C programs differ by 0.005. Factors in TF32 have 11 binary
+# digits, as float16 has.
+NEAR = {"float32": 0.02, "tf32": 0.05, "float16": 0.05}
 SECONDS = 120  # for the curve of the reference
 
 
@@ -58,16 +57,17 @@ LIKE_NUMPY: dict[str, tuple[mg.Graph, int]] = {
 
 def steps(report: Report) -> None:
     for name, batch in (("small", 16), ("mlp_bn", 64), ("resnet20", 32)):
-        for precision in ("float32", "float16"):
+        for precision in NEAR:
             report.part(f"captured {name} {precision}", partial(captured, name, batch, precision))
     for name, (model, batch) in LIKE_NUMPY.items():
         for dtype in ("float64", "float32"):
             report.part(f"like NumPy {name} {dtype}", partial(like_numpy, model, batch, dtype))
     for name, batch in (("small", 16), ("mlp_bn", 64), ("resnet20", 32)):
         report.part(f"replays {name}", partial(replays, name, batch))
-    report.part("answers resnet20 float16", answers_in_float16)
+    for precision in ("tf32", "float16"):
+        report.part(f"answers resnet20 {precision}", partial(answers, precision))
     reference = Reference()
-    for precision in ("float32", "float16"):
+    for precision in NEAR:
         report.part(f"curve resnet20 {precision}", partial(curve, reference, precision))
     report.show(COLUMNS)
 
@@ -152,17 +152,15 @@ def like_numpy(model: mg.Graph, batch: int, dtype: str) -> dict[str, Any]:
     }
 
 
-def answers_in_float16() -> dict[str, Any]:
-    """Off from float32 by no more than twice what float16 in NumPy is, which rounds at the same places."""
+def answers(precision: str) -> dict[str, Any]:
+    """Off from float32 by no more than twice what this precision in NumPy is, which rounds at the same places."""
     model = resnet20()
     state = random_statistics(model)
-    graphs = {
-        precision: mg.inference(model, ["logits"], precision=half(precision)) for precision in ("float32", "float16")
-    }
+    graphs = {name: mg.inference(model, ["logits"], precision=asked(name)) for name in ("float32", precision)}
     image = batch_of(model, 16, 0)["image"]
-    answer = lambda precision, backend: mg.compile(graphs[precision], state, backend)(image=image)["logits"]
+    answer = lambda name, backend: mg.compile(graphs[name], state, backend)(image=image)["logits"]
     right = answer("float32", "numpy")
-    found, rounding = (distance(answer("float16", backend), right) for backend in ("cupy", "numpy"))
+    found, rounding = (distance(answer(precision, backend), right) for backend in ("cupy", "numpy"))
     strict = distance(answer("float32", "cupy"), right)
     return {
         "holds": bool(found <= 2 * rounding and strict <= CLOSE["float32"]),
