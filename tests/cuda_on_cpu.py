@@ -205,6 +205,8 @@ class Processor:
 
     def follow(self) -> None: ...
 
+    def lead(self) -> None: ...
+
     def dlpack(self, memory: Memory, shape: tuple[int, ...], dtype: np.dtype, **asked: Any) -> Any:
         numbers = np.ctypeslib.as_array((ctypes.c_uint8 * memory.nbytes).from_address(memory.address))
         return numbers.view(dtype).reshape(shape).__dlpack__(**asked)

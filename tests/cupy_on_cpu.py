@@ -54,6 +54,10 @@ class Event:
     def happen(self) -> None:
         self.time, self.happened = time.perf_counter(), True
 
+    @property
+    def done(self) -> bool:
+        return self.happened
+
     def synchronize(self) -> None:
         self.stream.go_on(self)
 

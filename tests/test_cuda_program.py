@@ -647,6 +647,36 @@ def test_a_step_waits_for_what_the_caller_has_begun_on_the_gpu(cupy: Any) -> Non
     assert done == [1]
 
 
+@pytest.mark.parametrize("eager", [False, True])
+def test_the_caller_may_write_to_an_input_when_the_call_has_returned(eager: bool, cupy: Any) -> None:
+    """On a stream of its own, which does not wait for the call by itself; or give it back, and be given it anew."""
+    cupy.gpu.eager = eager
+    infer, image = answering(classifier().init(seed=0), "cupy"), batch()["image"]
+    wanted = np.asarray(infer(image=image)["logits"])
+    theirs, numbers = cupy.gpu.streams[0], image.copy()
+    found = infer(image=Foreign(numbers))["logits"]
+    theirs.add(lambda: numbers.fill(0))
+    theirs.synchronize()
+    assert not numbers.any()
+    assert np.array_equal(found, wanted)
+
+
+def test_pinned_memory_is_held_until_it_was_read(cupy: Any) -> None:
+    """Also where the program is gone by then."""
+    program, state = counting(4, "cupy")
+    program(x=5)
+    device = DEVICE()
+    device.finish()
+    program(x=6)
+    uploading = device._uploading  # type: ignore[attr-defined]
+    del program
+    assert [moment.done for moment, _ in uploading] == [False]
+    device.finish()
+    other, _ = counting(4, "cupy")
+    other(x=1)
+    assert len(uploading) == 1
+
+
 # indices
 
 

@@ -58,6 +58,7 @@ class GpuArray(np.lib.mixins.NDArrayOperatorsMixin):
         with self.device.turn.lock:
             self.device.follow()
             self.device.write(self.memory, np.ascontiguousarray(array, self.dtype))
+            self.device.lead()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 from minigraph.backends.cupy.compiler import compiled
 from minigraph.backends.cupy.grid import Grid
 from minigraph.backends.cupy.libraries.installed import Libraries
-from minigraph.backends.cupy.libraries.patterns import Pattern, Routine
+from minigraph.backends.cupy.libraries.patterns import Failed, Pattern, Routine
 from minigraph.backends.cupy.source import Source
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.table import quantity
@@ -132,6 +133,11 @@ class Device(Protocol):
     def follow(self) -> None:
         """What is launched from here on waits for what the caller has begun with other libraries on the device."""
 
+    def lead(self) -> None:
+        """What the caller begins with other libraries from here on waits for what was launched: it may write over what
+        that reads, and give back memory of its own.
+        """
+
     def dlpack(self, memory: Memory, shape: tuple[int, ...], dtype: np.dtype, **asked: Any) -> Any:
         """An array for another library, which comes to its numbers when all that was launched before is done.
 
@@ -211,6 +217,7 @@ class Gpu:
         self._cupy, self.number = cupy, number
         self._process = os.getpid()
         self.turn = Turn()
+        self._uploading: deque[tuple[Any, np.ndarray]] = deque()  # pinned memory that somebody else could be given
         with cupy.cuda.Device(number):
             self._stream, self._uploads = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
         self._libraries = Libraries(int(self._stream.ptr))
@@ -261,9 +268,13 @@ class Gpu:
         with self._waiting():
             if after is not None:
                 self._uploads.wait_event(after)
+            while self._uploading and self._uploading[0][0].done:
+                self._uploading.popleft()
             given = array.ctypes.data
             runtime.memcpyAsync(memory.address, given, array.nbytes, runtime.memcpyHostToDevice, self._uploads.ptr)
-            return self._uploads.record()
+            moment = self._uploads.record()
+            self._uploading.append((moment, array))
+            return moment
 
     def copy(self, target: Memory, source: Memory) -> None:
         self._copy(target.address, source.address, source.nbytes, "memcpyDeviceToDevice")
@@ -309,7 +320,7 @@ class Gpu:
         with self._here():
             try:
                 routine.run(addresses)
-            except RuntimeError as error:
+            except Failed as error:
                 raise GraphError(f"{routine.name} reports {error}") from error
 
     def capture(self, launches: Callable[[], None]) -> Any:
@@ -351,10 +362,19 @@ class Gpu:
             self._stream.synchronize()
 
     def follow(self) -> None:
-        with self._cupy.cuda.Device(self.number):
-            theirs = self._cupy.cuda.get_current_stream()
+        theirs = self._theirs()
         with self._waiting():
             self._stream.wait_event(theirs.record())
+
+    def lead(self) -> None:
+        theirs = self._theirs()
+        with self._waiting():
+            theirs.wait_event(self._stream.record())
+
+    def _theirs(self) -> Any:
+        """The stream on which the caller computes with CuPy, and with others that took no stream of their own."""
+        with self._cupy.cuda.Device(self.number):
+            return self._cupy.cuda.get_current_stream()
 
     def dlpack(self, memory: Memory, shape: tuple[int, ...], dtype: np.dtype, **asked: Any) -> Any:
         with self._waiting():

@@ -173,7 +173,8 @@ class Executable:
         if key not in self._programs:
             made = self._planned(symbols)
             self._programs[key] = Program(made, print_program(made), self.device, self._kept)
-            while len(self._programs) > PROGRAMS:
+            if len(self._programs) > PROGRAMS:
+                self.device.finish()  # with what goes
                 self._programs.popitem(last=False)
         self._programs.move_to_end(key)
         return self._programs[key]

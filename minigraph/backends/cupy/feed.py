@@ -52,6 +52,8 @@ class Feed:
                 self.device.copy(place, given.memory)
             elif isinstance(given, Rows):
                 self._gathering.begin(given, place)
+        if any(isinstance(given, Lent) for given in inputs.values()):
+            self.device.lead()
         if program.indices != {}:
             self.device.copy(work.part(program.ends.fault, FAULT), self._none)
 
@@ -61,20 +63,20 @@ class Feed:
         if not runs:
             return
         self._pieces.reverse()
-        with self._pieces[0] as staging:
-            for buffer, offset in places:
-                given = inputs[buffer.name]
-                if isinstance(given, np.ndarray):
-                    there = staging[offset : offset + buffer.nbytes].view(buffer.type.dtype)
-                    np.copyto(there.reshape(given.shape), given, casting="same_kind")
-            for start, stop in runs:
-                self._pieces[0].send(start, stop, work)
+        piece = self._pieces[0]
+        staging = piece.emptied()
+        for buffer, offset in places:
+            given = inputs[buffer.name]
+            if isinstance(given, np.ndarray):
+                there = staging[offset : offset + buffer.nbytes].view(buffer.type.dtype)
+                np.copyto(there.reshape(given.shape), given, casting="same_kind")
+        piece.send(runs, work)
 
 
 class _Piece:
     """Pinned memory, and as much on the device, for the inputs of one step at a time.
 
-    While it is filled, an interrupt may come, after which nobody knows what was begun: then all is waited for.
+    An interrupt in the middle spoils nothing but what it holds: the step that it was for is not begun.
     """
 
     def __init__(self, device: Device, nbytes: int):
@@ -82,28 +84,23 @@ class _Piece:
         self.staging, self.memory = device.staging(nbytes), device.memory(nbytes)
         self._sent: list[Any] = []  # the moments when it was on the device
         self._taken: Any = None  # the moment when it was where the program reads it
-        self._known = True
 
-    def __enter__(self) -> np.ndarray:
+    def emptied(self) -> np.ndarray:
         """The pinned memory, when it may be written over."""
-        if not self._known:
-            self.device.finish()
-        else:
-            for moment in self._sent:
-                self.device.until(moment)
-        self._known, self._sent = False, []
+        for moment in self._sent:
+            self.device.until(moment)
+        self._sent = []
         return self.staging
 
-    def send(self, start: int, stop: int, work: Memory) -> None:
-        """These bytes of it, to the same place in `work`."""
-        sent = self.device.upload(self.memory.part(start, stop - start), self.staging[start:stop], self._taken)
-        self.device.wait(sent)
-        self.device.copy(work.part(start, stop - start), self.memory.part(start, stop - start))
-        self._sent.append(sent)
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        if kind is None:
-            self._taken, self._known = self.device.mark(), True
+    def send(self, runs: Sequence[tuple[int, int]], work: Memory) -> None:
+        """Bytes of it, from where to where, to the same places in `work`."""
+        device = self.device
+        for start, stop in runs:
+            here, there = self.memory.part(start, stop - start), work.part(start, stop - start)
+            self._sent.append(device.upload(here, self.staging[start:stop], self._taken))
+            device.wait(self._sent[-1])
+            device.copy(there, here)
+        self._taken = device.mark()
 
 
 def nbytes(ends: Ends) -> int:
