@@ -65,7 +65,7 @@ def compute(pattern: Pattern, addresses: Sequence[int]) -> None:
         names, arrays = ("a", "b", *(["bias"] if pattern.bias else []), "y"), _of_product(pattern)
     else:
         names, arrays = pattern.names, _of_convolution(pattern)
-    given = {name: _seen(arrays[name], address) for name, address in zip(names, addresses, strict=True)}
+    given = {name: seen(arrays[name], address) for name, address in zip(names, addresses, strict=True)}
     result = given.pop(names[-1])
     wide = {name: array.astype(np.float64) for name, array in given.items()}
     with np.errstate(all="ignore"):
@@ -88,7 +88,7 @@ def _of_convolution(pattern: Convolution) -> dict[str, Array]:
     return {"x": pattern.x, "w": pattern.w, "y": pattern.y, "b": bias}
 
 
-def _seen(array: Array, address: int) -> np.ndarray:
+def seen(array: Array, address: int) -> np.ndarray:
     """The numbers at an address."""
     assert address % array.alignment == 0
     size = np.dtype(array.dtype).itemsize

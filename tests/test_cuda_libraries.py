@@ -5,6 +5,7 @@ cuDNN's frontend alone, without the library and without a GPU, holds that each g
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import subprocess
@@ -16,10 +17,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import nvidia_on_cpu
 import pytest
 import test_c_convolutions as convolutions
 from c_compilers import cxx
 from cuda_on_cpu import Processor
+from cupy_on_cpu import fake_cupy
 from library_on_cpu import OnCpu
 from test_c_ops import hold
 from test_cuda_products import IN_ONE_TILE, PRODUCTS, normal, of_all
@@ -29,7 +32,7 @@ from minigraph import GraphError, layers
 from minigraph.backends.cupy import device as gpu
 from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.cupy.libraries import cublaslt, cudnn, installed
-from minigraph.backends.cupy.libraries.patterns import Array, Convolution, Missing, Pattern, Product
+from minigraph.backends.cupy.libraries.patterns import Array, Convolution, Failed, Missing, Pattern, Product
 from minigraph.backends.cupy.tuned import claims, laid_out
 from minigraph.backends.lower import lower
 from minigraph.backends.plan import plan
@@ -253,6 +256,14 @@ def network() -> Graph:
     return net.build(logits=logits, loss=mg.cross_entropy(logits, label))
 
 
+def hold_step(here: mg.Program, there: mg.Program, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    inputs = {"image": rng.normal(size=(6, 3, 8, 8)).astype("float32"), "label": rng.integers(0, 3, 6)}
+    found, wanted = here(**inputs), there(**inputs)
+    for key in wanted:
+        np.testing.assert_allclose(found[key], wanted[key], rtol=2e-4, atol=2e-5, err_msg=f"{seed} {key}")
+
+
 def some_refused(pattern: Pattern) -> bool:
     """Gradients to weights, and what relu follows."""
     return pattern.relu or (isinstance(pattern, Convolution) and pattern.op == "conv_weight_gradient")
@@ -269,12 +280,8 @@ def test_training_steps_are_those_of_numpy(
     graph = mg.training_step(network(), "loss", mg.optim.SGD(0.05, momentum=0.9))
     a, b = graph.init(seed=0), graph.init(seed=0)
     here, there = mg.compile(graph, a, "cupy"), mg.compile(graph, b, "numpy")
-    rng = np.random.default_rng(0)
     for step in range(4):
-        inputs = {"image": rng.normal(size=(6, 3, 8, 8)).astype("float32"), "label": rng.integers(0, 3, 6)}
-        found, wanted = here(**inputs), there(**inputs)
-        for key in wanted:
-            np.testing.assert_allclose(found[key], wanted[key], rtol=2e-4, atol=2e-5, err_msg=f"{step} {key}")
+        hold_step(here, there, step)
         if step == 0:
             asked, begun = len(library.asked), len(library.called)
             assert asked
@@ -297,6 +304,80 @@ def test_checked_steps_call_them_one_by_one(processor: Processor, monkeypatch: p
     hold(graph, arrays, found)
     assert [str(pattern) for pattern in library.called] == FUSED
     assert processor.events.count("call") == len(FUSED)
+
+
+# through their modules
+
+
+@pytest.fixture
+def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> gpu.Device:
+    """A GPU by CuPy, with cudnn and nvmath, all of which a CPU plays."""
+    fake = fake_cupy(tmp_path)
+    monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path))
+    monkeypatch.delenv(installed.VARIABLE, raising=False)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    for name, module in nvidia_on_cpu.modules(fake.cuda.get_current_stream).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(gpu, "_gpu", functools.cache(gpu._gpu.__wrapped__))
+    return gpu.device()
+
+
+@pytest.mark.cxx
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_convolutions_through_the_module(real: gpu.Device, dtype: str) -> None:
+    found = calls(run_twice(of_kinds([*KINDS], dtype), real))
+    assert len(found) == 3 * len(KINDS)
+
+
+@pytest.mark.cxx
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_products_through_the_module(real: gpu.Device, dtype: str) -> None:
+    found = calls(run_twice(of_all([*PRODUCTS, *IN_ONE_TILE], dtype), real))
+    assert found.count("matmul") + found.count("matmul + bias") == len(found) > len(PRODUCTS)
+
+
+@pytest.mark.cxx
+def test_what_follows_through_the_modules(real: gpu.Device) -> None:
+    """Of cublasLt it is the bias alone."""
+    assert calls(run_twice(followed(), real)) == ["conv + bias + relu", "conv", "matmul"]
+    net = Builder("biased")
+    x, w, b = net.input("x", (9, 6)), net.input("w", (6, 5)), net.input("b", (5,))
+    assert calls(run_twice(net.build(y=x @ w + b), real)) == ["matmul + bias"]
+
+
+@pytest.mark.cxx
+def test_training_through_the_modules(real: gpu.Device) -> None:
+    graph = mg.training_step(network(), "loss", mg.optim.SGD(0.05, momentum=0.9))
+    a, b = graph.init(seed=0), graph.init(seed=0)
+    here, there = mg.compile(graph, a, "cupy"), mg.compile(graph, b, "numpy")
+    for step in range(3):
+        hold_step(here, there, step)
+    for key in b:
+        np.testing.assert_allclose(a[key], b[key], rtol=2e-4, atol=2e-5, err_msg=key)
+
+
+def test_nothing_is_asked_while_a_step_is_captured(real: gpu.Device) -> None:
+    def ask() -> None:
+        real.routine(PATTERN)
+
+    ask()
+    with pytest.raises(GraphError, match="is being captured"):
+        real.capture(ask)
+
+
+def test_what_a_library_reports_is_said(real: gpu.Device) -> None:
+    def fails(addresses: object) -> None:
+        raise Failed("CUDNN_STATUS_EXECUTION_FAILED")
+
+    with pytest.raises(GraphError, match=r"^cudnn: conv reports CUDNN_STATUS_EXECUTION_FAILED$"):
+        real.call(SimpleNamespace(name="cudnn: conv", workspace=0, run=fails), [])
+
+
+def test_the_versions_are_those_of_the_modules(real: gpu.Device) -> None:
+    assert [*installed.described()] == [
+        "cuDNN 9.28.0, frontend 1.28.0: convolutions",
+        "cublasLt 13.1.0, nvmath-python 1.0.0: matrix products",
+    ]
 
 
 # what they are asked

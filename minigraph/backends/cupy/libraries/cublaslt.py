@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.backends.cupy.libraries.patterns import Array, Missing, Pattern, Product
+from minigraph.backends.cupy.libraries.patterns import Array, Failed, Missing, Pattern, Product
 
 MOST_WORKSPACE = 32 << 20  # bytes; what NVIDIA advises for Hopper
 ASKED = 8  # algorithms, the fastest first
@@ -62,7 +62,7 @@ class CublasLt:
         self._names, self._stream = loaded(), stream
         try:
             self._handle = int(self._names.lt.create())
-        except RuntimeError as error:
+        except (RuntimeError, self._names.lt.cuBLASLtError) as error:
             raise Missing(f"cublasLt does not start ({error})") from None
         self._known: dict[Product, _Routine | None] = {}
 
@@ -191,4 +191,9 @@ class _Routine:
         result = (one + FACTORS.itemsize, y, made.result, y, made.result)
         work = (addresses[-1], self.workspace) if self.workspace else (0, 0)
         algorithm = self.algorithm.ctypes.data
-        lt.matmul(self.handle, made.product, one, b, made.first, a, made.second, *result, algorithm, *work, self.stream)
+        try:
+            lt.matmul(
+                self.handle, made.product, one, b, made.first, a, made.second, *result, algorithm, *work, self.stream
+            )
+        except lt.cuBLASLtError as error:
+            raise Failed(str(error)) from error

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minigraph.backends.cupy.libraries.patterns import Array, Convolution, Missing, Pattern
+from minigraph.backends.cupy.libraries.patterns import Array, Convolution, Failed, Missing, Pattern
 
 ALIGNMENT = 16  # bytes: what engines take for granted
 DTYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BFLOAT16"}
@@ -145,4 +145,7 @@ class _Routine:
 
     def run(self, addresses: Sequence[int]) -> None:
         pointers = dict(zip(self.uids, addresses))
-        self.graph.execute(pointers, addresses[-1] if self.workspace else 0, handle=self.handle)
+        try:
+            self.graph.execute(pointers, addresses[-1] if self.workspace else 0, handle=self.handle)
+        except RuntimeError as error:
+            raise Failed(str(error)) from error

@@ -97,7 +97,7 @@ class Routine(Protocol):
 
     def run(self, addresses: Sequence[int]) -> None:
         """Hand it to the stream. addresses: of what it reads, in order, of the result, and of the workspace if it has
-        one, which is a multiple of WORKSPACE_ALIGNMENT. Nothing is allocated, and nothing is waited for.
+        one, which is a multiple of WORKSPACE_ALIGNMENT. Nothing is allocated, and nothing is waited for. Raises Failed.
         """
 
 
@@ -106,6 +106,10 @@ class Library(Protocol):
 
     def routine(self, pattern: Pattern) -> Routine | None:
         """How it computes the pattern, or None where it does not. The same whenever it is asked."""
+
+
+class Failed(Exception):
+    """A library reports an error where it computes: a sentence of its own."""
 
 
 class Missing(Exception):
