@@ -60,6 +60,7 @@ def parsed(data: bytes) -> onnx.ModelProto:
         model.ParseFromString(data)
     except (DecodeError, UnicodeDecodeError) as error:
         raise GraphError(f"this is not a whole model of ONNX: {error}") from None
+    _check_texts(model)
     expect((model.HasField("graph") and model.graph.node) or model.graph.output, "this is no model of ONNX")
     return _without_functions(model) if model.functions else model
 
