@@ -625,6 +625,21 @@ def test_other_libraries_take_an_array_where_it_lies(processor: Processor) -> No
     assert (told["shape"], told["typestr"], told["version"]) == ((2, 2), "<f4", 3)
 
 
+@pytest.mark.parametrize("how", ["__dlpack__", "__cuda_array_interface__"])
+def test_the_stream_of_another_library_waits_for_what_it_takes(how: str, cupy: Any) -> None:
+    infer, image = answering(classifier().init(seed=0), "cupy"), batch()["image"]
+    wanted = np.asarray(infer(image=image)["logits"])
+    logits, theirs = infer(image=image)["logits"], cupy.gpu.streams[0]
+    if how == "__dlpack__":
+        address, form = logits.__dlpack__(stream=theirs.ptr)
+        assert form == (wanted.shape, wanted.dtype)
+        assert logits.__dlpack_device__() == (2, 0)
+    else:
+        address, _ = logits.__cuda_array_interface__["data"]
+    theirs.synchronize()
+    assert ctypes.string_at(address, wanted.nbytes) == wanted.tobytes()
+
+
 def test_an_output_becomes_an_input(cupy: Any) -> None:
     """On the GPU, and on other backends."""
     net = mg.Builder("doubled")
@@ -663,7 +678,7 @@ def test_the_caller_may_write_to_an_input_when_the_call_has_returned(eager: bool
 
 def test_pinned_memory_is_held_until_it_was_read(cupy: Any) -> None:
     """Also where the program is gone by then."""
-    program, state = counting(4, "cupy")
+    program, _ = counting(4, "cupy")
     program(x=5)
     device = DEVICE()
     device.finish()
@@ -885,11 +900,28 @@ def test_what_lies_on_the_gpu_stays_there(processor: Processor) -> None:
     assert np.array_equal(infer(image=Foreign(image.astype("float64")))["logits"], wanted)
     with pytest.raises(GraphError, match=r"input 'image' is float32\[N, 4\].*; got shape \(6, 3\)"):
         infer(image=Foreign(np.ascontiguousarray(image[:, :3])))
+    assert np.allclose(infer.values(["logits"], image=Foreign(image))["logits"], wanted, atol=1e-5)
+    assert infer.first_not_finite(image=Foreign(image)) is None
     with pytest.raises(GraphError, match="input 'image' lies on a GPU, where this program does not run"):
         answering(state, "numpy")(image=Foreign(image))
     train = training(state, "cupy")
     with pytest.raises(GraphError, match=r"label 7 at \[4\] is outside of 0 to 2"):
         train(image=Foreign(image), label=Foreign(np.array([0, 1, 2, 0, 7, 1])))
+
+
+def test_bfloat16_of_other_libraries_has_no_name(processor: Processor) -> None:
+    """They call it two bytes, of which the declared dtype tells what they are."""
+    net = mg.Builder("doubled")
+    graph, x = net.build(y=2 * net.input("x", (3,), "bfloat16")), np.array([1, -0.5, 3e38], "bfloat16")
+    program = mg.compile(graph, State(), "cupy")
+    wanted = np.asarray(program(x=x)["y"])
+    assert (wanted.dtype, wanted.tolist()) == (x.dtype, [2, -1, np.inf])
+    processor.events.clear()
+    assert np.asarray(program(x=Foreign(x))["y"]).tobytes() == wanted.tobytes()
+    assert processor.events == ["copy", "replay", "copy", "read"]
+    single = mg.compile(mg.parse(str(graph).replace("bfloat16", "float32")), State(), "cupy")
+    with pytest.raises(GraphError, match=r"input 'x' is float32\[3\]; got \|V2"):
+        single(x=Foreign(x))
 
 
 # MINIGRAPH_CHECK=1

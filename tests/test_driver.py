@@ -417,6 +417,32 @@ def test_inputs_are_converted_where_nothing_is_lost(program, image):
     assert same(program(image=image, label=batch()["label"].astype("int32")), wanted)
 
 
+def test_inputs_of_bfloat16():
+    """In their own dtype; as two bytes, which files of NumPy call them; and other floats, rounded."""
+    net = mg.Builder("halved")
+    run = mg.compile(net.build(y=net.input("x", (3,), "bfloat16") * 0.5), mg.State())
+    x = np.array([1.0, -3.0, 2.0**-130], "bfloat16")
+    for given_array in (x, x.view("V2"), x.astype("float32"), x.astype("float64") * (1 + 2.0**-10)):
+        found = run(x=given_array)["y"]
+        assert (found.dtype, found.tolist()) == (x.dtype, [0.5, -1.5, 2.0**-131])
+    with pytest.raises(GraphError, match=r"input 'x' is bfloat16\[3\]; got \|V4"):
+        run(x=np.zeros(3, "V4"))
+    with pytest.raises(GraphError, match=r"input 'x' is bfloat16\[3\]; got numbers that are too large for it"):
+        run(x=np.array([1.0, 2.0, 1e39]))
+
+
+class Closed:
+    """An array of a library that NumPy cannot read, as others refuse their bfloat16."""
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("no bfloat16 there")
+
+
+def test_an_array_that_numpy_cannot_read_is_refused(program):
+    with pytest.raises(GraphError, match=r"input 'image' is float32\[N, 4\]; got what is no array: no bfloat16 there"):
+        program(image=Closed(), label=batch()["label"])
+
+
 @pytest.mark.parametrize(
     ("dtype", "given_array"),
     [("int8", [300, 1]), ("int32", [2**40, 1]), ("int8", np.array([-129, 0])), ("uint8", [-1, 0])],

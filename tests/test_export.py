@@ -23,6 +23,7 @@ from minigraph.backends.c.compiler import Compiler, compiler
 from minigraph.backends.c.executable import Executable
 from minigraph.backends.c.export import Size, identifier, identifiers
 from minigraph.backends.c.exported import machine
+from minigraph.core.dtypes import NARROW
 from minigraph.tools import command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -301,9 +302,12 @@ def is_gcc() -> bool:
 # every form
 
 
-def test_names_types_and_sizes_of_all_kinds(tmp_path: Path) -> None:
-    """Names that C has not, a size that is not the batch, half precision, bool, a table, a folder called like C's."""
-    dtype, kind = ("float16", "uint16_t") if compiler().has_half else ("float32", "float")
+@pytest.mark.parametrize("dtype", NARROW)
+def test_names_types_and_sizes_of_all_kinds(dtype: str, tmp_path: Path) -> None:
+    """Names that C has not, a size that is not the batch, narrow floats, bool, a table, a folder called like C's."""
+    if dtype == "float16" and not compiler().has_half:
+        dtype = "float32"
+    kind = "float" if dtype == "float32" else "uint16_t"
     net = mg.Builder("odd")
     a, half = net.input("int", ("N", "M")), net.input("a.b", ("N",), dtype)
     mask, whole = net.input("a/b", ("N",), "bool"), net.input("3", (2, 3), "int64")
@@ -330,7 +334,7 @@ def test_names_types_and_sizes_of_all_kinds(tmp_path: Path) -> None:
     assert list(got) == list(expected)
     for name in expected:
         assert (got[name].dtype, got[name].shape) == (expected[name].dtype, expected[name].shape)
-        np.testing.assert_allclose(got[name], expected[name], rtol=1e-3)
+        np.testing.assert_allclose(got[name].astype(float), expected[name].astype(float), rtol=1e-3)
     text = (place / "program.h").read_text()
     for line in ("const float *int_;  // int (N, 4)", f"const {kind} *a_b;", "const bool *a_b_2;", f"{kind} *a_b_3;"):
         assert line in text

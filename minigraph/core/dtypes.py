@@ -46,6 +46,13 @@ def is_number(dtype: np.dtype) -> bool:
     return dtype.kind in "biu" or is_float(dtype)
 
 
+def holds(array: np.dtype, dtype: str) -> bool:
+    """Whether an array of the one dtype has numbers of the other. bfloat16 has no name in the protocols by which arrays
+    are handed over, nor in NumPy's files: it comes as two bytes of anything.
+    """
+    return array.name == dtype or (dtype == "bfloat16" and array == np.dtype("V2"))
+
+
 def becomes(old: np.dtype, new: np.dtype) -> bool:
     """Whether numbers of one may be taken for the other, rounded perhaps: floats for floats, whole numbers for both."""
     return np.can_cast(old, new, "same_kind") or (is_float(old) and is_float(new))

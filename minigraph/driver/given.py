@@ -12,7 +12,7 @@ from minigraph.backends.cupy.device import Device, Lent, fetched, lies_on_gpu
 from minigraph.backends.cupy.feed import Given
 from minigraph.backends.cupy.rows import Rows
 from minigraph.core import dim
-from minigraph.core.dtypes import becomes, is_number
+from minigraph.core.dtypes import becomes, holds, is_number
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, Type, Value
 from minigraph.core.state import Held, State
@@ -39,7 +39,7 @@ def _given(device: Device, value: Value, given: Any) -> Given:
     lent = lent_by(device, given)
     if lent is None:
         return array_of(value, given)
-    return lent if lent.dtype.name == value.type.dtype else array_of(value, fetched(device, lent))
+    return lent if holds(lent.dtype, value.type.dtype) else array_of(value, fetched(device, lent))
 
 
 def lent_by(device: Device, given: Any) -> Lent | None:
@@ -82,8 +82,9 @@ def array_of(value: Value, given: Any) -> np.ndarray:
     expect(here, "input {!r} lies on a GPU, where this program does not run: give it as a NumPy array", value.name)
     try:
         array = np.asarray(given)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise GraphError(f"input {value.name!r} is {value.type}; got what is no array: {error}") from None
+    array = array.view(dtype) if holds(array.dtype, value.type.dtype) else array
     if array.dtype.kind in "iu" and dtype.kind in "iu":
         limits = np.iinfo(dtype)
         fits = not array.size or (array.min() >= limits.min and array.max() <= limits.max)
