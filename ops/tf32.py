@@ -1,6 +1,6 @@
 """TF32: float32 numbers with 10 bits behind the point, as tensor cores multiply them.
 
-    tf32(x) = x + d,   |d| <= 2^-11 |x|            the nearest such number, and the larger one of two
+    tf32(x) = x + d,   |d| <= 2^-11 |x|            the nearest such number, of two the one farther from 0
 
 The result is float32 still: what is rounded is what it holds. So a product of two rounded factors means the same on
 every backend, and a GPU may make it of tensor cores; passes/tensor_float.py puts the op where products are.

@@ -112,7 +112,7 @@ class Profile:
         lines = [f"profile of {self.graph.name!r} on {self.backend}{sizes}: of each row {runs}", *self._whole()]
         if self.peak is not None:
             machine = "GPU" if self.launches else "machine"
-            fewer = "" if self.launches else ", for Winograd's fewer FLOPs"
+            fewer = ", for tensor cores" if self.launches else ", for Winograd's fewer FLOPs"
             divided = "a kernel among its steps, a step among its nodes" if self.launches else "a step among its nodes"
             lines += [
                 f"measured peak of this {machine}: {quantity(self.peak.flops, 'FLOP/s')} in float32, "

@@ -230,7 +230,7 @@ def _step(function: Callable[[float], float]) -> Callable[[float], float]:
 
 
 def _tf32(x: float) -> float:
-    """11 binary digits, the larger of two: what is below 2^-126 has fewer, as float32 has."""
+    """11 binary digits, of two the one farther from 0: what is below 2^-126 has fewer, as float32 has."""
     if math.isinf(x):
         return x
     unit = max(math.frexp(x)[1] - 11, -136)

@@ -177,7 +177,7 @@ INLINE double sign_double(double x) {
   return x == 0 ? 0.0 : down;
 }
 
-// Rounded to 10 bits behind the point, the larger one of two: what is cut off carries where it is half and more.
+// Rounded to 10 bits behind the point, away from 0 in the middle: what is cut off carries where it is half and more.
 INLINE float tf32_float(float x) {
   return x != x ? x : float_of_bits((bits_of_float(x) + 0x1000) & 0xffffe000);
 }
