@@ -50,6 +50,11 @@ def tensor_of(name: str, array: np.ndarray) -> TensorProto:
     return TensorProto(name=name, data_type=code_of(array.dtype.name), dims=array.shape, raw_data=little.tobytes())
 
 
+def holds(dtype: str, *numbers: float) -> bool:
+    """Whether these numbers may be attributes, which are float32: who computes in float32 sees no difference."""
+    return dtype != "float64" or all(float(np.float32(n)) == n for n in numbers)
+
+
 @dataclass
 class Draft:
     """inputs: what the symbols are read from. The names in `taken` are the interface's, which nothing else gets."""

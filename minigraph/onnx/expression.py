@@ -126,9 +126,15 @@ def _mod(draft: Draft, dtype: str, x: str, y: str) -> str:
 
 def _unless_by_zero(draft: Draft, dtype: str, x: str, y: str, fmod: int) -> str:
     zero = draft.array(0, dtype)
-    none = draft.add("Equal", y, zero)
-    rest = held("Mod")(draft, dtype, x, draft.add("Where", none, draft.array(1, dtype), y), fmod=fmod)
-    return draft.add("Where", none, zero, rest)
+    none = held("Equal", "bool")(draft, dtype, y, zero)
+    rest = held("Mod")(draft, dtype, x, _where(draft, dtype, none, draft.array(1, dtype), y), fmod=fmod)
+    return _where(draft, dtype, none, zero, rest)
+
+
+def _where(draft: Draft, dtype: str, condition: str, x: str, y: str) -> str:
+    inner = HELD.get(dtype, dtype)
+    found = draft.add("Where", condition, draft.cast(x, dtype, inner), draft.cast(y, dtype, inner))
+    return draft.cast(found, inner, dtype)
 
 
 FUNCTIONS: dict[str, Callable[..., str]] = {
@@ -144,7 +150,7 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     "less": held("Less", "bool"),
     "less_equal": held("LessOrEqual", "bool"),
     "equal": held("Equal", "bool"),
-    "where": lambda draft, dtype, c, x, y: draft.add("Where", c, x, y),
+    "where": _where,
     "and": _same("And"),
     "or": _same("Or"),
     "xor": _same("Xor"),

@@ -6,13 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minigraph.core.builder import Builder, Tensor
-from minigraph.core.ir import Node, needed
+from minigraph.core.dtypes import wide_dtype
+from minigraph.core.ir import Node, Type, Value, needed
+from minigraph.core.op import OPS, no_flops
 from minigraph.onnx.draft import WRITERS, Draft, Unwritable
 from minigraph.onnx.expression import by_expression
 
+NARROW = "bfloat16"  # of which many operators know nothing; those that move it do
+
 
 def node_written(draft: Draft, node: Node, inputs: Sequence[str]) -> Sequence[str]:
-    """Write one node; the names of its outputs."""
+    """Write one node; the names of its outputs. What computes with bfloat16 does so in float32, and rounds once."""
+    computes = node.op.flops is not no_flops and node.op is not OPS["cast"]
+    if computes and any(value.type.dtype == NARROW for value in node.inputs):
+        wide = _wide(node)
+        given = [draft.cast(x, *(v.type.dtype for v in pair)) for x, *pair in zip(inputs, node.inputs, wide.inputs)]
+        results = zip(node_written(draft, wide, given), wide.outputs, node.outputs)
+        return [draft.cast(found, *(v.type.dtype for v in pair)) for found, *pair in results]
     if node.op in WRITERS:
         found = WRITERS[node.op](draft, node, *inputs)
     elif node.op.expand is not None:
@@ -22,6 +32,13 @@ def node_written(draft: Draft, node: Node, inputs: Sequence[str]) -> Sequence[st
     else:
         raise Unwritable("ONNX has nothing like it")
     return found if isinstance(found, tuple) else (found,)
+
+
+def _wide(node: Node) -> Node:
+    """The node on float32 in place of bfloat16."""
+    inputs = tuple(Value(Type(v.type.shape, wide_dtype(v.type.dtype)), v.name) for v in node.inputs)
+    attrs, types = node.op.infer(tuple(v.type for v in inputs), node.attrs)
+    return Node(node.op, inputs, tuple(Value(t, v.name) for t, v in zip(types, node.outputs)), attrs, node.name)
 
 
 def expanded(draft: Draft, node: Node, inputs: Sequence[str]) -> Any:

@@ -19,15 +19,17 @@ from minigraph.core.frozen import compute, frozen, leaves
 from minigraph.core.ir import Graph, Value, needed
 from minigraph.core.state import State, write_whole
 from minigraph.driver.given import complete
-from minigraph.onnx import writers  # noqa: F401 (they declare themselves)
+from minigraph.onnx import writers
 from minigraph.onnx.draft import Draft, Unwritable, code_of, tensor_of
 from minigraph.onnx.nodes import node_written
 from minigraph.ops.broadcast import broadcast_to
 from minigraph.ops.pointwise import stop_gradient
 from minigraph.ops.shape import concat, reshape, slice_, transpose
 
+assert writers  # each declares what it writes
 OPSET, IR_VERSION = 21, 10  # what ONNX Runtime knows since version 1.18
 MOST_INSIDE = 2**31 - 2**26  # bytes of numbers; a file of ONNX ends at 2 GiB, in which the graph must have a place
+LEAST_BESIDE = 1024  # bytes: shapes and single numbers stay in the model, where the checker reads them
 ALIGNED = 4096  # bytes: numbers beside the model begin at multiples, so that they can be mapped into memory
 SHOWN = 5
 
@@ -64,7 +66,7 @@ def model_of(graph: Graph, state: Mapping[str, np.ndarray] | None) -> tuple[onnx
     """The model of a graph, and the numbers that belong into it, by name."""
     numbers = State() if state is None else state.copy() if isinstance(state, State) else State(state)
     complete(graph, numbers)
-    interface = dict.fromkeys([value.name for value in (*graph.inputs, *graph.variables.values())])
+    interface = dict.fromkeys([value.name for value in (*graph.inputs, *(v.value for v in graph.state))])
     draft = Draft(graph.inputs, [*interface, *(name for name in graph.outputs if name not in interface)])
     names = written(draft, graph, computed(graph, numbers))
     results = {name: (names[value], value) for name, value in graph.outputs.items()}
@@ -116,7 +118,8 @@ MOVES = (reshape, transpose, broadcast_to, slice_, concat, stop_gradient)  # a p
 
 def computed(graph: Graph, numbers: Mapping[str, np.ndarray]) -> dict[Value, np.ndarray]:
     """What is computed of parameters alone, and more than moves them: in float64, and rounded once."""
-    still, parameters, found = frozen(graph), leaves(graph), set()
+    still, parameters = frozen(graph), leaves(graph)
+    found: set[Value] = set()
     made = set(parameters)  # of parameters
     for node in graph.nodes:
         if node.inputs and node.outputs[0] in still and not made.isdisjoint(node.inputs):
@@ -169,13 +172,16 @@ def _with_data_beside(model: onnx.ModelProto, tensors: Mapping[str, np.ndarray],
     place, parts = 0, []
     for name, array in tensors.items():
         tensor = tensor_of(name, array)
+        model.graph.initializer.append(tensor)
+        if array.nbytes < LEAST_BESIDE:
+            continue
+        tensor = model.graph.initializer[-1]
         data, gap = tensor.raw_data, -place % ALIGNED
         parts += [bytes(gap), data]
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
         for key, entry in (("location", beside.name), ("offset", place + gap), ("length", len(data))):
             tensor.external_data.add(key=key, value=str(entry))
-        model.graph.initializer.append(tensor)
         place += gap + len(data)
     write_whole(beside, b"".join(parts))
     write_whole(path, model.SerializeToString())

@@ -1,8 +1,6 @@
-"""Writers: how each op is said in ONNX, a file for each family."""
+"""How each op is said in ONNX: a file for each family, a function for each op that has a writer."""
 
-from __future__ import annotations
-
-from minigraph.onnx.writers import (  # noqa: F401
+from minigraph.onnx.writers import (
     activation,
     constant,
     convolution,
@@ -15,3 +13,17 @@ from minigraph.onnx.writers import (  # noqa: F401
     resize,
     shape,
 )
+
+__all__ = [
+    "activation",
+    "constant",
+    "convolution",
+    "indexing",
+    "loss",
+    "normalization",
+    "pooling",
+    "product",
+    "reduction",
+    "resize",
+    "shape",
+]

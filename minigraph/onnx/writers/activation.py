@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from minigraph.core import dim
 from minigraph.core.ir import Node
-from minigraph.onnx.draft import Draft, writes
+from minigraph.onnx.draft import Draft, holds, writes
 from minigraph.onnx.expression import HELD, by_expression
 from minigraph.ops import activation, pointwise
-
-
-def in_float32(node: Node, *numbers: float) -> bool:
-    """Whether these attributes may be float32, as those of ONNX are: who computes in float32 sees no difference."""
-    return node.inputs[0].type.dtype != "float64" or all(float(np.float32(n)) == n for n in numbers)
 
 
 @writes(pointwise.relu)
@@ -69,21 +62,21 @@ OPERATORS = {  # those whose attributes are called as those of the op
 @writes(*OPERATORS)
 def write_with_numbers(draft: Draft, node: Node, x: str) -> str:
     of_float32_alone = node.op is activation.celu and node.inputs[0].type.dtype != "float32"
-    if of_float32_alone or not in_float32(node, *node.attrs.values()):
+    if of_float32_alone or not holds(node.inputs[0].type.dtype, *node.attrs.values()):
         return by_expression(draft, node, x)
     return draft.add(OPERATORS[node.op], x, **node.attrs)
 
 
 @writes(activation.selu)
 def write_selu(draft: Draft, node: Node, x: str) -> str:
-    if not in_float32(node, activation.SELU_ALPHA, activation.SELU_SCALE):
+    if not holds(node.inputs[0].type.dtype, activation.SELU_ALPHA, activation.SELU_SCALE):
         return by_expression(draft, node, x)
     return draft.add("Selu", x, alpha=activation.SELU_ALPHA, gamma=activation.SELU_SCALE)
 
 
 @writes(activation.hard_swish)
 def write_hard_swish(draft: Draft, node: Node, x: str) -> str:
-    return draft.add("HardSwish", x) if in_float32(node, 1 / 6) else by_expression(draft, node, x)
+    return draft.add("HardSwish", x) if holds(node.inputs[0].type.dtype, 1 / 6) else by_expression(draft, node, x)
 
 
 @writes(activation.softsign)
@@ -98,7 +91,7 @@ def write_mish(draft: Draft, node: Node, x: str) -> str:
 
 @writes(activation.gelu)
 def write_gelu(draft: Draft, node: Node, x: str) -> str:
-    if node.attrs["approximate"] == "tanh" and not in_float32(node, activation.CUBIC):
+    if node.attrs["approximate"] == "tanh" and not holds(node.inputs[0].type.dtype, activation.CUBIC):
         return by_expression(draft, node, x)
     return draft.add("Gelu", x, approximate=node.attrs["approximate"])
 

@@ -11,8 +11,9 @@ from minigraph.core import dtypes
 from minigraph.core.dim import Dim, product
 from minigraph.core.ir import Node, Type
 from minigraph.onnx.draft import Draft, Unwritable, writes
+from minigraph.onnx.expression import held
 from minigraph.onnx.writers.convolution import channels_first, from_channels_first, pads, sliding
-from minigraph.onnx.writers.shape import scattered
+from minigraph.onnx.writers.shape import padded, scattered
 from minigraph.ops.pool import _counts, avg_pool, avg_pool_gradient, max_pool, max_pool_gradient, max_pool_select
 from minigraph.ops.window import Pairs, channel_axis, extents_of
 
@@ -44,7 +45,7 @@ def _padded(draft: Draft, x: str, padding: Pairs, number: Any, dtype: str) -> st
     if not any(map(any, padding)):
         return x
     widths = pads(((0, 0), (0, 0), *padding))
-    return draft.add("Pad", x, draft.array(widths), draft.array(number, dtype))
+    return padded(draft, x, draft.array(widths), number, dtype)
 
 
 def _lowest(dtype: str) -> Any:
@@ -63,7 +64,7 @@ def _largest(draft: Draft, x: str, node: Node) -> str:
         start = [i * d for i, d in zip(index, attrs["dilation"])]
         stop = draft.shape([a + (n - 1) * s + 1 for a, n, s in zip(start, places, attrs["stride"])])
         visited.append(draft.add("Slice", x, draft.array(start), stop, axes, step))
-    return draft.add("Max", *visited) if len(visited) > 1 else visited[0]
+    return held("Max")(draft, data.dtype, *visited) if len(visited) > 1 else visited[0]
 
 
 @writes(avg_pool)
@@ -84,16 +85,17 @@ def write_avg_pool_gradient(draft: Draft, node: Node, g: str) -> str:
     """Each window's share goes to all of its numbers: ConvTranspose with a window of ones, each channel for itself."""
     attrs, data = node.attrs, node.inputs[0].type
     extents, window = attrs["extents"], attrs["window"]
-    places = extents_of(data, attrs["layout"])
+    places: Any = extents_of(data, attrs["layout"])
     if any(isinstance(n, Dim) for n in (*extents, *places)):
         raise Unwritable("how many numbers its windows hold depends on sizes that are known only at run time")
-    geometry = [attrs[name] for name in ("stride", "padding", "dilation")]
-    counts = _counts(extents, places, window, *geometry, attrs["count_include_pad"])
+    stride, padding, dilation = (attrs[name] for name in ("stride", "padding", "dilation"))
+    counts = _counts(extents, places, window, stride, padding, dilation, attrs["count_include_pad"])
     share = draft.add("Div", channels_first(draft, g, attrs["layout"]), draft.array(counts, data.dtype))
     images, channels = data.shape[0], data.shape[channel_axis(attrs["layout"])]
     share = draft.reshape(share, (images, channels, *places), (images * channels, 1, *places))
     rest = [
-        n - ((p - 1) * s + d * (k - 1) + 1 - a - b) for n, p, k, s, (a, b), d in zip(extents, places, window, *geometry)
+        n - ((p - 1) * s + d * (k - 1) + 1 - a - b)
+        for n, p, k, s, (a, b), d in zip(extents, places, window, stride, padding, dilation)
     ]
     ones = draft.array(np.ones((1, 1, *window)), data.dtype)
     x = draft.add("ConvTranspose", share, ones, kernel_shape=window, output_padding=rest, **sliding(attrs))

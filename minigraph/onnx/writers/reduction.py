@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from minigraph.core.dim import product
 from minigraph.core.dtypes import NARROW
 from minigraph.core.ir import Node
 from minigraph.onnx.draft import Draft, writes
 from minigraph.onnx.expression import HELD
+from minigraph.onnx.nodes import expanded
 from minigraph.ops import reduce
 from minigraph.ops.broadcast import sum as total
 from minigraph.ops.index import topk
@@ -29,7 +31,9 @@ def wide(dtype: str) -> str:
 
 @writes(*OPERATORS)
 def write_reduction(draft: Draft, node: Node, x: str) -> str:
-    dtype = node.inputs[0].type.dtype
+    data, dtype = node.inputs[0].type, node.inputs[0].type.dtype
+    if node.op is reduce.mean and product(data.shape[axis] for axis in node.attrs["axes"]) == 0:
+        return expanded(draft, node, [x])[0]  # NaN; of no numbers ONNX says nothing, and ONNX Runtime says 0
     found = reduced(draft, OPERATORS[node.op], draft.cast(x, dtype, wide(dtype)), node)
     return draft.cast(found, wide(dtype), dtype)
 

@@ -44,9 +44,10 @@ def _alike(before: Shape, after: Shape, attrs: Any) -> bool:
         return attrs["mode"] == "linear"
     if attrs["scales"]:
         return all(Fraction(str(s)).denominator in (1, 2, 4) for s in attrs["scales"])
-    if any(isinstance(n, Dim) for n in (*before, *after)):
+    if attrs["mode"] == "linear":
         return True
-    return all(m % n == 0 or n % m == 0 for n, m in zip(before, after)) or attrs["mode"] == "linear"
+    divides = lambda n, m: isinstance(n, Dim) or isinstance(m, Dim) or m % n == 0
+    return all(divides(n, m) or divides(m, n) for n, m in zip(before, after))
 
 
 def _line_by_line(draft: Draft, x: str, node: Node, before: Shape, after: Shape) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from minigraph.core.dim import Dim, Size, known
 from minigraph.core.errors import GraphError
 from minigraph.core.ir import Node
 from minigraph.onnx.draft import Draft, Unwritable, writes
+from minigraph.onnx.expression import HELD
 from minigraph.ops.broadcast import broadcast_to
 from minigraph.ops.shape import _sources, concat, pad, pad_gradient, reshape, slice_, transpose, unslice
 
@@ -56,12 +58,11 @@ def write_slice(draft: Draft, node: Node, x: str) -> str:
 
 
 def places(draft: Draft, of: Sequence[Size]) -> str:
-    """Places along axes. One that depends on a size is the beginning where it would lie before that (see dim.places)."""
+    """Places along axes. One that depends on a size is never before the beginning (see dim.places)."""
     found = draft.shape(of)
-    below = any(isinstance(n, Dim) and any(factor < 0 for _, factor in n.terms) for n in of)
-    return (
-        draft.add("Max", found, draft.array([0 if isinstance(n, Dim) else BEFORE_ALL for n in of])) if below else found
-    )
+    if not any(isinstance(n, Dim) and any(factor < 0 for _, factor in n.terms) for n in of):
+        return found
+    return draft.add("Max", found, draft.array([0 if isinstance(n, Dim) else BEFORE_ALL for n in of]))
 
 
 @writes(unslice)
@@ -85,7 +86,7 @@ def write_unslice(draft: Draft, node: Node, g: str) -> str:
     after = [n - a - m for n, a, m in zip(shape, before, sizes)]
     if not any(isinstance(n, Dim) or n for n in (*before, *after)):
         return g
-    return draft.add("Pad", g, draft.shape([*before, *after]), draft.array(0, dtype))
+    return padded(draft, g, draft.shape([*before, *after]), 0, dtype)
 
 
 def _slice_axis(draft: Draft, x: str, axis: int, start: int, stop: int, step: int) -> str:
@@ -95,7 +96,14 @@ def _slice_axis(draft: Draft, x: str, axis: int, start: int, stop: int, step: in
 def _pad_axis(draft: Draft, x: str, dtype: str, axis: int, rank: int, before: int, after: int) -> str:
     pads = np.zeros(2 * rank, np.int64)
     pads[axis], pads[rank + axis] = before, after
-    return draft.add("Pad", x, draft.array(pads), draft.array(0, dtype))
+    return padded(draft, x, draft.array(pads), 0, dtype)
+
+
+def padded(draft: Draft, x: str, pads: str, value: Any, dtype: str) -> str:
+    """x with `pads` (int64[2 * axes]) entries of this value around it."""
+    inner = HELD.get(dtype, dtype)
+    found = draft.add("Pad", draft.cast(x, dtype, inner), pads, draft.array(value, inner))
+    return draft.cast(found, inner, dtype)
 
 
 @writes(pad)
@@ -106,13 +114,12 @@ def write_pad(draft: Draft, node: Node, x: str) -> str:
     if not any(map(any, widths)):
         return x
     if mode == "constant":
-        return draft.add("Pad", x, _pads(draft, widths), draft.array(value, dtype))
-    if all(isinstance(n, Dim) or max(pair) < n or not any(pair) for n, pair in zip(shape, widths)):
-        return draft.add("Pad", x, _pads(draft, widths), mode=mode)
+        return padded(draft, x, _pads(draft, widths), value, dtype)
     for axis, (n, pair) in enumerate(zip(shape, widths)):
-        if any(pair):
-            x = draft.add("Gather", x, draft.array(_sources(_known(n), *pair, mode)), axis=axis)
-    return x
+        if isinstance(n, int) and max(pair) >= n:
+            x = draft.add("Gather", x, draft.array(_sources(n, pair[0], pair[1], mode)), axis=axis)
+    rest = [(0, 0) if isinstance(n, int) and max(pair) >= n else pair for n, pair in zip(shape, widths)]
+    return draft.add("Pad", x, _pads(draft, rest), mode=mode) if any(map(any, rest)) else x
 
 
 def _pads(draft: Draft, widths: Sequence[tuple[int, int]]) -> str:
