@@ -205,7 +205,7 @@ def cast(x: Any, dtype: str) -> Any:
 
 
 def tf32(x: Any) -> Any:
-    """The nearest float32 number with 10 bits behind the point, of two the one farther from 0; other dtypes as they are.
+    """The nearest float32 number with 10 bits behind the point, of two the farther from 0; other dtypes as they are.
 
     Of numbers that are exact, or float64 where a rewrite is tried, nothing is rounded: it is float32 that TF32 stands
     in for, and what is narrower has no more bits.
