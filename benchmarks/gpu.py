@@ -14,9 +14,10 @@
                examples/train_fashion_mnist.py finds them)
 
 A stage writes FOLDER/STAGE.json (by default in out/gpu) as it goes, and prints a table at its end. What is missing or
-fails is a sentence in its row, and the rest goes on. --only takes the parts whose names have one of these words, as
-"resnet20" or "float16", or those that were not reached; the file is called after them, too. `minigraph doctor --gpu`
-says what the machine lacks.
+fails is a sentence in its row, and the rest goes on. The most telling rows come first, and where time is short the last
+go without what compiles for long. --only takes the parts whose names have one of these words, as "resnet20" or
+"float16", or those that lack something; the file is called after them, too. `minigraph doctor --gpu` says what the
+machine lacks.
 
 All programs of a row run in one process and take turns; times are medians of rounds. Each call of minigraph waits for
 its outputs; the others only at the end of a round. A row is in TF32 or in float16, with all of them.

@@ -403,6 +403,7 @@ def test_a_graph_that_answers_is_made_in_a_precision(model, precision, image, sa
     for name, options in (("own", ()), ("other", ("--precision", precision))):
         assert "for inference" in says("optimize", model, "-o", f"{name}.safetensors", *options)
         graph, state = mg.load(f"{name}.safetensors")
+        assert state is not None
         found[name] = mg.compile(graph.prune(["logits"]), state, "numpy")(image=np.load("image.npy"))["logits"]
     assert found["own"].dtype == found["other"].dtype
     assert 0 < np.abs(found["other"] - found["own"]).max() < 0.05

@@ -82,12 +82,14 @@ NETWORKS: dict[str, Callable[[], mg.Graph]] = {
     "mobilenet_v2": partial(mobilenet_v2, dropout=0.0),
     "resnet9": resnet9,
 }
-TRAINING = (
-    Case("mlp_bn", 64),
-    Case("mlp_bn", 512),
+TRAINING = (  # the most telling first: a stage has little time
+    Case("mlp_bn", 64, ("tf32",)),
     Case("resnet20", 128),
     Case("resnet18", 128, ("float16",)),
-    Case("resnet20", 1024),
+    Case("mlp_bn", 512, ("tf32",)),
+    Case("resnet20", 1024, ("float16", "tf32")),
+    Case("mlp_bn", 512, ("float16",)),
+    Case("mlp_bn", 64, ("float16",)),
 )
 INFERENCE = (
     Case("resnet18", 1),

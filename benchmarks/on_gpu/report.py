@@ -51,6 +51,10 @@ class Report:
         """Whether something does not hold, or fails."""
         return any(row.get("holds") is False or row.get("failed") or row.get("error") for row in self.rows)
 
+    def wants(self, name: str) -> bool:
+        """Whether this part is asked for."""
+        return not self.only or any(word in name for word in self.only)
+
     def add(self, **row: Any) -> None:
         self.rows.append(row)
         self.write()
@@ -65,7 +69,7 @@ class Report:
 
     def part(self, name: str, work: Callable[[], Mapping[str, Any] | None]) -> None:
         """Run a part, if it is asked for. What it returns is its row; None leaves none."""
-        if self.only and not any(word in name for word in self.only):
+        if not self.wants(name):
             return
         if self.left < 0:
             self.add(part=name, error="not reached: the time of the stage was up")
