@@ -185,6 +185,16 @@ class RawModule:
         return kernel
 
 
+class Pointer:
+    """To memory of the GPU."""
+
+    def __init__(self, ptr: int):
+        self.ptr = ptr
+
+    def __add__(self, offset: int) -> Pointer:
+        return Pointer(self.ptr + offset)
+
+
 class FakeGpu:
     """One GPU, with a gigabyte."""
 
@@ -201,7 +211,7 @@ class FakeGpu:
         self.used += nbytes
         self.kept.append(np.full(nbytes + 256, 0xFF, np.uint8))
         start = self.kept[-1].ctypes.data
-        return SimpleNamespace(ptr=start + -start % 256)
+        return Pointer(start + -start % 256)
 
     def alloc_pinned(self, nbytes: int) -> np.ndarray:
         self.pinned.append(np.full(nbytes, 0xFF, np.uint8))
@@ -246,11 +256,27 @@ def fake_cupy(folder: Path) -> ModuleType:
         alloc=gpu.alloc,
         alloc_pinned_memory=gpu.alloc_pinned,
     )
+    module.ndarray = type("ndarray", (Array,), {"gpu": gpu})
     module.RawModule = lambda path: RawModule(gpu, path)
     module.asarray = _as_array
     module.ascontiguousarray = lambda array: array
     module.get_default_memory_pool = lambda: SimpleNamespace(free_bytes=lambda: 0)
     return module
+
+
+class Array:
+    """In place of cupy.ndarray, for other libraries."""
+
+    gpu: FakeGpu
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, pointer: Pointer):
+        self.shape, self.dtype, self.pointer = shape, dtype, pointer
+
+    def __dlpack__(self, stream: int | None = None) -> tuple[int, Any]:
+        """The address, when the consumer's stream waits for the current one."""
+        if stream is not None:
+            self.gpu.all_streams[stream].wait_event(self.gpu.streams[-1].record())
+        return self.pointer.ptr, (self.shape, self.dtype)
 
 
 def _as_array(given: Any) -> Any:

@@ -17,6 +17,7 @@ import minigraph as mg
 from minigraph import layers
 from minigraph.backends.cupy import device as gpu
 from minigraph.backends.cupy.arrays import GpuArray, moved
+from minigraph.backends.cupy.resident import Array
 from minigraph.backends.cupy.rows import Rows
 from minigraph.core.state import read
 from minigraph.tools import fit as fitting
@@ -210,6 +211,18 @@ def test_the_batch_to_blame_is_found_in_a_window(steps: int, spoiled: int, monke
     for number in range(spoiled):
         alone(**batches.batch(batches.order(0), 0, number))
     test_checkpoint.assert_same(train.state, alone.state)
+
+
+def test_where_the_gpu_has_no_room_the_state_is_kept_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, state = trained(validation=None)
+
+    def full(array: Array) -> Array:
+        raise gpu.OutOfMemory(array.nbytes, 0)
+
+    monkeypatch.setattr(Array, "empty", full)
+    found, here = trained(validation=None)
+    assert found == wanted
+    test_checkpoint.assert_same(here, state)
 
 
 # data that live there

@@ -34,7 +34,7 @@ def arrays_for(device: Device, inputs: Sequence[Value], given: Mapping[str, Any]
 
 def _given(device: Device, value: Value, given: Any) -> Given:
     if isinstance(given, Rows):
-        stays = given.array.device is device and given.dtype.name == value.type.dtype
+        stays = given.array.device is device and given.dtype == np.dtype(value.type.dtype)
         return given if stays else array_of(value, np.asarray(given))
     lent = lent_by(device, given)
     if lent is None:
@@ -51,7 +51,7 @@ def lent_by(device: Device, given: Any) -> Lent | None:
 
 def is_placed(device: Device, value: Value, given: Any) -> bool:
     """Whether it lies on the device already, as an input of a program there."""
-    return isinstance(given, GpuArray) and given.device is device and given.dtype.name == value.type.dtype
+    return isinstance(given, GpuArray) and given.device is device and given.dtype == np.dtype(value.type.dtype)
 
 
 def placed(device: Device, value: Value, given: Any) -> GpuArray:

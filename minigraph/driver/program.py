@@ -439,7 +439,11 @@ class Program:
 
     def _given(self, inputs: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """The sizes of symbols, and all arrays by name: inputs in their dtypes, and the state."""
-        given = arrays_of(self.source.inputs, inputs, self.source.name)
+        if isinstance(self._executable, OnGpu):
+            lent = arrays_for(self._executable.device, self.source.inputs, inputs, self.source.name)
+            given = self._executable.fetched(lent)
+        else:
+            given = arrays_of(self.source.inputs, inputs, self.source.name)
         return solve(self.source.inputs, given), {**given, **self._arrays(self.state.copy())}
 
     def _sizes(self, given: Mapping[str, Given]) -> dict[str, int]:

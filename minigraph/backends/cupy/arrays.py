@@ -132,6 +132,7 @@ class GpuArray(np.lib.mixins.NDArrayOperatorsMixin):
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         self.limits = None
+        self.device.lead()  # not all who ask look at `stream`
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,

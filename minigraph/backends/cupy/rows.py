@@ -4,47 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minigraph.backends.cupy.arrays import GpuArray
-from minigraph.backends.cupy.checks import Limits
 from minigraph.backends.cupy.device import Device, Memory
 from minigraph.backends.cupy.grid import grid_of
 from minigraph.backends.cupy.source import of_header
 
+ITEM = 8  # bytes of a number of an order
 WORDS = {16: "rows_by_16", 4: "rows_by_4", 1: "rows_by_1"}  # the kernels, by the bytes that a thread copies at a time
 
 
-@dataclass(frozen=True, eq=False)
 class Rows:
     """An input of a program: the entries array[order[start:stop]] along the first axis, which nobody has gathered yet.
 
-    `order` are int64 numbers of entries that there are.
+    `order` are int64 numbers of entries that there are. each: bytes of an entry.
     """
 
-    array: GpuArray
-    order: GpuArray
-    start: int
-    stop: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.stop - self.start, *self.array.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.array.dtype
-
-    @property
-    def limits(self) -> Limits | None:
-        return self.array.limits
-
-    @property
-    def nbytes(self) -> int:
-        return self.dtype.itemsize * math.prod(self.shape)
+    def __init__(self, array: GpuArray, order: GpuArray, start: int, stop: int):
+        self.array, self.order, self.start, self.stop = array, order, start, stop
+        self.dtype, self.limits = array.dtype, array.limits
+        self.shape = (stop - start, *array.shape[1:])
+        self.each = math.prod(array.shape[1:]) * array.dtype.itemsize
+        self.nbytes = self.each * (stop - start)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
@@ -70,9 +54,8 @@ class Gathering:
             return
         if not self._kernels:
             self._kernels = self.device.load(of_header("rows.cuh", *WORDS.values()))
-        n = rows.stop - rows.start
-        word = next(word for word in WORDS if rows.nbytes // n % word == 0)
-        words = rows.nbytes // n // word
-        order = rows.order.memory.address + rows.order.dtype.itemsize * rows.start
+        word = next(word for word in WORDS if rows.each % word == 0)
+        n, words = rows.stop - rows.start, rows.each // word
+        order = rows.order.memory.address + ITEM * rows.start
         addresses = [rows.array.memory.address, order, target.address]
         self.device.launch(self._kernels[WORDS[word]], grid_of(n * words), [*addresses, n, words])
