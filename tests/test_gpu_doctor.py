@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import nvidia_on_cpu
 import pytest
 from cuda_on_cpu import Processor
 from cupy_on_cpu import CudaError, fake_cupy
@@ -59,6 +60,19 @@ def test_all_is_there(cupy: Any, capsys: pytest.CaptureFixture[str]) -> None:
         "cuDNN 9.28.0, frontend 1.28.0: convolutions",
         "NVRTC compiles kernels for it",
         "kernels compute what NumPy does",
+        'so does a graph of kernels that is replayed: backend="cupy" is ready',
+    ]
+
+
+@pytest.mark.cxx
+def test_libraries_are_tried(cupy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("MINIGRAPH_GPU_LIBRARIES")
+    for name, module in nvidia_on_cpu.modules(cupy.cuda.get_current_stream).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    assert command.main(["doctor", "--gpu"]) == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "kernels compute what NumPy does",
+        "so do the routines of cublaslt and cudnn",
         'so does a graph of kernels that is replayed: backend="cupy" is ready',
     ]
 

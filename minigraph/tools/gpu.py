@@ -13,13 +13,17 @@ from minigraph.backends.cupy.compiler import WHEEL
 from minigraph.backends.cupy.device import Device, device
 from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.cupy.libraries.installed import described
+from minigraph.backends.cupy.tuned import claims, laid_out
 from minigraph.backends.lower import lower
+from minigraph.backends.plan import plan
 from minigraph.core.builder import Builder
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph
 from minigraph.core.table import quantity
-from minigraph.ops.pointwise import exp
+from minigraph.ops.conv import conv
+from minigraph.ops.pointwise import exp, relu
 from minigraph.ops.reduce import mean
+from minigraph.ops.shape import reshape, transpose
 
 ROUNDING = 1e-5  # of numbers near 1: a hundred roundings of float32
 ROWS, COLUMNS = 300, 70
@@ -45,6 +49,10 @@ def examined() -> Iterator[str]:
     _run(graph, gpu, capture=False)
     yield "kernels compute what NumPy does"
     _run(graph, gpu, capture=True)
+    graph = _products()
+    if libraries := _asked(graph, gpu):
+        _run(graph, gpu, capture=True)
+        yield f"so do the routines of {' and '.join(libraries)}"
     yield 'so does a graph of kernels that is replayed: backend="cupy" is ready'
 
 
@@ -80,6 +88,23 @@ def _trial() -> Graph:
     x = net.input("x", (ROWS, COLUMNS))
     rows = mean(exp(x), axes=1)
     return lower(net.build(y=x * 2.0 + 1.0, rows=rows, all=mean(rows * rows)))
+
+
+def _products() -> Graph:
+    """A convolution with what follows it, and a matrix product."""
+    net = Builder("products")
+    x = net.input("x", (ROWS, COLUMNS))
+    images = reshape(x, (ROWS // 3, 3, 7, COLUMNS // 7))
+    weights, bias = (net.constant(np.linspace(-0.1, 0.1, n, dtype="float32")) for n in (8 * 27, 8))
+    h = relu(conv(images, reshape(weights, (8, 3, 3, 3)), padding=1) + reshape(bias, (8, 1, 1)))
+    y = transpose(x * (1 / ROWS)) @ x
+    return laid_out(lower(net.build(h=h, y=y)))
+
+
+def _asked(graph: Graph, gpu: Device) -> list[str]:
+    """The libraries that compute something of it."""
+    made = plan(graph, claims(gpu.routine), {})
+    return sorted({call.by for call in made.partition.claims.values() if call.by})
 
 
 def _run(graph: Graph, gpu: Device, capture: bool) -> None:

@@ -218,7 +218,7 @@ def _groups(plan: Plan, kernels: _Kernels) -> Iterator[list[Piece] | Launch]:
 
 def _of_library(number: int, step: Step, call: Called) -> Launch:
     ((result, target),) = step.writes.items()  # what it was asked for has no other reader
-    answer = call.answer(result)
+    answer = call.answers[result]
     routine, read = answer.routine, tuple(step.reads[operand.value] for operand in answer.operands)
     work = (step.scratch,) if routine.workspace and step.scratch else ()
     offsets = (*answer.offsets(), 0, *(0 for _ in work))

@@ -7,7 +7,7 @@ else the library computes the product alone. What it refuses even then is for th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -52,11 +52,7 @@ class Answer:
 class Called(Call):
     """A call of a library. answers: by the value that it gives, which is that of the node or of what follows it."""
 
-    answers: Mapping[Value, Answer] | None = None
-
-    def answer(self, result: Value) -> Answer:
-        assert self.answers is not None
-        return self.answers[result]
+    answers: Mapping[Value, Answer] = field(default_factory=dict)
 
 
 def called(graph: Graph, node: Node, ask: Ask) -> Called | None:
@@ -164,7 +160,10 @@ def _alignment(found: Operand) -> int:
 
 
 def _rounded(graph: Graph, operands: Operands) -> bool:
-    """Whether both operands are rounded to tf32, so that tensor cores may take them as they are."""
+    """Whether both operands lie in memory rounded to tf32, so that tensor cores take them as they are.
+
+    Own kernels round what they read. How a library would round is nowhere written.
+    """
     makers = (graph.producer.get(one.value) for one in operands)
     return all(maker is not None and maker.op is tf32 for maker in makers)
 
