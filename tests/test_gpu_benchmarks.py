@@ -13,10 +13,11 @@ import pytest
 
 import minigraph as mg
 
+HERE = Path(__file__).parent.parent
+sys.path.append(str(HERE))
 networks, report, speed, steps = (  # not for the type checker, which knows examples.networks as networks
     import_module(f"benchmarks.on_gpu.{name}") for name in ("networks", "report", "speed", "steps")
 )
-HERE = Path(__file__).parent.parent
 ON_CPU = """
 import sys
 from pathlib import Path
