@@ -36,6 +36,12 @@ def wide_dtype(dtype: str) -> str:
 
 # of arrays, which may come from outside
 
+_NARROW = frozenset(map(np.dtype, NARROW))
+
+
+def is_narrow(dtype: np.dtype) -> bool:
+    return dtype in _NARROW
+
 
 def is_float(dtype: np.dtype) -> bool:
     return dtype.kind == "f" or dtype.name in FLOATS

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.core import dim
-from minigraph.core.dtypes import NARROW, wide_dtype
+from minigraph.core.dtypes import is_narrow, wide_dtype
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Type
 from minigraph.core.scalar import Scalar, var
@@ -206,7 +206,7 @@ class Op:
         where its numbers lie in the result, an Along for each axis of the result; each runs along an axis of the input.
     images: of ops with an attribute `layout`: the numbers of the inputs that lie in it; -1 stands for the result.
     in_order: whether the result holds the numbers of the input in the same order.
-    reduction: of ops that reduce `axes`: "sum", "prod", "max", "min", "and" or "or".
+    reduction: of ops that reduce `axes`: "sum", "prod", "max", "min", "and", "or" or "moments".
     half: how it takes part in mixed precision. None, it stays float32: what adds up or multiplies many numbers, losses,
         statistics, and functions such as exp, log and 1 / x, which leave the range of float16 or make much of little.
     outputs: the names of the outputs.
@@ -284,7 +284,7 @@ class Op:
 
     def run(self, arrays: Sequence[np.ndarray], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
         """The reference on arrays, its results as a tuple. Of narrow floats it is of float32, and rounded once."""
-        narrow = any(array.dtype.name in NARROW for array in arrays)
+        narrow = any(is_narrow(array.dtype) for array in arrays)
         given = [array.astype(wide_dtype(array.dtype.name), copy=False) for array in arrays] if narrow else arrays
         result = self.reference(*given, **attrs)
         found = tuple(map(np.asarray, result)) if isinstance(result, tuple) else (np.asarray(result),)
