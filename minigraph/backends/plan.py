@@ -26,6 +26,7 @@ import numpy as np
 from minigraph.backends.access import place
 from minigraph.backends.calls import Call, Claim, Operand, Pack
 from minigraph.backends.frames import framed
+from minigraph.backends.masks import with_masks_of_results
 from minigraph.backends.regions import Partition, Region
 from minigraph.backends.work import Work, bytes_of, computed, number_of, work_of
 from minigraph.core import dim
@@ -275,7 +276,7 @@ def plan(
     claim: which nodes are computed by tuned kernels. chunks: how those of totals are divided. alignment: bytes; offsets
     in the arena are multiples of it.
     """
-    graph = with_own_ends(graph)
+    graph = with_masks_of_results(with_own_ends(graph))
     claims = {node: call for node in graph.nodes if (call := claim(graph, node)) is not None}
     return _Planner(graph, Partition(graph, claims, framed(graph, claims)), sizes, threads, chunks).plan(alignment)
 
