@@ -12,6 +12,7 @@ from minigraph.ops import (  # noqa: F401
     index,
     loss,
     matmul,
+    moments,
     norm,
     pointwise,
     pool,

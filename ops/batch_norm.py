@@ -6,10 +6,9 @@ A channel is an index of `axis`; its numbers are those along all other axes. Tra
 from x itself and reports them; inference is given both. Averages of them over the steps are nodes of their own
 (`running_average`), so that what moves them can be seen.
 
-Statistics take two passes: the mean, and then the mean of squares of what is left when it is taken off. Sums of float32
-are held in float64, and what the rounded mean is off by is taken off as well: so 1e4 +- 0.1 comes out right, an outlier
-spoils nothing, and a constant channel has variance 0. Of a channel with an infinity the mean is infinite, and all else
-is NaN. Statistics have the dtype of x, but float32 where that is narrow.
+Statistics are computed in one pass, in float64 (see moments.py), and what the rounded mean is off by is taken off: so
+1e4 +- 0.1 comes out right, an outlier spoils nothing, and a constant channel has variance 0. Of a channel with an
+infinity the mean is infinite, and all else is NaN. Statistics have the dtype of x, but float32 where that is narrow.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from minigraph.core.ir import Type
 from minigraph.core.op import Example, Half, Op, axis_of, float_dtype, per_number, positive, real, statistic
 from minigraph.ops import broadcast
 from minigraph.ops.constant import count_along
+from minigraph.ops.moments import channel_sum, moments, moments_reference, rest_of
 from minigraph.ops.pointwise import cast, equal, finite, sqrt, where
-from minigraph.ops.reduce import mean
 from minigraph.ops.shape import reshape
 
 EPS = 1e-5
@@ -97,38 +96,21 @@ def batch_norm_types(
     return x, gamma, gamma
 
 
-def channel_sum(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """The sum over the axes, which stay with size 1; of float32 in float64."""
-    return x.sum(axes, dtype=np.float64 if x.dtype == np.float32 else x.dtype, keepdims=True)
-
-
-def centered(x: np.ndarray, average: np.ndarray | None, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """x less its mean over the axes, and the mean, each shaped to meet x. `average` is what is known of it already."""
-    n = math.prod(x.shape[i] for i in axes)
-    if average is None:
-        average = (channel_sum(x, axes) / n).astype(x.dtype)
-    deviation = x - average
-    rest = (channel_sum(deviation, axes) / n).astype(x.dtype)
-    return deviation - rest, np.where(rest == rest, average + rest, average)  # of infinity the rest is NaN
-
-
 def batch_norm_reference(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, axis: int, eps: float
 ) -> tuple[np.ndarray, ...]:
     axes, shape = other_axes(x.ndim, axis), along(x.ndim, axis)
-    deviation, average = centered(x, None, axes)
-    n = math.prod(x.shape[i] for i in axes)
-    var = (channel_sum(deviation * deviation, axes) / n).astype(x.dtype).reshape(-1)
+    average, rest, var = moments_reference(x, axes, False)
+    deviation = x - average.reshape(shape) - rest.reshape(shape)
     y = deviation * (gamma / scalar.sqrt(var + eps)).reshape(shape) + beta.reshape(shape)
-    return y, average.reshape(-1), var
+    return y, average, var
 
 
 def batch_norm_expand(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     axes, shape = other_axes(x.rank, axis), along(x.rank, axis)
     wide = cast(x, gamma.dtype)
-    average = mean(wide, axes)
-    deviation = wide - reshape(average, shape)
-    var = mean(deviation * deviation, axes)
+    average, rest, var = moments(wide, axes)
+    deviation = wide - reshape(average, shape) - reshape(rest, shape)
     y = deviation * reshape(gamma / sqrt(var + eps), shape) + reshape(beta, shape)
     return cast(y, x.dtype), average, var
 
@@ -203,7 +185,8 @@ def batch_norm_gradient_reference(
     n = math.prod(x.shape[i] for i in axes)
     if n == 0:
         return x, np.zeros_like(gamma), np.zeros_like(gamma)
-    deviation, _ = centered(x, mean.reshape(shape), axes)
+    mean = mean.reshape(shape)
+    deviation = x - mean - rest_of(x, mean, axes)
     sigma = scalar.sqrt(var + eps)
     dbeta = channel_sum(g, axes).astype(x.dtype).reshape(-1)
     dgamma = channel_sum(g * deviation, axes).astype(x.dtype).reshape(-1) / sigma
@@ -218,8 +201,8 @@ def batch_norm_gradient_expand(
     axes, shape = other_axes(x.rank, axis), along(x.rank, axis)
     g_wide, wide = cast(g, gamma.dtype), cast(x, gamma.dtype)
     n = count_along(x, axes, gamma.dtype)
-    deviation = wide - reshape(average, shape)
-    deviation = deviation - mean(deviation, axes, keepdims=True)
+    average, rest, _ = moments(wide, axes)  # once more, which makes one with that of the forward
+    deviation = wide - reshape(average, shape) - reshape(rest, shape)
     sigma = sqrt(var + eps)
     dbeta = broadcast.sum(g_wide, axes)
     dgamma = broadcast.sum(g_wide * deviation, axes) / sigma

@@ -7,7 +7,7 @@ group norm (Wu and He, 2018) over a group of channels of each image, instance no
 norm (Zhang and Sennrich, 2019) leaves out the mean. Local response normalization (Krizhevsky et al., 2012) divides by
 a power of the squares of the neighbouring channels.
 
-Statistics are as careful as batch norm's: two passes, float32 summed in float64, narrow floats computed in float32.
+Statistics are as careful as those of batch norm: summed in float64 (see moments.py), of narrow floats in float32.
 Parameters are float32 where x is narrow.
 """
 
@@ -25,8 +25,9 @@ from minigraph.core.errors import expect
 from minigraph.core.ir import Type
 from minigraph.core.op import Example, Half, Op, axis_of, float_dtype, per_number, real, statistic, whole
 from minigraph.ops import broadcast
-from minigraph.ops.batch_norm import EPS, along, centered, channel_sum, eps_of, other_axes, statistics_dtype
+from minigraph.ops.batch_norm import EPS, along, eps_of, other_axes, statistics_dtype
 from minigraph.ops.half import widened
+from minigraph.ops.moments import channel_sum, moments, moments_reference
 from minigraph.ops.pointwise import cast, exp, finite, log, sqrt
 from minigraph.ops.reduce import mean
 from minigraph.ops.shape import pad, reshape, slice_axis
@@ -40,17 +41,15 @@ def _check_parameters(x: Type, shape: Shape, meaning: str, **parameters: Type) -
 
 def _standardized(x: np.ndarray, axes: tuple[int, ...], eps: float) -> np.ndarray:
     """x with mean 0 and variance 1 over the axes."""
-    deviation, _ = centered(x, None, axes)
-    var = (channel_sum(deviation * deviation, axes) / math.prod(x.shape[i] for i in axes)).astype(x.dtype)
-    return deviation / scalar.sqrt(var + eps)
+    average, rest, var = moments_reference(x, axes, True)
+    return (x - average - rest) / scalar.sqrt(var + eps)
 
 
 def _standardize(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor]:
     """The same in ops, and the deviation that it was divided by."""
-    deviation = x - mean(x, axes, keepdims=True)
-    deviation = deviation - mean(deviation, axes, keepdims=True)  # what the rounded mean is off by
-    sigma = sqrt(mean(deviation * deviation, axes, keepdims=True) + eps)
-    return deviation / sigma, sigma
+    average, rest, var = moments(x, axes, keepdims=True)
+    sigma = sqrt(var + eps)
+    return (x - average - rest) / sigma, sigma
 
 
 def _pulled(g: Tensor, standard: Tensor, sigma: Tensor, axes: tuple[int, ...]) -> Tensor:

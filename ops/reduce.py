@@ -31,6 +31,7 @@ from minigraph.ops import broadcast
 from minigraph.ops.broadcast import REDUCTIONS, axes_canonical, beside_reduced, reduced, spread
 from minigraph.ops.constant import count_along
 from minigraph.ops.half import widened
+from minigraph.ops.moments import moments
 from minigraph.ops.pointwise import absolute, cast, equal, exp, log, relu, sqrt, stop_gradient, where
 from minigraph.ops.shape import concat, reshape, slice_axis
 
@@ -78,7 +79,7 @@ def var_types(x: Type, /, axes: Any = None, *, keepdims: bool = False, correctio
     """The variance over `axes` (all by default): the sum of (x - mean)^2 over (how many numbers - correction).
 
     correction: 0 for the biased variance, of the numbers themselves; 1 for the unbiased estimate from a sample. Where
-    there are not more numbers than that, it is NaN. Computed in two passes, in float32 where x is narrow.
+    there are not more numbers than that, it is NaN. In float32 where x is narrow; see moments.py.
     """
     float_dtype(x)
     return Type(reduced(x, axes, keepdims), x.dtype)
@@ -109,15 +110,17 @@ def freedom(x: Tensor, axes: tuple[int, ...], correction: int, dtype: str) -> Te
 
 def deviations(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """x less its mean, and less what that was rounded by, which is much where the mean is far from 0."""
-    deviation = x - mean(x, axes, True)
-    return deviation - mean(deviation, axes, True)
+    average, rest, _ = moments(x, axes, True)
+    return x - average - rest
 
 
 def var_expand(x: Tensor, axes: tuple[int, ...], keepdims: bool, correction: int) -> Tensor:
     wide = widened(x)
-    deviation = deviations(wide, axes)
-    squares = broadcast.sum(deviation * deviation, axes, keepdims)
-    return cast(squares / freedom(x, axes, correction, wide.dtype), x.dtype)
+    _, _, found = moments(wide, axes, keepdims)
+    if correction:
+        squares = found * count_along(wide, axes, wide.dtype)
+        found = squares / freedom(x, axes, correction, wide.dtype)
+    return cast(found, x.dtype)
 
 
 def var_gradient(gs: Any, xs: Any, ys: Any, axes: tuple[int, ...], keepdims: bool, correction: int) -> tuple[Tensor]:

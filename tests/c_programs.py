@@ -127,7 +127,7 @@ def roundings(node: Node) -> float:
     if op.reduction:
         sizes = node.inputs[0].type.shape
         length = product(sizes[axis] for axis in node.attrs["axes"])
-        return 1 + sqrt(length) if op.reduction in ("sum", "prod") and isinstance(length, int) else 0
+        return 1 + sqrt(length) if op.reduction in ("sum", "prod", "moments") and isinstance(length, int) else 0
     flops = op.count([v.type for v in node.inputs], [v.type for v in node.outputs], node.attrs)
     if op.kernel is None or not isinstance(flops, int) or flops == 0:
         return 0

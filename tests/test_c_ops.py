@@ -224,7 +224,8 @@ class Draw:
 FREE = [
     op for op in OPS.values() if op.tensors > 0 and (op.expression or op.name in ("transpose", "slice", "broadcast_to"))
 ]
-FREE += [OPS[name] for name in ("sum", "max", "min", "mean", "var", "logsumexp", "any", "all") if name in OPS]
+REDUCTIONS = ("sum", "max", "min", "mean", "moments", "var", "logsumexp", "any", "all")
+FREE += [OPS[name] for name in REDUCTIONS if name in OPS]
 SEEDS = [pytest.param(i, marks=() if i < 2 else pytest.mark.nightly) for i in range(30)]
 
 

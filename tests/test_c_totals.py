@@ -46,6 +46,7 @@ def graph_of(shape: tuple[int, ...], axes: tuple[int, ...]) -> Graph:
         total=totals * 0.5,
         largest=mg.max(turned, axes=axes),
         least=mg.min(turned, axes=axes),
+        variance=mg.var(h, axes=axes),
         whole=mg.sum(mg.cast(turned * 9, "int32"), axes=axes),
     )
 

@@ -10,7 +10,7 @@ import minigraph as mg
 # Ops that nobody writes: gradients and transposes, and what layers and functions are made of.
 INNER = {
     "avg_pool_gradient", "batch_norm_gradient", "constant", "count", "fill", "iota", "max_pool_gradient",
-    "max_pool_select", "pad_gradient", "resize_gradient", "unslice",
+    "max_pool_select", "moments", "pad_gradient", "resize_gradient", "unslice",
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ class Body:
     pointers: dict[Value, str]  # of what is read, as parameters of the function
     kernels: Kernels
     prefix: str = "v"  # of the names of variables
+    guard: str = ""  # where there may be nothing to read: whether there is, in C; else 0 is read
     statements: list[Statement] = field(default_factory=list)
     known: dict[tuple[Value, Index], tuple[str, frozenset[int]]] = field(default_factory=dict)
     heavy: bool = False  # whether a statement is itself a loop
@@ -102,6 +103,8 @@ class Body:
         name = f"{self.prefix}{len(self.known)}_{len(self.statements)}"
         if dtype in NARROW:
             text = loaded(text, dtype) if lies else rounded(text, dtype)
+        if lies and self.guard:
+            text = f"{self.guard} ? {text} : 0"
         self.statements.append(Statement(f"const {COMPUTED[dtype]} {name} = {text};", axes, where))
         return name, axes
 

@@ -155,15 +155,16 @@ class _ChannelsLast(Rewriting):
         (x,) = node.inputs
         axes, keepdims = node.attrs["axes"], node.attrs["keepdims"]
         order = to_last(x.type.rank)
-        result = node.op(self.turned[x], axes=tuple(order.index(axis) for axis in axes), keepdims=keepdims)
+        made = node.op(self.turned[x], axes=tuple(order.index(axis) for axis in axes), keepdims=keepdims)
+        results = dict(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
         if keepdims:
-            self.turned[node.outputs[0]] = result
+            self.turned.update(results)
             return True
         left = [axis for axis in order if axis not in axes]  # where the axes of the result come from
         back = tuple(left.index(axis) for axis in sorted(left))
-        self.now[node.outputs[0]] = (
-            result.value if back == tuple(range(len(back))) else shape.transpose(result, back).value
-        )
+        for output, result in results.items():
+            turned = result if back == tuple(range(len(back))) else shape.transpose(result, back)
+            self.now[output] = turned.value
         return True
 
 

@@ -23,6 +23,7 @@ from minigraph.backends.calls import Call
 from minigraph.backends.frames import OWN, Memory
 from minigraph.core.dim import Shape, Size
 from minigraph.core.ir import Graph, Node, Value
+from minigraph.core.op import Along
 from minigraph.core.scalar import Scalar, var
 
 CHEAP = 6  # operations that are done again rather than kept in memory
@@ -91,6 +92,11 @@ def _own(value: Value) -> Index:
     index = place(value.type.shape, list(enumerate(extent(value.type.shape))))
     assert index is not None
     return index
+
+
+def first_of(index: Index, reduced: frozenset[int]) -> Index:
+    """The index of the first of the numbers that one total is of."""
+    return tuple(Along(None, along.start) if along.axis in reduced else along for along in index)
 
 
 def extent(shape: Shape) -> tuple[Size, ...]:
@@ -233,24 +239,32 @@ class Partition:
         return self._enter(region, [value], self._reads_of(node, _own(value)))
 
     def _add_total(self, node: Node) -> None:
-        operand, value = node.inputs[0], node.outputs[0]
-        sizes = operand.type.shape
+        operand, sizes = node.inputs[0], node.inputs[0].type.shape
         real = [axis for axis, size in enumerate(sizes) if size != 1]
         reduced = frozenset(i for i, axis in enumerate(real) if axis in node.attrs["axes"])
         region, found = None, []
         for candidate in self._candidates(operand):
             index = place(sizes, candidate.axes)
             if index is not None and candidate.call is None and candidate.reduced in (None, reduced):
-                found = list(self.leaves(operand, index))
+                found = list(self._added(node, index, reduced))
+                here = any(self.region_of.get(leaf.value) is candidate for leaf in found)
+                if here and node.op.reduction == "moments":
+                    continue  # the first number is read from memory, which must be written by then
                 if self._may_join(candidate, candidate.body, candidate.axes, found):
                     region = candidate
                     break
         if region is None:
             region = self._new(Region(extent(sizes)))
-            found = list(self.leaves(operand, _own(operand)))
+            found = list(self._added(node, _own(operand), reduced))
         region.reduced = reduced
-        region.totals.append(value)
-        self._enter(region, [value], found)
+        region.totals.extend(node.outputs)
+        self._enter(region, list(node.outputs), found)
+
+    def _added(self, node: Node, index: Index, reduced: frozenset[int]) -> Iterator[Leaf]:
+        """What a total reads at a point: what it adds up, and with moments what that is at the first point."""
+        yield from self.leaves(node.inputs[0], index)
+        if node.op.reduction == "moments":
+            yield from self.leaves(node.inputs[0], first_of(index, reduced))
 
     def _reads_of(self, node: Node, index: Index) -> list[Leaf]:
         return [leaf for operand, inner in self.operands(node, index) for leaf in self.leaves(operand, inner)]

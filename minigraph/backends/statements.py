@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from minigraph.backends.access import Access, access, place
 from minigraph.backends.body import Body
+from minigraph.backends.expressions import COMPUTED
 from minigraph.backends.kernels import Kernels
-from minigraph.backends.loops import Loop, Statement, index_text, merged
+from minigraph.backends.loops import Loop, Statement, index_text, merged, size_text
 from minigraph.backends.plan import Plan, Step
+from minigraph.backends.regions import first_of
 from minigraph.backends.total import Total
 from minigraph.backends.work import number_of
-from minigraph.core.dim import Size
-from minigraph.core.ir import Value
+from minigraph.core.dim import Size, product
+from minigraph.core.ir import Node, Value
 from minigraph.core.op import Along
 
 
@@ -42,8 +44,8 @@ class Statements:
         """The pointers to what is written."""
         return {value: f"y{i}" for i, value in enumerate(self.step.writes)}
 
-    def body(self, prefix: str = "v") -> Body:
-        return Body(self.plan.partition, self.region, self.pointers, self.kernels, prefix)
+    def body(self, prefix: str = "v", guard: str = "") -> Body:
+        return Body(self.plan.partition, self.region, self.pointers, self.kernels, prefix, guard)
 
     def stores(self, body: Body, values: Sequence[Value], axes: Sequence[tuple[int, Size]]) -> list[Statement]:
         names = self.names()
@@ -93,30 +95,78 @@ class Statements:
         region, body = self.region, self.body()
         for value in region.body:
             body.member(value, region.axes)
-        operands = []
-        for total in region.totals:
-            operand = self.plan.graph.producer[total].inputs[0]
-            index = place(operand.type.shape, region.axes)
+        operands = {}
+        nodes = dict.fromkeys(self.plan.graph.producer[total] for total in region.totals)
+        for node in nodes:
+            index = place(node.inputs[0].type.shape, region.axes)
             assert index is not None
-            operands.append(body.value(operand, index)[0])
+            operands[node] = body.value(node.inputs[0], index)[0]
         statements = body.statements + self.stores(body, region.body, region.axes)
         tail, names = self._tail()
-        totals = [
-            Total(number, self.plan.graph.producer[value], operand, name)
-            for number, (value, operand, name) in enumerate(zip(region.totals, operands, names))
-        ]
+        totals = []
+        for node in nodes:
+            number, result = region.totals.index(node.outputs[0]), node.outputs[0]
+            if node.op.reduction == "moments":
+                added, two, made = self._moments(node, operands[node], number, [names[v] for v in node.outputs])
+                statements, tail = [*statements, *added], [*made, *tail]
+                totals += two
+            else:
+                totals.append(Total(number, node.op.reduction, result.type.dtype, operands[node], names[result]))
         return OfTotals(statements, totals, tail)
 
-    def _tail(self) -> tuple[list[Statement], list[str]]:
+    def _moments(
+        self, node: Node, operand: str, number: int, names: Sequence[str]
+    ) -> tuple[list[Statement], list[Total], list[Statement]]:
+        """Mean, rest and variance, of these names: see ops/moments.py.
+
+        What is computed at each point, the two sums, and what is made of them.
+        """
+        sizes, region, kind = node.inputs[0].type.shape, self.region, COMPUTED[node.outputs[0].type.dtype]
+        every, kept = (frozenset(axis for axis, _ in axes) for axes in (region.axes, region.kept))
+        n = size_text(product(sizes[axis] for axis in node.attrs["axes"]))
+        shift, near, squares = (f"{what}{number}" for what in ("shift", "near", "squares"))
+        # first in the loops, where there is a number to read, and then behind them, where there may be none
+        added = [Statement(s.text, every, s.access) for s in self._shift(node, shift, f"s{number}_")]
+        added.append(Statement(f"const double apart{number} = (double){operand} - {shift};", every))
+        totals = [
+            Total(number, "sum", "float64", f"apart{number}", near),
+            Total(number + 1, "sum", "float64", f"apart{number} * apart{number}", squares),
+        ]
+        mean, rest, var = names
+        lines = [
+            f"const double off{number} = {near} / (double){n};",
+            f"const {kind} {mean} = ({kind})({shift}_ + off{number});",
+            f"const {kind} {rest} = ({kind})({shift}_ - (double){mean} + off{number});",
+            f"const {kind} {var} = ({kind})({squares} / (double){n} - off{number} * off{number});",
+            f"(void){mean}, (void){rest}, (void){var};",  # nobody may want one of them
+        ]
+        made = [
+            Statement(s.text, s.axes | kept, s.access)
+            for s in self._shift(node, f"{shift}_", f"t{number}_", f"{n} > 0")
+        ]
+        return added, totals, [*made, *(Statement(line, kept) for line in lines)]
+
+    def _shift(self, node: Node, name: str, prefix: str, guard: str = "") -> list[Statement]:
+        """What is taken off the numbers of a total: the first of them, if that is finite."""
+        body = self.body(prefix, guard)
+        index = place(node.inputs[0].type.shape, self.region.axes)
+        assert index is not None
+        first, axes = body.value(node.inputs[0], first_of(index, self.region.reduced or frozenset()))
+        return [
+            *body.statements,
+            Statement(f"const double {name} = {first} - {first} == 0 ? (double){first} : 0;", axes),
+        ]
+
+    def _tail(self) -> tuple[list[Statement], dict[Value, str]]:
         """What is computed from totals, and the variables in which the totals are."""
         region, body = self.region, self.body("w")
-        names = []
+        names = {}
         every = frozenset(axis for axis, _ in region.kept)
         for number, value in enumerate(region.totals):
             index = place(value.type.shape, region.kept)
             assert index is not None
-            names.append(f"total{number}")
-            body.known[value, index] = names[-1], every
+            names[value] = f"total{number}"
+            body.known[value, index] = names[value], every
         for value in region.tail:
             body.member(value, region.kept)
         inside = [Statement(s.text, s.axes | every, s.access) for s in body.statements]

@@ -8,29 +8,25 @@ import numpy as np
 
 from minigraph.backends.expressions import COMPUTED, rounded
 from minigraph.backends.loops import number_text
-from minigraph.core.dtypes import NARROW
-from minigraph.core.ir import Node
+from minigraph.core.dtypes import FLOATS, NARROW
 
 OPERATORS = {"sum": "+", "prod": "*", "and": "&&", "or": "||"}
 
 
 @dataclass(frozen=True)
 class Total:
-    """number: among those of its region. operand: the variable of what is added. name: the variable of the total."""
+    """number: among those of its region. operand: what is added, in C. name: the variable of the total."""
 
     number: int
-    node: Node
+    reduction: str
+    dtype: str
     operand: str
     name: str
 
     @property
-    def dtype(self) -> str:
-        return self.node.outputs[0].type.dtype
-
-    @property
     def narrow(self) -> bool:
         """Whether numbers of its type are not exact enough for sums of very many."""
-        return self.node.op.reduction == "sum" and self.dtype in (*NARROW, "float32")
+        return self.reduction == "sum" and self.dtype in (*NARROW, "float32")
 
     @property
     def wide(self) -> str:
@@ -38,13 +34,13 @@ class Total:
 
     def start(self) -> str:
         floats = {"sum": "0", "prod": "1", "max": "-INFINITY", "min": "INFINITY", "and": "true", "or": "false"}
-        if self.node.op.reduction in ("max", "min") and not self.node.outputs[0].type.is_float:
+        if self.reduction in ("max", "min") and self.dtype not in FLOATS:
             limits = np.iinfo(self.dtype)
-            return number_text(int(limits.min if self.node.op.reduction == "max" else limits.max))
-        return floats[self.node.op.reduction]
+            return number_text(int(limits.min if self.reduction == "max" else limits.max))
+        return floats[self.reduction]
 
     def combined(self, a: str, b: str, kind: str) -> str:
-        how = self.node.op.reduction
+        how = self.reduction
         if how in OPERATORS:
             return f"{a} {OPERATORS[how]} {b}"
         return f"{how}_{kind}({a}, {b})"
