@@ -6,8 +6,8 @@ The result is float32 still: what is rounded is what it holds. So a product of t
 every backend, and a GPU may make it of tensor cores; passes/tensor_float.py puts the op where products are.
 
 A number of 11 bits times another has 22: products of rounded factors are exact in float32, and only their sum rounds.
-The op takes float16, which has no more bits, and float64, which TF32 does not stand in for: both stay as they are. Its
-gradient passes straight through, as that of a cast does.
+The op takes narrow floats, which have no more bits, and float64, which TF32 does not stand in for: they stay as they
+are. Its gradient passes straight through, as that of a cast does.
 """
 
 from __future__ import annotations

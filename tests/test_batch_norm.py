@@ -11,6 +11,7 @@ import pytest
 
 import minigraph as mg
 from minigraph import layers
+from minigraph.core.dtypes import NARROW, epsilon
 from onnx_ops import differences
 
 Arrays = dict[str, np.ndarray]
@@ -69,7 +70,7 @@ def data(shape: tuple[int, ...], axis: int = 1, dtype: str = "float32", seed: in
 
 def close(actual: np.ndarray, expected: np.ndarray, terms: int, units: float = 8.0) -> None:
     """`units` roundings of the dtype, and one for each of `terms` additions, relative to the largest number."""
-    tolerance = float(np.finfo(actual.dtype).eps) * (units + terms) * max(1.0, float(np.abs(expected).max(initial=0.0)))
+    tolerance = epsilon(actual.dtype) * (units + terms) * max(1.0, float(np.abs(expected).max(initial=0.0)))
     np.testing.assert_allclose(actual.astype(np.float64), expected, rtol=0, atol=tolerance)
 
 
@@ -454,17 +455,19 @@ def test_gamma_that_is_the_deviation_and_beta_that_is_the_mean_give_the_input_ba
     close(mg.compile(answer, state)(x=x)["y"], x.astype(np.float64), 0)
 
 
-def test_half_precision_has_statistics_in_single() -> None:
-    """Sums of 4096 squares of 16 would overflow float16; y and dx are rounded to it once, at the end."""
-    x, g, _, _ = data((4096, 2), dtype="float16")
-    x = x + np.float16(16)
+@pytest.mark.parametrize("dtype", NARROW)
+def test_narrow_floats_have_statistics_in_single(dtype: str) -> None:
+    """Sums of 4096 squares of 16 would overflow float16, and bfloat16 has 8 digits; y and dx are rounded to it once, at
+    the end."""
+    x, g, _, _ = data((4096, 2), dtype=dtype)
+    x = x + x.dtype.type(16)
     gamma, beta = np.array([1.5, -0.5], np.float32), np.array([0.25, 1], np.float32)
-    graph = model((4096, 2), "float16")
+    graph = model((4096, 2), dtype)
     assert {v.value.type.dtype for v in graph.state} == {"float32"}
     state = initial(graph, gamma=gamma, beta=beta)
     found = mg.compile(graph, state)(x=x, g=g)
     wanted = formula(x, g, gamma, beta)
-    assert [found[name].dtype.name for name in ("y", "dx", "dgamma")] == ["float16", "float16", "float32"]
+    assert [found[name].dtype.name for name in ("y", "dx", "dgamma")] == [dtype, dtype, "float32"]
     close(found["y"], wanted["y"], 0, units=1)
     close(found["dx"], wanted["dx"], 0, units=1)
     close(found["dgamma"], wanted["dgamma"], 64)  # rows of 4096 random signs: the sum's error grows as the square root

@@ -19,6 +19,7 @@ import onnx
 
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import Dim, Size
+from minigraph.core.dtypes import is_float
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph
 from minigraph.core.state import State
@@ -297,7 +298,7 @@ def open_size(value: str, axis: int, size: Any) -> str:
 
 
 def is_weight(operand: Known | Deferred) -> bool:
-    return isinstance(operand, Known) and operand.learned and operand.array.size > 1 and operand.array.dtype.kind == "f"
+    return isinstance(operand, Known) and operand.learned and operand.array.size > 1 and is_float(operand.array.dtype)
 
 
 def described(node: onnx.NodeProto) -> str:

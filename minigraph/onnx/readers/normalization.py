@@ -8,6 +8,7 @@ import numpy as np
 
 from minigraph.core.builder import Tensor
 from minigraph.core.dim import Shape
+from minigraph.core.dtypes import least_normal
 from minigraph.core.errors import expect
 from minigraph.onnx.call import Call, reads
 from minigraph.ops import broadcast
@@ -132,7 +133,7 @@ def lp_norm(call: Call) -> Tensor:
     expect(p in (1, 2), "p is 1 or 2, not {}", p)
     total = broadcast.sum(absolute(x) if p == 1 else x * x, axis, keepdims=True)
     size = total if p == 1 else sqrt(total)
-    return x / maximum(size, float(np.finfo(x.dtype).tiny))
+    return x / maximum(size, least_normal(x.dtype))
 
 
 @reads("MeanVarianceNormalization")
