@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import save as write_arrays
 
 import minigraph as mg
+import minigraph.onnx as models
 from minigraph import layers
 from minigraph.driver.step import PRECISIONS
 from minigraph.tools import command
@@ -571,7 +573,8 @@ def test_optimize_refuses(answering, passes, refuses, options, why):
 
 
 def test_optimize_refuses_another_ending(answering, refuses):
-    assert "is a .safetensors file, not fast.txt" in refuses("optimize", answering, "-o", "fast.txt")
+    said = refuses("optimize", answering, "-o", "fast.txt")
+    assert said == "a graph is written to a .safetensors or a .onnx file, not to fast.txt\n"
 
 
 # what cannot be read
@@ -749,3 +752,103 @@ def test_each_command_loads_only_what_it_needs(answering):
     )
     done = subprocess.run([sys.executable, "-c", code, "check", answering], capture_output=True, text=True, check=True)
     assert not {"networkx", "graphviz", "tqdm", "matplotlib", "onnx"} & set(done.stderr.split())
+
+
+# models of ONNX
+
+
+@pytest.fixture
+def onnx_file(folder):
+    """A model of ONNX of the network that answers."""
+    models.save(mg.inference(network(), ["logits"]), network().init(seed=1), "net.onnx")
+    return "net.onnx"
+
+
+def test_every_command_takes_a_model_of_onnx(onnx_file, says):
+    np.save("image.npy", np.ones((3, 2, 6, 6), "f4"))
+    assert "= tanh(linear1.add" in says("text", onnx_file)
+    assert "conv1" in says("summary", onnx_file, "N=64")
+    assert "wrote net.svg" in says("draw", onnx_file, "-o", "net.svg")
+    assert "batch_norm" in says("explain", onnx_file)
+    assert "logits" in says("run", onnx_file, "--input", "image=image.npy", "--backend", "numpy")
+    assert "a run takes" in says("profile", onnx_file, "--batch", 4, "--backend", "numpy", "--repeats", 1)
+    assert says("check", onnx_file).endswith("fine\n")
+
+
+def test_optimize_writes_a_model_of_onnx_that_computes_the_same(onnx_file, says):
+    said = says("optimize", onnx_file, "-o", "fast.onnx", "--explain", "--verify")
+    assert "fold-before: " in said
+    assert "the same function" in said
+    assert said.splitlines()[-1].startswith("wrote fast.onnx: ")
+    operators = [node.op_type for node in onnx.load("fast.onnx").graph.node]
+    assert operators.count("Conv") == 1
+    assert "BatchNormalization" not in operators
+    np.save("image.npy", np.ones((3, 2, 6, 6), "f4"))
+    for file in (onnx_file, "fast.onnx"):
+        says("run", file, "--input", "image=image.npy", "-o", f"{file}.npz", "--backend", "numpy")
+    one, other = (np.load(f"{file}.npz")["logits"] for file in (onnx_file, "fast.onnx"))
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_one_kind_of_file_becomes_the_other(answering, says):
+    says("optimize", answering, "-o", "fast.onnx")
+    assert "the same function" in says("check", answering, "fast.onnx")
+    says("optimize", "fast.onnx", "-o", "back.safetensors")
+    assert "the same function" in says("check", "back.safetensors", answering)
+
+
+def test_check_says_of_two_files_whether_they_do_the_same(onnx_file, answering, says, refuses):
+    assert "the same function" in says("check", answering, onnx_file)
+    other = network().init(seed=1)
+    other["conv1.weight"] = other["conv1.weight"] * np.float32(1.01)
+    models.save(mg.inference(network(), ["logits"]), other, "other.onnx")
+    said = refuses("check", onnx_file, "other.onnx")
+    assert "net.onnx and other.onnx hold different functions: 'logits' differs by" in said
+    models.save(mg.inference(network()), other, "more.onnx")
+    assert "the input 'label' is new after" in refuses("check", onnx_file, "more.onnx")
+
+
+def test_check_compares_steps_of_training_with_the_same_numbers(folder, says, refuses):
+    step = mg.training_step(network(), "loss", mg.optim.SGD(0.1))
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        mg.save(f"{name}.safetensors", step, step.init(seed))
+    assert "the same function" in says("check", "a.safetensors", "b.safetensors")
+    said = refuses("check", "a.safetensors", "c.safetensors")
+    assert "conv1.weight" in said
+    assert "is state that moves, and has other numbers in the two files" in said
+
+
+def test_values_of_inputs_are_fixed_where_a_model_needs_them(folder, says, refuses):
+    x = onnx.helper.make_tensor_value_info("x", 1, ["N", 6])
+    shape = onnx.helper.make_tensor_value_info("shape", 7, [2])
+    y = onnx.helper.make_tensor_value_info("y", 1, None)
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Reshape", ["x", "shape"], ["y"])], "g", [x, shape], [y])
+    onnx.save(onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]), "g.onnx")
+    assert "shape" in refuses("text", "g.onnx")
+    assert "float32[2*N, 3]" in says("text", "g.onnx", "--value", "shape=-1,3")
+    assert "a value is written like" in refuses("text", "g.onnx", "--value", "shape", status=2)
+    assert "a value is written like" in refuses("text", "g.onnx", "--value", "shape=a,b", status=2)
+
+
+def test_what_is_no_model_is_refused(folder, answering, refuses):
+    Path("bad.onnx").write_bytes(b"not a model")
+    assert "bad.onnx" in refuses("text", "bad.onnx")
+    assert "there is no file none.onnx" in refuses("text", "none.onnx")
+    assert "is a saved graph, of which no values can be fixed" in refuses("text", answering, "--value", "x=1")
+
+
+def test_what_cannot_be_written_for_onnx_leaves_no_file(folder, refuses):
+    net = mg.Builder("noisy")
+    mg.save("noisy.safetensors", net.build(y=layers.dropout(net.input("x", ("N", 3)), 0.5)), mg.State())
+    said = refuses("optimize", "noisy.safetensors", "--training", "-o", "noisy.onnx")
+    assert "dropout: ONNX has nothing like it (dropout1.dropout)" in said
+    assert not Path("noisy.onnx").exists()
+
+
+def test_without_the_package_onnx_the_sentence_says_what_to_install(answering, refuses, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("minigraph.onnx")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "need the package onnx: type `pip install 'minigraph[onnx]'`" in refuses(
+        "optimize", answering, "-o", "fast.onnx"
+    )

@@ -32,11 +32,12 @@ from minigraph.driver.program import Program, compile
 from minigraph.driver.program import optimize as run_passes
 from minigraph.driver.step import PRECISIONS, inference
 from minigraph.passes.pipelines import BEFORE_AUTODIFF, TRAINING
-from minigraph.tools.saved import ENDING, load, save
+from minigraph.tools import files
 
 DEMO = "out/digits/digits.safetensors"
 TOUR = f"""\
-FILE is a saved graph: mg.save("net.safetensors", graph, state) writes one, and so does `make demo`. With that one:
+FILE is a saved graph: mg.save("net.safetensors", graph, state) writes one, and so does `make demo`. Or it is a model
+of ONNX, net.onnx. With that of `make demo`:
 
   minigraph summary  {DEMO} N=64
   minigraph draw     {DEMO} -o digits.svg
@@ -87,8 +88,8 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def draw(options: argparse.Namespace) -> None:
-    graph, _ = load(options.file)
-    after = load(options.after)[0] if options.after else None
+    graph, _ = _loaded(options)
+    after = files.load(options.after)[0] if options.after else None
     _draw(
         graph,
         options.output,
@@ -102,11 +103,11 @@ def draw(options: argparse.Namespace) -> None:
 def summary(options: argparse.Namespace) -> None:
     from minigraph.tools.summary import summary
 
-    print(summary(load(options.file)[0], **dict(options.sizes)))
+    print(summary(_loaded(options)[0], **dict(options.sizes)))
 
 
 def text(options: argparse.Namespace) -> None:
-    print(load(options.file)[0], end="")
+    print(_loaded(options)[0], end="")
 
 
 def explain(options: argparse.Namespace) -> None:
@@ -119,13 +120,15 @@ def explain(options: argparse.Namespace) -> None:
 
 
 def optimize(options: argparse.Namespace) -> None:
-    from minigraph.tools.explain import table
+    from minigraph.tools.explain import explanation, table
 
-    expect(options.output.suffix == ENDING, "the optimized graph is a {} file, not {}", ENDING, options.output)
+    files.check_ending(options.output)
     itself = options.output.exists() and options.output.samefile(options.file)
     expect(not itself, "{} is the graph before: what it lost could not be had back; give another -o", options.output)
     optimized, state = _optimized(options)
     print(table(optimized))
+    if options.explain:
+        print(f"\n{explanation(optimized)}\n")
     if options.page:
         from minigraph.tools.page import page
 
@@ -136,14 +139,14 @@ def optimize(options: argparse.Namespace) -> None:
         report = verify(optimized.source, optimized.graph, state=state)
         print(report)
         expect(report.same, "the optimized graph does not compute the same as the one before, and is not written")
-    save(options.output, optimized.graph, state)
+    files.save(options.output, optimized.graph, state)
     print(f"wrote {options.output}: {len(optimized.graph.nodes)} nodes, {len(optimized.graph.state)} states")
 
 
 def run(options: argparse.Namespace) -> None:
     from minigraph.tools.given import write_arrays
 
-    graph, state = _with_state(options.file)
+    graph, state = _with_state(options)
     graph = graph.prune(options.outputs, updates=False)
     outputs = at_home(compile(graph, state, options.backend)(**_inputs(graph, options)))
     if options.output is None:
@@ -190,12 +193,15 @@ def doctor(options: argparse.Namespace) -> None:
     from minigraph.tools.doctor import doctor
     from minigraph.tools.given import read_inputs
 
-    graph, state = _with_state(options.file)
+    graph, state = _with_state(options)
     print(doctor(graph, state, read_inputs(graph, options.input)))
 
 
 def check(options: argparse.Namespace) -> None:
-    graph, state = load(options.file)  # which checks the graph, and the state against it
+    if options.other is not None:
+        _check_same(options)
+        return
+    graph, state = _loaded(options)  # which checks the graph, and the state against it
     print(f"{graph.name}: {len(graph.nodes)} nodes, each defined before its use, with the types that its op infers")
     if state is None:
         print("state: none in the file")
@@ -238,7 +244,7 @@ def cache(options: argparse.Namespace) -> None:
 
 def _answering_or_training(options: argparse.Namespace) -> tuple[Graph, State]:
     """The graph of the file, as far as --outputs need it: the one that answers or, with --training, as it is."""
-    graph, state = _with_state(options.file)
+    graph, state = _with_state(options)
     if options.training:
         _check_step(graph, options)
         return graph.prune(options.outputs), state
@@ -286,7 +292,7 @@ def _optimized(options: argparse.Namespace) -> tuple[Optimized, State | None]:
 
     Without --training it is first made the graph that answers.
     """
-    graph, state = load(options.file)
+    graph, state = _loaded(options)
     if options.training:
         _check_step(graph, options)
     else:
@@ -325,11 +331,30 @@ def _named(name: str) -> Any:
     return getattr(found, thing)
 
 
-def _with_state(file: Path) -> tuple[Graph, State]:
-    graph, state = load(file)
+def _loaded(options: argparse.Namespace) -> tuple[Graph, State | None]:
+    """What the file holds."""
+    return files.load(options.file, dict(options.values))
+
+
+def _with_state(options: argparse.Namespace) -> tuple[Graph, State]:
+    return _complete(options.file, *_loaded(options))
+
+
+def _complete(file: Path, graph: Graph, state: State | None) -> tuple[Graph, State]:
     if state is None:
         raise GraphError(f"{file} holds a graph without its state: write it with mg.save(path, graph, state)")
     return graph, state
+
+
+def _check_same(options: argparse.Namespace) -> None:
+    """Whether two files hold the same function."""
+    from minigraph.tools.same import same
+
+    one = _with_state(options)
+    values = dict(options.values) if options.other.suffix == files.ONNX else {}
+    report = same(*one, *_complete(options.other, *files.load(options.other, values)))
+    expect(report.same, "{} and {} hold different functions: {}", options.file, options.other, report.why)
+    print(report)
 
 
 def _inputs(graph: Graph, options: argparse.Namespace) -> dict[str, np.ndarray]:
@@ -410,7 +435,9 @@ def _parser() -> argparse.ArgumentParser:
         )
         one.set_defaults(command=function)
         nargs = None if needs_file else "?"
-        one.add_argument("file", metavar="FILE", nargs=nargs, type=Path, help="a saved graph, .safetensors")
+        one.add_argument(
+            "file", metavar="FILE", nargs=nargs, type=Path, help="a saved graph, .safetensors, or a model, .onnx"
+        )
         one.add_argument(
             "--import",
             dest="modules",
@@ -418,6 +445,15 @@ def _parser() -> argparse.ArgumentParser:
             action="append",
             default=[],
             help="import this module first: for ops of your own",
+        )
+        one.add_argument(
+            "--value",
+            dest="values",
+            metavar="NAME=NUMBERS",
+            type=_value,
+            action="append",
+            default=[],
+            help="of a .onnx file: what an input (such as a shape) or an open size is, 48 or 1,3,48; may be repeated",
         )
         return one
 
@@ -475,7 +511,10 @@ def _add_passes(command: Command) -> None:
 
     about = "run the passes and write the graph that they give"
     one = command(optimize, about, "-o fast.safetensors --verify", "FILE -o OUT [options]")
-    one.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the .safetensors file to write")
+    one.add_argument(
+        "-o", "--output", metavar="OUT", type=Path, required=True, help="the .safetensors or .onnx file to write"
+    )
+    one.add_argument("--explain", action="store_true", help="say what each pass did, and why not more")
     one.add_argument(
         "--verify", action="store_true", help="prove that it computes the same; if it does not, write no graph"
     )
@@ -506,7 +545,9 @@ def _add_runs(command: Command) -> None:
         "--outputs", metavar="NAME", nargs="+", action="extend", help="these outputs alone, and only what they need"
     )
 
-    command(check, "check the graph, its state and whether its numbers are finite", "")
+    about = "check the graph, its state and whether its numbers are finite; of two files, whether they do the same"
+    one = command(check, about, "fast.safetensors", "FILE [FILE2] [options]")
+    one.add_argument("other", metavar="FILE2", nargs="?", type=Path, help="whether it computes what the first one does")
 
     about = "examine every batch norm on one batch of data; or, with --gpu, the GPU of this machine"
     one = command(doctor, about, "--input image=image.npy", "FILE [options] | --gpu", needs_file=False)
@@ -621,6 +662,24 @@ def _count(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"it is a number from 1 on, not {word!r}")
     return int(word)
+
+
+def _value(word: str) -> tuple[str, int | float | list[int | float]]:
+    name, _, given = word.partition("=")
+    try:
+        numbers = [_number(part) for part in given.split(",") if part]
+        if not name or not numbers:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a value is written like height=48 or shape=1,3,48, not {word!r}") from None
+    return name, numbers if "," in given else numbers[0]
+
+
+def _number(word: str) -> int | float:
+    try:
+        return int(word)
+    except ValueError:
+        return float(word)
 
 
 def _size(word: str) -> tuple[str, int]:
