@@ -10,6 +10,10 @@ import onnx
 import pytest
 
 import minigraph as mg
+from minigraph.backends.cupy.device import Device
+from minigraph.backends.cupy.executable import Executable
+from minigraph.backends.cupy.tuned import laid_out
+from minigraph.backends.lower import lower
 from minigraph.core.frozen import split
 from minigraph.core.ir import Graph, Node, Value
 from minigraph.core.pipeline import Optimized
@@ -105,6 +109,36 @@ def test_topologies_compute_what_onnxruntime_computes(name):
 @pytest.mark.parametrize("name", LIGHT)
 def test_topologies_compute_it_in_c(name):
     check(name, "c")
+
+
+# as CUDA C++, on a GPU or on a CPU that plays one
+
+
+def on_device(graph: Graph, state: mg.State, x: np.ndarray, device: Device) -> np.ndarray:
+    """The one output of the optimized graph."""
+    early, late = split(optimized(graph, state).graph)
+    held = {variable.name: state[variable.name] for variable in late.state}
+    arrays = {**early.run(state), **held, graph.inputs[0].name: x}
+    (output,) = Executable(laid_out(lower(late)), device).run({"N": len(x)}, arrays)[0].values()
+    return output
+
+
+@pytest.mark.cxx
+@pytest.mark.classifier
+def test_the_classifier_reads_pictures_in_cuda(device: Device) -> None:
+    graph, state = text_direction()
+    pictures, wanted = logits_of_the_classifier()
+    got = on_device(logits(graph), state, pictures[18:22], device)
+    assert error(got, wanted[18:22]) < TOLERANCE
+
+
+@pytest.mark.cxx
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", LIGHT)
+def test_topologies_compute_it_in_cuda(name: str, device: Device) -> None:
+    model, graph, state = topology(name)
+    (x,) = some(name)
+    assert error(on_device(graph, state, x, device), by_onnxruntime(model.SerializeToString(), x)) < TOLERANCE
 
 
 # what folding leaves
