@@ -5,8 +5,8 @@
     right      the tests of CUDA C++ on the GPU, counted (pytest --gpu; needs pytest, hypothesis and onnx): own kernels,
                and what cuDNN and cublasLt compute, as far as they are installed
     steps      captured steps against those that are launched one by one; replays in memory that is spoilt between them;
-               a curve of training, running statistics, small eps, odd channels and batch 1 beside NumPy or C; TF32
-               and float16
+               a curve of training, running statistics, small eps, odd channels and batch 1 beside NumPy or C; TF32,
+               float16 and bfloat16
     training   milliseconds of training steps beside PyTorch, eager and compiled, and JAX, as far as they are installed
     inference  the same of answers
     resnet9    the same of a small residual network of the kind with which CIFAR-10 is trained in seconds

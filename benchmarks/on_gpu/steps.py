@@ -33,8 +33,14 @@ REPLAYS, CURVE, WINDOW = 1000, 200, 20
 GARBAGE = 0xFF  # in each byte: floats are NaN, and indices -1
 SAFE = 8  # times: a few draws are not the worst ones, and sums round more often than what they add
 DRAWS = 2, 16  # of noise: at first, and at most
-ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11}  # relative, at most
-PRECISIONS = ("float32", "tf32", "float16")
+ROUNDING = {  # relative, at most
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "tf32": 2.0**-11,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+}
+PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 SECONDS = 120  # for the curve of the reference
 
 
@@ -69,7 +75,7 @@ def steps(report: Report) -> None:
             report.part(f"like NumPy {name} {dtype}", partial(like_numpy, model, batch, dtype))
     for name, batch in (("small", 16), ("mlp_bn", 64), ("resnet20", 32)):
         report.part(f"replays {name}", partial(replays, name, batch))
-    for precision in ("tf32", "float16"):
+    for precision in ("tf32", "float16", "bfloat16"):
         report.part(f"answers resnet20 {precision}", partial(answers, precision))
     reference = Reference()
     for precision in PRECISIONS:
