@@ -133,6 +133,9 @@ class Graph:
         assert set(INEXACT) <= set(notes)
         assert self.steps[-1] == "create_execution_plans"
 
+    def deselect_workspace_greater_than(self, nbytes: int) -> None:
+        assert nbytes > WORKSPACE
+
     def select_numeric_notes(self, notes: list[str]) -> None:
         assert notes == ["STRICT_NAN_PROP"]
 

@@ -1,8 +1,9 @@
 """cuDNN: convolutions and their gradients, through the graphs of its frontend.
 
 Its engines are asked for in the order of its own heuristics. Left out are those whose results may differ from run to
-run, those that make inputs or sums narrower, those that transform them (Winograd, FFT), and, in strict float32, those
-of tensor cores, which round to tf32. Where relu follows, only those remain that keep NaN.
+run, those that make inputs or sums narrower, those that transform them (Winograd, FFT), those that work in more than
+MOST_WORKSPACE, and, in strict float32, those of tensor cores, which round to tf32. Where relu follows, only those
+remain that keep NaN.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from minigraph.backends.cupy.libraries.patterns import Array, Convolution, Failed, Missing, Pattern
 
 ALIGNMENT = 16  # bytes: what engines take for granted
+MOST_WORKSPACE = 128 << 20  # bytes
 DTYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BFLOAT16"}
 INEXACT = (
     "NONDETERMINISTIC",
@@ -76,6 +78,7 @@ class Cudnn:
             graph.build_operation_graph()
             graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
             graph.deselect_numeric_notes(refused(cudnn, pattern))
+            graph.deselect_workspace_greater_than(MOST_WORKSPACE)
             if pattern.relu:
                 graph.select_numeric_notes([cudnn.numerical_note.STRICT_NAN_PROP])
             graph.check_support()
