@@ -135,6 +135,10 @@ def test_loops_are_vectorized(tmp_path: Path) -> None:
         f"void try_{name}(const float *restrict x, float *restrict y, idx n) {{\n#pragma omp simd\n{loop}\n}}"
         for name, loop in zip(EVERYWHERE, loops)
     ]
+    functions.append(
+        "void narrow(const bfloat16 *restrict x, bfloat16 *restrict y, idx n) {\n#pragma omp simd\n"
+        "  for (idx i = 0; i < n; i++) y[i] = bfloat16_of(1 + float_of_bfloat16(x[i]));  // bfloat16\n}"
+    )
     text = INCLUDES + "\n".join(functions)
     source = tmp_path / "loops.c"
     source.write_text(text)
