@@ -147,7 +147,7 @@ def test_sizes_are_added_and_multiplied(tmp_path):
         },
     )
     graph = agrees(tmp_path, made, x=floats(2, 4, 3))
-    assert ops(graph) == ["reshape", "constant", "broadcast_to"]
+    assert ops(graph) == ["reshape", "fill", "broadcast_to"]
     assert [str(v.type) for v in graph.outputs.values()] == ["float32[N, 4, 3]", "float32[N]"]
 
 
@@ -255,6 +255,20 @@ def test_a_weight_that_is_used_twice_is_one(tmp_path):
     )
     graph = agrees(tmp_path, made, x=floats(2, 3))
     assert [variable.name for variable in graph.state] == ["w"]
+
+
+def test_a_network_begins_anew_with_numbers_like_the_files(tmp_path):
+    made = model(
+        [node("Gemm", "x w b", "h"), node("BatchNormalization", "h b b b v", "y")],
+        {"x": ("N", 30)},
+        weights={"w": 0.1 * floats(30, 40) + 3, "b": np.zeros(40, np.float32), "v": np.abs(floats(40)) + 1},
+    )
+    graph, state = read(tmp_path, made)
+    anew = graph.init(seed=1)
+    assert np.mean(anew["w"]) == pytest.approx(3, abs=0.02)
+    assert np.std(anew["w"]) == pytest.approx(0.1, rel=0.1)
+    assert not anew["b"].any()
+    assert anew["v"] == pytest.approx(np.mean(state["v"]))  # a variance is above 0
 
 
 def test_external_data(tmp_path):

@@ -6,6 +6,7 @@ its numbers; or as an array or sizes, which must then be known while the model i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from minigraph.core.dim import Dim, Shape, Size
 from minigraph.core.dtypes import FLOATS
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.evaluate import Evaluation
-from minigraph.core.initial import Constant
+from minigraph.core.initial import Constant, Initializer, Normal
 from minigraph.core.ir import needed
 from minigraph.onnx.file import Unsupported, array_of, dtype_of_code
 from minigraph.onnx.known import MOST, Known
@@ -98,13 +99,15 @@ class Net:
         if operand.open:
             return self._at_run_time(operand)
         weight = operand.dtype in FLOATS and (kind or (operand.learned and operand.array.size > 1))
+        array = operand.array
         if not weight or not self.learns:
-            return self.builder.constant(operand.array, operand.dtype)
+            one = array.size == 1 and array.ndim > 0  # as one number it is written where it is read
+            return self.filled(array.item(), array.shape, operand.dtype) if one else self.builder.constant(array)
         name = self.names.of(operand.name)
-        self.state[name] = operand.array
+        self.state[name] = array
+        start = like(array, kind == "statistic")
         with self.builder.root():
-            start = Constant(0.0)  # the file's numbers stand in its place
-            return self.builder.variable(name, operand.array.shape, start, operand.dtype, kind or "parameter")
+            return self.builder.variable(name, array.shape, start, operand.dtype, kind or "parameter")
 
     def made_from(self, tensor: Tensor) -> list[str]:
         """The inputs that a tensor is computed from, by their names in the file."""
@@ -167,6 +170,16 @@ class Net:
             arrays = Evaluation(graph).run({})
             self._folded[call] = [arrays[graph.outputs[f"y{i}"]] for i in range(len(results))]
         return self._folded[call]
+
+
+def like(array: np.ndarray, constant: bool) -> Initializer:
+    """How a weight begins where somebody trains a network of this form anew: with the file's mean and deviation."""
+    mean, std = (
+        (float(n) for n in (array.mean(dtype=np.float64), array.std(dtype=np.float64))) if array.size else (0, 0)
+    )
+    if not (math.isfinite(mean) and math.isfinite(std)):
+        return Constant(0.0)
+    return Constant(mean) if constant or std == 0 else Normal(std, mean)
 
 
 @dataclass(eq=False)
