@@ -43,6 +43,7 @@ from minigraph.core import trial
 from minigraph.core.dim import known
 from minigraph.core.ir import Graph, Value
 from minigraph.driver import choice
+from minigraph.tools import fit as fitting
 
 pytestmark = pytest.mark.cxx
 
@@ -478,6 +479,24 @@ def test_steps_through_cupy_are_those_of_numpy(cupy: Any) -> None:
         a["head.bias"] = b["head.bias"] = np.full(3, 0.1 * step, "float32")
     for one, other in snapshots:
         assert_near(one, other)
+
+
+@pytest.mark.parametrize("augment", [None, lambda batch, rng: {**batch, "image": 0.5 * batch["image"]}])
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_training_through_cupy_is_that_of_the_other_device(
+    eager: bool, augment: Any, cupy: Any, processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit: with data that live there, and with batches that are uploaded, in windows of many steps."""
+    cupy.gpu.eager = eager
+    monkeypatch.setattr(fitting, "SECONDS", 1e9)
+    graph, states = step_of("mlp"), []
+    given = data(graph, 50, 0)
+    for device in (DEVICE(), processor):
+        monkeypatch.setattr(gpu, "device", lambda device=device: device)
+        state = graph.init(seed=0)
+        mg.fit(mg.compile(graph, state, "cupy"), given, epochs=2, batch_size=8, drop_last=True, augment=augment)
+        states.append(contents(state))
+    assert states[0] == states[1]
 
 
 def test_an_array_on_the_gpu_goes_through_cupy(cupy: Any) -> None:
