@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 
 from typing import TYPE_CHECKING, Any
 
+from minigraph.backends.cupy.arrays import GpuArray
 from minigraph.core.autodiff import gradient
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.equivalence import verify
@@ -221,6 +222,7 @@ __all__ = [
     "OPS",
     "Builder",
     "Example",
+    "GpuArray",
     "Graph",
     "GraphError",
     "Node",
