@@ -3,7 +3,7 @@
 A block adds up some totals. Its threads are dealt out so that neighbours read neighbours: along the totals where the
 last axis is kept, along the numbers of one total where it is reduced. Each thread goes over its numbers in float, for
 some ROUNDS before they go to a double; then the sums of the threads are added two and two. Few totals of many numbers
-are made in chunks, by a block each, and then of the chunks, by a second kernel.
+are made in chunks, by a block each, and then of the chunks, in the same way, by a second kernel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minigraph.backends.cupy.grid import THREADS, Grid, count, each, grid_of, placed
+from minigraph.backends.cupy.grid import THREADS, Grid, count, placed
 from minigraph.backends.expressions import COMPUTED
 from minigraph.backends.loops import Loop, Nest, block
 from minigraph.backends.regions import Region
@@ -70,32 +70,32 @@ def printed(
     share: Shares, kept: Sequence[Loop], reduced: Sequence[Loop], sums: OfTotals
 ) -> list[tuple[Grid, list[str]]]:
     """The kernels: lines and grids."""
-    points = count(kept)
-    first = _added(share, kept, reduced, sums)
-    blocks = -(-points // share.kept) * share.chunks
-    kernels = [(Grid(blocks, share.threads), first)]
-    if share.chunks > 1:
-        kernels.append(
-            (
-                grid_of(points),
-                each("kept", str(points), [*placed("kept", kept), *_of_chunks(share, points, kept, sums)]),
-            )
-        )
-    return kernels
+    points, chunks = count(kept), share.chunks
+    numbers = [*placed("kept", kept), *_of_a_thread(share, count(reduced), [*kept, *reduced], reduced, sums)]
+    ends = [*placed("kept", kept), *(t.declared(f"parts{t.number}[threadIdx.x]") for t in sums.totals)]
+    ends += [Nest(kept).line(s) for s in sums.tail]
+    if chunks == 1:
+        return [_added(share, points, numbers, ends, sums)]
+    place = {t: t.chunk(chunks, str(points), "chunk", "kept") for t in sums.totals}
+    several = _added(share, points, numbers, [f"{place[t]} = parts{t.number}[threadIdx.x];" for t in sums.totals], sums)
+    lanes = _power_above(points, WARP)
+    of_chunks = Shares(lanes, min(_power_above(chunks, share.threads), max(1, share.threads // lanes)), 1, True)
+    head = f"for (int chunk = reduced_lane; chunk < {chunks}; chunk += {of_chunks.reduced})"
+    joined = block(head, [_joined(t, f"sum{t.number}", place[t], t.wide) for t in sums.totals])
+    return [several, _added(of_chunks, points, joined, ends, sums)]
 
 
-def _added(share: Shares, kept: Sequence[Loop], reduced: Sequence[Loop], sums: OfTotals) -> list[str]:
-    points, numbers = count(kept), count(reduced)
+def _added(
+    share: Shares, points: int, thread: Sequence[str], ends: Sequence[str], sums: OfTotals
+) -> tuple[Grid, list[str]]:
+    """A kernel. thread: how one adds up its numbers, at one of the totals. ends: what is done with each sum."""
     fast, slow = ("kept", "reduced") if share.columns else ("reduced", "kept")
     fast_lanes, blocks = getattr(share, fast), -(-points // share.kept)
     lines = [f"const int {fast}_lane = threadIdx.x % {fast_lanes}, {slow}_lane = threadIdx.x / {fast_lanes};"]
     lines += [f"const place kept = blockIdx.x % {blocks} * {share.kept} + kept_lane, chunk = blockIdx.x / {blocks};"]
     lines += [f"__shared__ {t.wide} parts{t.number}[{share.threads}];" for t in sums.totals]
     lines += [f"{t.wide} sum{t.number} = {t.start()};" for t in sums.totals]
-    lines += block(
-        f"if (kept < {points})",
-        [*placed("kept", kept), *_of_a_thread(share, numbers, [*kept, *reduced], reduced, sums)],
-    )
+    lines += block(f"if (kept < {points})", thread)
     lines += [f"parts{t.number}[threadIdx.x] = sum{t.number};" for t in sums.totals]
     apart = share.kept if share.columns else 1
     together = [
@@ -104,15 +104,8 @@ def _added(share: Shares, kept: Sequence[Loop], reduced: Sequence[Loop], sums: O
     ]
     inner = ["__syncthreads();", *block("if (reduced_lane < half)", together)]
     lines += block(f"for (int half = {share.reduced // 2}; half > 0; half /= 2)", inner)
-    if share.chunks > 1:
-        ends = [
-            f"{t.chunk(share.chunks, str(points), 'chunk', 'kept')} = parts{t.number}[threadIdx.x];"
-            for t in sums.totals
-        ]
-    else:
-        ends = [*placed("kept", kept), *(t.declared(f"parts{t.number}[threadIdx.x]") for t in sums.totals)]
-        ends += [Nest(kept).line(s) for s in sums.tail]
-    return [*lines, *block(f"if (reduced_lane == 0 && kept < {points})", ends)]
+    lines += block(f"if (reduced_lane == 0 && kept < {points})", ends)
+    return Grid(blocks * share.chunks, share.threads), lines
 
 
 def _of_a_thread(
@@ -133,16 +126,6 @@ def _of_a_thread(
     begin, end = (f"(place)((idx){numbers} * {chunk} / {share.chunks})" for chunk in ("chunk", "(chunk + 1)"))
     head = f"for (place reduced = {begin} + reduced_lane; reduced < {end}; reduced += {share.reduced})"
     return [*lines, *block(head, inner), *([flush] if narrow else [])]
-
-
-def _of_chunks(share: Shares, points: int, kept: Sequence[Loop], sums: OfTotals) -> list[str]:
-    lines = []
-    for t in sums.totals:
-        part = t.chunk(share.chunks, str(points), "chunk", "kept")
-        lines.append(f"{t.wide} sum{t.number} = {t.start()};")
-        lines += [f"for (int chunk = 0; chunk < {share.chunks}; chunk++) {_joined(t, f'sum{t.number}', part, t.wide)}"]
-        lines.append(t.declared(f"sum{t.number}"))
-    return [*lines, *(Nest(kept).line(s) for s in sums.tail)]
 
 
 def _joined(total: Total, sum_: str, more: str, kind: str) -> str:
