@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import minigraph as mg
@@ -13,8 +14,18 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+OF_PYTORCH = {  # what PyTorch calls the arrays of the README's small network
+    "conv1.weight": (16, 3, 3, 3),
+    **{f"bn1.{name}": (16,) for name in ("weight", "bias", "running_mean", "running_var")},
+    "bn1.num_batches_tracked": (),
+    "fc.weight": (10, 16),
+    "fc.bias": (10,),
+}
+
+
 def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
+    mg.State({name: np.full(n, 0.5, "f4") for name, n in OF_PYTORCH.items()}).save("small.safetensors")
     code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     assert code.count("\n") > 40
     try:
