@@ -213,6 +213,20 @@ CASES: dict[str, tuple[Any, ...]] = {
         "groups",
     ),
     "another opset": (model(node("Relu", "x"), opset=9999), "opset 9999"),
+    "a long sequence": (
+        model(
+            node("LSTM", "x", "w", "r", hidden_size=1),
+            x=(1 << 30, 1, 1),
+            weights=[zeros(1, 4, 1), (zeros(1, 4, 1)[0], "r")],
+        ),
+        "1 to 1000 steps",
+    ),
+    "a high power": (model(node("LpPool", "x", kernel_shape=[2, 2], p=1 << 40)), "p is from 1 to 16"),
+    "many neighbours": (model(node("LRN", "x", size=1 << 40)), "size is from 1 to 1000"),
+    "many windows": (
+        model(node("MaxPool", "x", kernel_shape=[3], dilations=[2], pads=[1, 1]), x=(1, 1, 1 << 39)),
+        "too long",
+    ),
     "a division by zero of sizes": (
         model(
             node("Shape", "x", to="s"),
@@ -239,6 +253,43 @@ CASES: dict[str, tuple[Any, ...]] = {
 def test_a_harmful_file_is_refused(tmp_path, what):
     given, *words = CASES[what]
     refused(tmp_path, given, *words)
+
+
+def ones(shape: str, to: str) -> onnx.NodeProto:
+    return node("ConstantOfShape", shape, to=to)
+
+
+def test_what_could_be_computed_at_once_and_is_too_much_is_left_for_later(tmp_path):
+    """A convolution of a million by half a million, and a thousand times a million zeros."""
+    long, window = np.array([1, 1, 1 << 20]), np.array([1, 1, 1 << 19])
+    convolution = model(
+        ones("l", "a"),
+        ones("k", "b"),
+        node("Conv", "a", "b", to="c"),
+        node("Add", "x", "c"),
+        weights=[(long, "l"), (window, "k")],
+    )
+    several = model(
+        *(ones("l", f"a{i}") for i in range(1000)),
+        node("Sum", "x", *(f"a{i}" for i in range(1000))),
+        x=("N", 1, 1 << 20),
+        weights=[(long, "l")],
+    )
+    for made in (changed(lambda m: m.graph.input[0].CopyFrom(tensor("x", 1, 1, 1)), convolution), several):
+        path = write(tmp_path, made.SerializeToString())
+        tracemalloc.start()
+        graph, _ = load(path)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 300e6
+        assert graph.nodes
+
+
+def test_weights_behind_many_nodes(tmp_path):
+    steps = [node("Neg", f"w{i}", to=f"w{i + 1}") for i in range(500)]
+    made = model(*steps, node("Conv", "x", "w500"), weights=[(np.zeros((4, 3, 3, 3), np.float32), "w0")])
+    graph, _ = load(write(tmp_path, made.SerializeToString()))
+    assert len(graph.nodes) == 501
 
 
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path):

@@ -31,7 +31,8 @@ from minigraph.ops.shape import concat, reshape
 Reader = Callable[["Call"], Any]
 READERS: dict[str, Reader] = {}
 REQUIRED: Any = object()
-MOST_DEEP = 100
+MOST_DEEP = 50  # nodes on top of each other that are put off
+MOST_WORK = 1 << 26  # floating-point operations of a node that is computed while a model is read
 
 
 def reads(*operators: str) -> Callable[[Reader], Reader]:
@@ -81,6 +82,7 @@ class Net:
     state: dict[str, np.ndarray] = field(default_factory=dict)
     _tensors: dict[Any, Tensor] = field(default_factory=dict)
     _folded: dict[Call, list[np.ndarray]] = field(default_factory=dict)
+    _room: list[int] = field(default_factory=lambda: [16 * MOST])  # how many numbers may still be computed
 
     def tensor(self, operand: Operand, kind: str = "") -> Tensor:
         """The operand in the graph. kind: of the state that it becomes if it is a weight; "" where numbers may stay."""
@@ -160,13 +162,17 @@ class Net:
     def folded(self, call: Call) -> list[np.ndarray]:
         """What a node on known inputs gives, computed now. GraphError if that is large, or random."""
         if call not in self._folded:
-            inner = Net(Builder("known"), Names(), learns=False, _folded=self._folded)
+            inner = Net(Builder("known"), Names(), learns=False, _folded=self._folded, _room=self._room)
             results = [inner.tensor(result) for result in call.read(inner)]
             graph = inner.builder.build({f"y{i}": t for i, t in enumerate(results)})
             expect(not graph.state, "{} does not give the same numbers each time", call.op)
             size = sum(value.type.size for node in graph.nodes for value in node.outputs)
-            if not isinstance(size, int) or size > MOST:
-                raise TooMuch(f"{call.op} gives {size} numbers")
+            work = sum(
+                n.op.count([v.type for v in n.inputs], [v.type for v in n.outputs], n.attrs) for n in graph.nodes
+            )
+            if not isinstance(size, int) or size > min(MOST, self._room[0]) or work > MOST_WORK:
+                raise TooMuch(f"{call.op} gives {size} numbers, by {work} operations")
+            self._room[0] -= size
             arrays = Evaluation(graph).run({})
             self._folded[call] = [arrays[graph.outputs[f"y{i}"]] for i in range(len(results))]
         return self._folded[call]
@@ -174,9 +180,9 @@ class Net:
 
 def like(array: np.ndarray, constant: bool) -> Initializer:
     """How a weight begins where somebody trains a network of this form anew: with the file's mean and deviation."""
-    mean, std = (
-        (float(n) for n in (array.mean(dtype=np.float64), array.std(dtype=np.float64))) if array.size else (0, 0)
-    )
+    if array.size == 0:
+        return Constant(0.0)
+    mean, std = float(array.mean(dtype=np.float64)), float(array.std(dtype=np.float64))
     if not (math.isfinite(mean) and math.isfinite(std)):
         return Constant(0.0)
     return Constant(mean) if constant or std == 0 else Normal(std, mean)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minigraph.core.dim import Dim, Size
+from minigraph.core.dim import Dim, Size, product
 from minigraph.core.errors import GraphError, expect
 
 MOST = 1 << 20  # numbers that are computed while a model is read; more are computed when it runs
@@ -82,6 +82,8 @@ def each(function: Callable[..., Any]) -> Arithmetic:
     """The rule of a function that is applied number by number, with broadcasting."""
 
     def rule(arrays: Sequence[np.ndarray], attrs: Mapping[str, Any], opset: int) -> np.ndarray:
+        if product(np.broadcast_shapes(*(array.shape for array in arrays))) > MOST:
+            raise Unknown
         result = np.frompyfunc(function, len(arrays), 1)(*(array.astype(object) for array in arrays))
         return objects(result) if not isinstance(result, np.ndarray) else result
 
@@ -133,10 +135,14 @@ def _axes(arrays: Sequence[np.ndarray], attrs: Mapping[str, Any]) -> tuple[int, 
 
 
 def _gather(arrays: Sequence[np.ndarray], attrs: Mapping[str, Any], opset: int) -> np.ndarray:
+    if arrays[0].size * arrays[1].size > MOST:
+        raise Unknown
     return np.take(arrays[0], arrays[1].astype(np.int64), attrs.get("axis", 0))
 
 
 def _concat(arrays: Sequence[np.ndarray], attrs: Mapping[str, Any], opset: int) -> np.ndarray:
+    if sum(array.size for array in arrays) > MOST:
+        raise Unknown
     return np.concatenate(arrays, attrs["axis"])
 
 

@@ -122,7 +122,9 @@ def read_rms_norm(call: Call) -> Tensor:
 @reads("LRN")
 def read_lrn(call: Call) -> Tensor:
     numbers = {"alpha": call.real("alpha", 1e-4), "beta": call.real("beta", 0.75), "bias": call.real("bias", 1.0)}
-    return local_response_norm(call.tensor(0), call.integer("size"), **numbers)
+    x, size = call.tensor(0), call.integer("size")
+    expect(1 <= size <= 1000, "size is from 1 to 1000, not {}", size)
+    return local_response_norm(x, size, **numbers)
 
 
 @reads("LpNormalization")

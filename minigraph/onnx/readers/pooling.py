@@ -17,12 +17,16 @@ from minigraph.ops.reduce import max as largest
 from minigraph.ops.reduce import mean
 from minigraph.ops.shape import reshape, transpose
 
+LARGEST = 1 << 20  # of an axis along which each window is looked at
+
 
 def _geometry(call: Call, x: Tensor) -> dict[str, Any]:
     rank = spatial_rank(x)
     window = numbers(call, "kernel_shape", rank)
     expect("kernel_shape" in call.attrs, "needs the attribute kernel_shape")
     stride, dilation = numbers(call, "strides", rank), numbers(call, "dilations", rank)
+    for n, d in zip(x.shape[2:], dilation):
+        expect(d == 1 or not isinstance(n, int) or n < LARGEST, "an axis of {} is too long for a dilation", n)
     return {
         "window": window,
         "stride": stride,
@@ -60,8 +64,9 @@ def read_avg_pool(call: Call) -> Tensor:
 
 @reads("LpPool")
 def read_lp_pool(call: Call) -> Tensor:
-    x = call.tensor(0)
-    return lp_pool(x, p=call.integer("p", 2), **_geometry(call, x))
+    x, p = call.tensor(0), call.integer("p", 2)
+    expect(1 <= p <= 16, "p is from 1 to 16, not {}", p)
+    return lp_pool(x, p=p, **_geometry(call, x))
 
 
 def _spatial(x: Tensor) -> tuple[int, ...]:

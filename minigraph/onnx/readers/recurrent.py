@@ -14,6 +14,7 @@ from minigraph.ops.pointwise import relu, sigmoid, tanh
 from minigraph.ops.shape import reshape, slice_axis, split, stack, transpose
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": sigmoid, "tanh": tanh, "relu": relu}
+LONGEST = 1000
 USUAL = ("Sigmoid", "Tanh", "Tanh")
 
 
@@ -52,7 +53,7 @@ def _one_way(
     """The outputs in the order of time, and the last cell."""
     part = lambda i, axis=0: _at(call.weight(i), axis, index)
     steps, size = known(x.shape[0], "the length of the sequence"), call.integer("hidden_size")
-    expect(steps > 0, "the sequence has no steps")
+    expect(0 < steps <= LONGEST, "a sequence has 1 to {} steps, each nodes of its own, not {}", LONGEST, steps)
     w, r = transpose(part(1)), transpose(part(2))
     bias = None
     if call.has(3):
