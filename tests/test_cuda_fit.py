@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ def test_losses_are_read_once_in_a_window(processor: Processor, monkeypatch: pyt
     assert counts == [(warming_up + first + 1, first), (first + 4, first)]
 
 
-def interrupted_at(moment: int, program: mg.Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def interrupted_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C at so many calls of the device from now on."""
     device = gpu.device()
     assert isinstance(device, Processor)
@@ -178,7 +179,7 @@ def test_ctrl_c_at_any_moment_of_a_window_is_made_good(
     train, _ = programs()
     options: dict[str, Any] = {"epochs": 3, "batch_size": 8, "seed": 4, "checkpoint": tmp_path / "checkpoint"}
     with monkeypatch.context() as patch:
-        interrupted_at(moment, train, patch)
+        interrupted_at(moment, patch)
         with pytest.raises(
             KeyboardInterrupt, match=r"stopped in epoch \d after \d of 7 batches; the same call goes on"
         ):
@@ -189,6 +190,34 @@ def test_ctrl_c_at_any_moment_of_a_window_is_made_good(
     assert run.resumed_at == step
     assert test_checkpoint.metrics(run.history) == wanted
     test_checkpoint.assert_same(train.state, state)
+
+
+@pytest.mark.parametrize("moment", range(0, 60, 7))
+def test_what_was_put_into_the_state_between_epochs_outlives_ctrl_c(
+    moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "SECONDS", 1e9)
+    train, _ = programs()
+    alone, _ = programs()
+    name = next(name for name in train.state if name.endswith(".bias"))
+
+    def put(state: mg.State) -> None:
+        state[name] = np.full_like(state[name], 0.25)
+
+    def put_and_stop(entry: dict[str, float]) -> None:
+        put(train.state)
+        interrupted_at(moment, patch)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as stopped:
+        mg.fit(train, points(), epochs=2, batch_size=8, seed=4, on_epoch=put_and_stop)
+    mg.fit(alone, points(), epochs=1, batch_size=8, seed=4)
+    put(alone.state)
+    found = re.search(r"epoch 2 after (\d) of 7", str(stopped.value))
+    assert found
+    batches = Batches.of(points(), 8, 4)
+    for number in range(int(found[1])):
+        alone(**batches.batch(batches.order(1), 1, number))
+    test_checkpoint.assert_same(train.state, alone.state)
 
 
 @pytest.mark.parametrize("steps", [2, 64])

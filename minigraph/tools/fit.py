@@ -279,6 +279,7 @@ class _Training:
 
     def epoch(self, epochs: int) -> None:
         """What is left of the current epoch, its validation, and the files at its end."""
+        self.window.before.take(self.program.state)  # as `on_epoch` has left it
         epoch, order = self.progress.epoch, self.batches.order(self.progress.epoch)
         with tqdm(
             total=self.batches.used,
@@ -339,7 +340,7 @@ class _Training:
         if self.program.backend == "cupy":
             if not self.brought:
                 self.bring()
-            self.most = min(max(1, int(SECONDS / seconds)), STEPS)
+            self.most = max(1, min(STEPS, int(SECONDS / max(seconds, 1e-9))))
 
     def bring(self) -> None:
         """Put the data where the program is, now that the first step has taken what memory it needs."""
