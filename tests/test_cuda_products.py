@@ -162,7 +162,7 @@ def test_products_in_tf32_of_any_shape(device: Device) -> None:
 def test_products_on_gpus_without_tensor_cores(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The same words, number by number."""
     monkeypatch.setattr(cuda_on_cpu, "FLAGS", [*cuda_on_cpu.FLAGS, "-D__CUDA_ARCH__=750"])
-    for tile in ON_TENSOR_CORES[2:6]:
+    for tile in ON_TENSOR_CORES[3:5]:
         monkeypatch.setattr(tiles, "ON_TENSOR_CORES", (tile,))
         hold_twice(of_all(PRODUCTS[:4], kind), Processor(tmp_path))
 
@@ -307,9 +307,7 @@ def test_convolutions_of_narrow_floats(groups: int, dtype: str, device: Device) 
 
 
 @compiles
-@pytest.mark.parametrize(
-    "kind", ["3x3", "7x7, stride 2", "3-D, stride 2", "1-D, causal", "large groups", "groups, 1x1"]
-)
+@pytest.mark.parametrize("kind", ["3x3", "7x7, stride 2", "3-D, stride 2", "1-D, causal", "large groups"])
 @pytest.mark.usefixtures("all_kinds")
 def test_convolutions_of_each_kind_in_half_precision(kind: str, device: Device) -> None:
     graph = in_narrow(convolutions.graph_of(kind), "float16").bind(N=BATCH)
