@@ -228,9 +228,9 @@ def _external(tensor: onnx.TensorProto, folder: Path | None, size: int, what: st
 
 PLAIN = {
     AttributeProto.INT: lambda a: int(a.i),
-    AttributeProto.FLOAT: lambda a: float(a.f),
+    AttributeProto.FLOAT: lambda a: as_written(a.f),
     AttributeProto.INTS: lambda a: tuple(map(int, a.ints)),
-    AttributeProto.FLOATS: lambda a: tuple(map(float, a.floats)),
+    AttributeProto.FLOATS: lambda a: tuple(map(as_written, a.floats)),
     AttributeProto.STRING: lambda a: text(a.s, a.name),
     AttributeProto.STRINGS: lambda a: tuple(text(s, a.name) for s in a.strings),
 }
@@ -251,6 +251,11 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
         else:
             found[a.name] = a
     return found
+
+
+def as_written(number: float) -> float:
+    """The shortest decimal that the file's float32 stands for: 1e-05, and not 9.999999747378752e-06."""
+    return float(str(np.float32(number)))
 
 
 def text(given: bytes, name: str) -> str:
