@@ -33,6 +33,7 @@ from minigraph.backends.cupy import device as gpu
 from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.cupy.libraries import cublaslt, cudnn, installed
 from minigraph.backends.cupy.libraries.patterns import Array, Convolution, Failed, Missing, Pattern, Product
+from minigraph.backends.cupy.peak import Peak
 from minigraph.backends.cupy.tuned import claims, laid_out
 from minigraph.backends.lower import lower
 from minigraph.backends.plan import plan
@@ -306,6 +307,18 @@ def test_checked_steps_call_them_one_by_one(processor: Processor, monkeypatch: p
     assert processor.events.count("call") == len(FUSED)
 
 
+@pytest.mark.cxx
+def test_the_profile_names_them(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
+    processor.library = OnCpu()
+    monkeypatch.setattr(gpu, "device", lambda: processor)
+    monkeypatch.setattr("minigraph.driver.program.peak_of_gpu", lambda device: Peak(1e13, 1e12, "a CPU"))
+    program = mg.compile(followed(), mg.State({}), "cupy")
+    profile = program.profile(repeats=1, **normal(program.graph))
+    called = [row for row in profile.launches if row.kind == "on a CPU: conv + bias + relu"]
+    assert [row.what for row in called] == ["step 0"]
+    assert "on a CPU: matmul + bias + relu" in str(profile)
+
+
 # through their modules
 
 
@@ -417,6 +430,8 @@ def test_products_are_asked_as_they_lie() -> None:
     assert (several.b.sizes, several.b.strides) == ((3, 6, 7), (42, 7, 1))
     same = product_of(lambda a, b: a @ b, (2, 3, 5, 8), (8, 12))
     assert (same.a.sizes, same.y.sizes) == ((1, 30, 8), (1, 30, 12))
+    heads = product_of(lambda a, b: a @ b, (2, 3, 5, 8), (2, 3, 8, 5))
+    assert (heads.a.sizes, heads.a.strides) == ((6, 5, 8), (40, 8, 1))
     assert product_of(lambda a, b: a[1:] @ b, (6, 5), (5, 7)).a.alignment == 4  # the second row of five floats
 
 

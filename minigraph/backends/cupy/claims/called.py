@@ -187,20 +187,22 @@ def _convolution(graph: Graph, node: Node, operands: Operands) -> Convolution | 
 
 
 def _product(graph: Graph, node: Node, operands: Operands) -> Product | None:
-    """Matrices of a that lie behind one another, and meet the same b, are one; beside them one axis may count."""
+    """Matrices of a that lie behind one another, and meet the same b, are one; others are counted along one axis."""
     *front, M, N = (known(n, "a size") for n in node.outputs[0].type.shape)
     arrays = [_array(found, value, tuple(range(value.type.rank))) for found, value in zip(operands, node.inputs)]
     (a, b), K = arrays, known(node.inputs[0].type.shape[-1], "a size")
     if a is None or b is None:
         return None
-    a_apart, b_apart = (_apart(array, len(front)) for array in (a, b))
     a_row, b_row = a.strides[-2], b.strides[-2]
-    while front and b_apart[-1] == 0 and (front[-1] == 1 or a_apart[-1] == M * a_row):
-        M *= front.pop()
-        del a_apart[-1], b_apart[-1]
-    if len(front) > 1:
-        return None
-    count, of_a, of_b = (front[0], a_apart[0], b_apart[0]) if front else (1, 0, 0)
+    axes = [axis for axis in zip(front, *(_apart(array, len(front)) for array in (a, b))) if axis[0] != 1]
+    while axes and axes[-1][1:] == (M * a_row, 0):
+        M *= axes.pop()[0]
+    while len(axes) > 1:
+        (n, *far), (inner, *near) = axes[-2:]
+        if far != [step * inner for step in near]:
+            return None
+        axes[-2:] = [(n * inner, near[0], near[1])]
+    count, of_a, of_b = axes[0] if axes else (1, 0, 0)
     return Product(
         Array(a.dtype, (count, M, K), (of_a, a_row, a.strides[-1]), a.alignment),
         Array(b.dtype, (count, K, N), (of_b, b_row, b.strides[-1]), b.alignment),
