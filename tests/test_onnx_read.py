@@ -12,8 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import minigraph as mg
+from minigraph.core.dtypes import DTYPES
 from minigraph.onnx import load
 from minigraph.onnx.call import NeedsValue
+from minigraph.onnx.file import array_of
 from minigraph.onnx.names import Names, Symbols
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -219,6 +221,21 @@ def test_values_are_held_to_be_those_of_the_model(tmp_path):
 
 
 # state
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
+def test_numbers_of_each_dtype(shape, raw):
+    for dtype in sorted(DTYPES):
+        numbers = RNG.integers(0, 2, shape).astype(dtype)
+        stored = numpy_helper.from_array(numbers, "w")
+        if not raw:
+            code = helper.np_dtype_to_tensor_dtype(numbers.dtype)
+            stored = helper.make_tensor("w", code, shape, numbers.reshape(-1).tolist())
+        found = array_of(stored, None)
+        assert (found.dtype, found.shape) == (numbers.dtype, shape)
+        assert found.tolist() == numbers.tolist()
+        assert not found.flags.writeable
 
 
 def test_numbers_that_are_weights_are_state_and_others_are_not(tmp_path):

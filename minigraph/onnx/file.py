@@ -194,7 +194,7 @@ def array_of(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
         return array
     expect(len(data) == size * dtype.itemsize, "{} of shape {} has {} bytes of data", what, shape, len(data))
     if dtype.kind == "b":  # of bytes other than 0 and 1 NumPy would make bools that are neither
-        array = np.frombuffer(data, np.uint8).reshape(shape) != 0
+        array = np.frombuffer(data, np.uint8).astype(bool).reshape(shape)
     else:
         array = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
     array.flags.writeable = False
