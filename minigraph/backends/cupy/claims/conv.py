@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from minigraph.backends.calls import Operand, Pointers
@@ -23,6 +24,7 @@ from minigraph.core.ir import Graph, Node, Value
 from minigraph.ops.window import three
 
 HEADERS = ("tile.cuh", "fragments.cuh", "conv.cuh")
+Made = Callable[[Graph, Node, Geometry], Launched]
 
 
 @dataclass(frozen=True)
@@ -76,22 +78,32 @@ def _weight(of: Factors, found: Geometry, w: Operand, value: Value, rows: str) -
 
 
 def conv(graph: Graph, node: Node) -> Launched | None:
-    found = geometry(node.inputs[0], node.outputs[0], node)
+    return _made(graph, node, geometry(node.inputs[0], node.outputs[0], node), direct.conv, _conv)
+
+
+def conv_input_gradient(graph: Graph, node: Node) -> Launched | None:
+    found = geometry(node.outputs[0], node.inputs[0], node)
+    return _made(graph, node, found, direct.conv_input_gradient, _conv_input_gradient)
+
+
+def conv_weight_gradient(graph: Graph, node: Node) -> Launched | None:
+    found = geometry(node.inputs[0], node.inputs[1], node)
+    return _made(graph, node, found, direct.conv_weight_gradient, _conv_weight_gradient)
+
+
+def _made(graph: Graph, node: Node, found: Geometry | None, directly: Made, in_tiles: Made) -> Launched | None:
     if found is None:
         return None
-    if direct.is_direct(found):
-        return direct.conv(graph, node, found)
+    return (directly if direct.is_direct(found) else in_tiles)(graph, node, found)
+
+
+def _conv(graph: Graph, node: Node, found: Geometry) -> Launched:
     of, terms, columns = factors(graph, node), found.taps * found.channels, found.groups * found.outputs
     division = divided(found.pixels, found.outputs, terms, found.groups, found.pixels * columns, of.kind)
     return _of_images(of, node, found, "conv_forward", division, "channel", columns)
 
 
-def conv_input_gradient(graph: Graph, node: Node) -> Launched | None:
-    found = geometry(node.outputs[0], node.inputs[0], node)
-    if found is None:
-        return None
-    if direct.is_direct(found):
-        return direct.conv_input_gradient(graph, node, found)
+def _conv_input_gradient(graph: Graph, node: Node, found: Geometry) -> Launched:
     pixels, phases, columns = numbers(found.extents), numbers(found.stride), found.groups * found.channels
     rows = found.batch * numbers(-(-n // s) for n, s in zip(found.extents, found.stride))  # of the largest phase
     of, terms, results = factors(graph, node), found.taps * found.outputs, found.batch * pixels * columns
@@ -131,13 +143,8 @@ def _of_images(
     )
 
 
-def conv_weight_gradient(graph: Graph, node: Node) -> Launched | None:
+def _conv_weight_gradient(graph: Graph, node: Node, found: Geometry) -> Launched:
     x_value, g_value = node.inputs
-    found = geometry(x_value, g_value, node)
-    if found is None:
-        return None
-    if direct.is_direct(found):
-        return direct.conv_weight_gradient(graph, node, found)
     of, rank = factors(graph, node), x_value.type.rank
     x, g = images(of, x_value), of.dense(g_value)
     outputs, columns = found.groups * found.outputs, found.taps * found.channels
