@@ -826,6 +826,9 @@ def test_values_of_inputs_are_fixed_where_a_model_needs_them(folder, says, refus
     onnx.save(onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]), "g.onnx")
     assert "shape" in refuses("text", "g.onnx")
     assert "float32[2*N, 3]" in says("text", "g.onnx", "--value", "shape=-1,3")
+    says("optimize", "g.onnx", "--value", "shape=-1,3", "-o", "fixed.onnx")
+    assert "the same function" in says("check", "g.onnx", "fixed.onnx", "--value", "shape=-1,3")
+    assert "the same function" in says("check", "g.onnx", "g.onnx", "--value", "shape=-1,3")
     assert "a value is written like" in refuses("text", "g.onnx", "--value", "shape", status=2)
     assert "a value is written like" in refuses("text", "g.onnx", "--value", "shape=a,b", status=2)
 

@@ -120,7 +120,7 @@ def explain(options: argparse.Namespace) -> None:
 
 
 def optimize(options: argparse.Namespace) -> None:
-    from minigraph.tools.explain import explanation, table
+    from minigraph.tools.explain import explanation, nodes_of_a_run, table
 
     files.check_ending(options.output)
     itself = options.output.exists() and options.output.samefile(options.file)
@@ -140,7 +140,10 @@ def optimize(options: argparse.Namespace) -> None:
         print(report)
         expect(report.same, "the optimized graph does not compute the same as the one before, and is not written")
     files.save(options.output, optimized.graph, state)
-    print(f"wrote {options.output}: {len(optimized.graph.nodes)} nodes, {len(optimized.graph.state)} states")
+    nodes = f"{len(optimized.graph.nodes)} nodes, {len(optimized.graph.state)} states"
+    if options.output.suffix == files.ONNX:  # which has what is computed of parameters alone as numbers
+        nodes = f"{nodes_of_a_run(optimized.graph)} nodes"
+    print(f"wrote {options.output}: {nodes}")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -346,13 +349,22 @@ def _complete(file: Path, graph: Graph, state: State | None) -> tuple[Graph, Sta
     return graph, state
 
 
+def _other(options: argparse.Namespace) -> tuple[Graph, State | None]:
+    """What the second file holds; it may do without the values that the first one needs."""
+    try:
+        return files.load(options.other, dict(options.values))
+    except GraphError:
+        if not options.values:
+            raise
+        return files.load(options.other)
+
+
 def _check_same(options: argparse.Namespace) -> None:
     """Whether two files hold the same function."""
     from minigraph.tools.same import same
 
     one = _with_state(options)
-    values = dict(options.values) if options.other.suffix == files.ONNX else {}
-    report = same(*one, *_complete(options.other, *files.load(options.other, values)))
+    report = same(*one, *_complete(options.other, *_other(options)))
     expect(report.same, "{} and {} hold different functions: {}", options.file, options.other, report.why)
     print(report)
 
