@@ -326,6 +326,33 @@ def test_data_on_the_gpu_are_given_to_fit(processor: Processor) -> None:
     test_checkpoint.assert_same(train.state, state)
 
 
+class Foreign:
+    """An array that another library has on the GPU."""
+
+    def __init__(self, array: np.ndarray):
+        self.array, self.shape = array, array.shape
+        data = (array.ctypes.data, False)
+        self.__cuda_array_interface__ = {"shape": array.shape, "typestr": array.dtype.str, "data": data, "version": 3}
+
+
+def test_data_of_other_libraries_on_the_gpu_are_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, state = trained()
+    given = points()
+    foreign, held_out = ({name: Foreign(array) for name, array in data.items()} for data in (given, points(21)))
+    train, check = programs()
+    options: dict[str, Any] = {"epochs": 3, "batch_size": 8, "seed": 4, "validation": (check, held_out)}
+    run = mg.fit(train, foreign, **options)
+    assert test_checkpoint.metrics(run.history) == wanted
+    test_checkpoint.assert_same(train.state, state)
+    assert mg.evaluate(check, foreign) == mg.evaluate(check, given)
+    says = r"data 'x' lie on a GPU that has no room for a copy, or on no GPU of the program's"
+    with pytest.raises(mg.GraphError, match=says):
+        mg.evaluate(programs("numpy")[1], foreign)
+    monkeypatch.setattr(gpu, "device", lambda: Processor(folder, capacity=100))
+    with pytest.raises(mg.GraphError, match=says):
+        mg.fit(programs()[0], foreign, epochs=1)
+
+
 def test_evaluate_waits_for_nothing_before_the_end(processor: Processor) -> None:
     _, check = programs()
     wanted = mg.evaluate(programs("numpy")[1], points(), 8)

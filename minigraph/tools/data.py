@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minigraph.backends.cupy.arrays import GpuArray, moved
+from minigraph.backends.cupy.device import lies_on_gpu
 from minigraph.backends.cupy.rows import Rows
 from minigraph.core import dim
 from minigraph.core.errors import GraphError, expect
@@ -53,6 +54,9 @@ class Batches:
         augment: Augment | None = None,
     ) -> Batches:
         """Batches of these arrays; GraphError if they do not fit together."""
+        for name, array in data.items():
+            here = isinstance(array, GpuArray) or not lies_on_gpu(array)
+            expect(here, "data {!r} lie on a GPU that has no room for a copy, or on no GPU of the program's", name)
         stays = lambda array: isinstance(array, GpuArray) and augment is None
         arrays = {name: array if stays(array) else np.asanyarray(array) for name, array in data.items()}
         expect(arrays, "there is no data: give a dict from the names of inputs to arrays")

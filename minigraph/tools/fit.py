@@ -120,9 +120,7 @@ def fit(
     the state is as it was before that batch. On a GPU the metrics of many steps are read at once, and `augment` may
     have seen batches behind that one.
     """
-    if any(map(lies_on_gpu, data.values())):
-        data = program.put(data)
-    batches = Batches.of(data, batch_size, seed, drop_last, augment)
+    batches = Batches.of(_taken(program, data), batch_size, seed, drop_last, augment)
     batches.check_last(program.graph)
     expect(epochs >= 0, "epochs is a number of 0 or more, not {!r}", epochs)
     expect(
@@ -131,7 +129,7 @@ def fit(
     )
     _check_validation(program, validation, batch_size)
     _check_best(_names(program, validation), best, best_file, patience)
-    check = (validation[0], Batches.of(validation[1], batch_size)) if validation is not None else None
+    check = (validation[0], Batches.of(_taken(*validation), batch_size)) if validation is not None else None
     training = _Training(program, batches, check, best, _path(best_file), _path(checkpoint), checkpoint_every, progress)
     training.begin(resume)
     resumed_at = training.steps
@@ -148,7 +146,7 @@ def fit(
 
 def evaluate(program: Program, data: Mapping[str, Any], batch_size: int = 256) -> dict[str, float]:
     """The metrics of a program on all of the data: means over the samples. The program must not change its state."""
-    return _evaluated(program, Batches.of(data, batch_size))
+    return _evaluated(program, Batches.of(_taken(program, data), batch_size))
 
 
 def _evaluated(program: Program, batches: Batches) -> dict[str, float]:
@@ -443,6 +441,11 @@ class _Training:
             self.program(**step.batch)
 
 
+def _taken(program: Program, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The data, and where they lie on a GPU, copies of them, if there is room."""
+    return program.put(data) if any(map(lies_on_gpu, data.values())) else data
+
+
 def _metrics(graph: Graph) -> list[str]:
     """The outputs that are scalars."""
     return [name for name, value in graph.outputs.items() if value.type.shape == ()]
@@ -489,7 +492,7 @@ def _check_validation(program: Program, validation: Validation | None, batch_siz
         return
     check, data = validation
     expect(check.state is program.state, "the validation program has another state than the training program")
-    first = {name: array[:batch_size] for name, array in Batches.of(data, batch_size).data.items()}
+    first = {name: array[:batch_size] for name, array in Batches.of(_taken(check, data), batch_size).data.items()}
     evaluate(check, first, batch_size)
 
 
