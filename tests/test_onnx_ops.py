@@ -22,6 +22,7 @@ from minigraph.core.dtypes import FLOATS, NARROW, epsilon, is_float, wide_dtype
 ELSEWHERE = {
     "random_bits": "bits have no counterpart in ONNX; tests/test_random.py computes Philox with Python's integers",
     "dropout": "its mask is made of random_bits; tests/test_random.py derives it from those",
+    "moments": "one of its results is what rounds another; tests/test_moments.py holds it against fractions",
 }
 
 # Moved, chosen and compared numbers are not computed with: these ops are right to the last bit.
