@@ -119,7 +119,11 @@ def write_pad(draft: Draft, node: Node, x: str) -> str:
         if isinstance(n, int) and max(pair) >= n:
             x = draft.add("Gather", x, draft.array(_sources(n, pair[0], pair[1], mode)), axis=axis)
     rest = [(0, 0) if isinstance(n, int) and max(pair) >= n else pair for n, pair in zip(shape, widths)]
-    return draft.add("Pad", x, _pads(draft, rest), mode=mode) if any(map(any, rest)) else x
+    if not any(map(any, rest)):
+        return x
+    inner = HELD.get(dtype, dtype)
+    found = draft.add("Pad", draft.cast(x, dtype, inner), _pads(draft, rest), mode=mode)
+    return draft.cast(found, inner, dtype)
 
 
 def _pads(draft: Draft, widths: Sequence[tuple[int, int]]) -> str:
