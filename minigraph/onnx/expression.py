@@ -1,6 +1,7 @@
 """Pointwise ops: their expressions, written node by node in the operators of ONNX.
 
-Operators know few integers: the others are computed as int32 or int64, which hold them, and cast back.
+Operators know few integers: the others are computed as int32 or int64, which hold them, and cast back. So is bfloat16,
+as float32.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from minigraph.core.ir import Node
 from minigraph.core.scalar import Scalar, var
 from minigraph.onnx.draft import Draft, Unwritable
 
-HELD = {"int8": "int32", "int16": "int32", "uint8": "int32", "uint16": "int32", "uint32": "int64", "bool": "int32"}
+HELD = {
+    **dict.fromkeys(("int8", "int16", "uint8", "uint16", "bool"), "int32"),
+    "uint32": "int64",
+    "bfloat16": "float32",
+}
 
 
 def by_expression(draft: Draft, node: Node, *inputs: str) -> str:
