@@ -53,8 +53,9 @@ def is_number(dtype: np.dtype) -> bool:
 
 
 def holds(array: np.dtype, dtype: str) -> bool:
-    """Whether an array of the one dtype has numbers of the other, in this machine's order of bytes. bfloat16 has no name
-    in the protocols by which arrays are handed over, nor in NumPy's files: it comes as two bytes of anything.
+    """Whether an array of the one dtype has numbers of the other, in the order of bytes of this machine.
+
+    bfloat16 has no name in the protocols by which arrays are handed over, nor in NumPy's files: it comes as two bytes.
     """
     return array == np.dtype(dtype) or (dtype == "bfloat16" and array == np.dtype("V2"))
 
