@@ -94,7 +94,7 @@ def test_an_op_without_a_form_is_found() -> None:
 
 
 def test_three_shapes_and_each_dtype_are_tried(capsys: pytest.CaptureFixture[str]) -> None:
-    """The numbers of what is compiled nightly. An op that takes floats takes all of them."""
+    """The numbers of what is compiled nightly. An op that takes floats takes all of them, with one exception."""
     shapes, dtypes = defaultdict[str, set[Any]](set), defaultdict[str, set[Any]](set)
     kernels = launches = 0
     for dtype in sorted(DTYPES):
@@ -113,7 +113,8 @@ def test_three_shapes_and_each_dtype_are_tried(capsys: pytest.CaptureFixture[str
     assert {name: found for name, found in shapes.items() if len(found) < 3} == {}
     inputs = {name: {dtype for found in dtypes[name] for dtype in found} for name in dtypes}
     floats = {name: found & set(FLOATS) for name, found in inputs.items()}
-    assert {name: found for name, found in floats.items() if 0 < len(found) < len(FLOATS)} == {}
+    some = {name: found for name, found in floats.items() if 0 < len(found) < len(FLOATS)}
+    assert some == {"moments": {"float32", "float64"}}  # whose readers cast what is narrower: see ops/moments.py
     assert kernels > 3000
 
 
