@@ -52,7 +52,7 @@ class GpuArray(np.lib.mixins.NDArrayOperatorsMixin):
             self.device.read(self.memory, array)
         return array
 
-    def put(self, array: np.ndarray) -> None:
+    def _write(self, array: np.ndarray) -> None:
         """Go on with these numbers."""
         self.limits = None
         with self.device.turn.lock:
@@ -73,7 +73,7 @@ class GpuArray(np.lib.mixins.NDArrayOperatorsMixin):
         found = getattr(ufunc, method)(*map(_here, inputs), **options)
         for x, target in zip(out, targets):
             if isinstance(x, GpuArray):
-                x.put(target)
+                x._write(target)
         return out[0] if len(out) == 1 else out or found
 
     def __getattr__(self, name: str) -> Any:
@@ -90,7 +90,7 @@ class GpuArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __setitem__(self, index: Any, value: Any) -> None:
         array = self.get()
         array[index] = _here(value)
-        self.put(array)
+        self._write(array)
 
     def __len__(self) -> int:
         if not self.shape:
