@@ -535,3 +535,11 @@ def test_what_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(mg.GraphError, match="is a folder"):
         models.save(graph, graph.init(0), tmp_path / "folder.onnx")
+
+
+def test_who_takes_one_kind_of_file_for_the_other_is_told(tmp_path: Path) -> None:
+    graph = mg.inference(normalized(), ["logits"])
+    with pytest.raises(mg.GraphError, match=r"net\.onnx is written by minigraph\.onnx\.save\(graph, state, path\)"):
+        mg.save("net.onnx", graph, graph.init(0))
+    with pytest.raises(mg.GraphError, match=r"net\.onnx is read by minigraph\.onnx\.load\(path\)"):
+        mg.load(saved(tmp_path, graph, graph.init(0)))

@@ -141,7 +141,7 @@ def optimize(options: argparse.Namespace) -> None:
         expect(report.same, "the optimized graph does not compute the same as the one before, and is not written")
     files.save(options.output, optimized.graph, state)
     nodes = f"{len(optimized.graph.nodes)} nodes, {len(optimized.graph.state)} states"
-    if options.output.suffix == files.ONNX:  # which has what is computed of parameters alone as numbers
+    if files.is_onnx(options.output):  # which has what is computed of parameters alone as numbers
         nodes = f"{nodes_of_a_run(optimized.graph)} nodes"
     print(f"wrote {options.output}: {nodes}")
 

@@ -11,8 +11,7 @@ from minigraph.core.ir import Graph
 from minigraph.core.state import State
 from minigraph.tools import saved
 
-ONNX = ".onnx"
-ENDINGS = (saved.ENDING, ONNX)
+ENDINGS = (saved.ENDING, saved.ONNX)
 
 
 def load(path: Path, values: Mapping[str, Any] | None = None) -> tuple[Graph, State | None]:
@@ -21,7 +20,7 @@ def load(path: Path, values: Mapping[str, Any] | None = None) -> tuple[Graph, St
     values: what must be known of a model's inputs before anything runs (see minigraph.onnx.load).
     Raises GraphError as minigraph.load and minigraph.onnx.load do, and where the package onnx is needed and missing.
     """
-    if path.suffix == ONNX:
+    if is_onnx(path):
         read, _ = _onnx()
         return read(path, values or {})
     expect(not values, "{} is a saved graph, of which no values can be fixed: that is for models of ONNX", path)
@@ -31,11 +30,15 @@ def load(path: Path, values: Mapping[str, Any] | None = None) -> tuple[Graph, St
 def save(path: Path, graph: Graph, state: State | None) -> None:
     """Write a graph and its state, in the form that the ending asks for."""
     check_ending(path)
-    if path.suffix == ONNX:
+    if is_onnx(path):
         _, write = _onnx()
         write(graph, state, path)
     else:
         saved.save(path, graph, state)
+
+
+def is_onnx(path: Path) -> bool:
+    return path.suffix == saved.ONNX
 
 
 def check_ending(path: Path) -> None:

@@ -28,7 +28,7 @@ from minigraph.core.state import State
 from minigraph.driver.given import MADE
 
 VERSION, GRAPH, DIGEST, KEY = 1, "graph", "sha256", "minigraph"
-ENDING = ".safetensors"
+ENDING, ONNX = ".safetensors", ".onnx"
 ROOM = 80_000_000  # bytes of text; safetensors takes 100 MB before the arrays, where quotes and line ends count twice
 
 
@@ -41,6 +41,7 @@ def save(path: str | os.PathLike[str], graph: Graph, state: State | None = None)
     """
     expect(isinstance(graph, Graph), "save(path, graph, state) needs a Graph, not a {}", type(graph).__name__)
     path = Path(path)
+    expect(path.suffix != ONNX, "{} is written by minigraph.onnx.save(graph, state, path)", path)
     expect(path.suffix == ENDING, "a saved graph is a {} file, not {}; its text alone is str(graph)", ENDING, path)
     arrays = {} if state is None else {name: state[name] for name in graph.variables if name in state}
     if state is not None:
@@ -72,6 +73,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Graph, State | None]:
     initializer that is not known here (import the module that defines it first); and for a state that does not fit.
     """
     path = Path(path)
+    expect(path.suffix != ONNX, "{} is read by minigraph.onnx.load(path)", path)
     expect(not path.is_file() or path.stat().st_size, "{} is empty", path)
     arrays, metadata = files.read(path)
     graph = _graph(path, metadata)
