@@ -537,7 +537,7 @@ def test_an_error_in_the_middle_of_a_step_leaves_the_state(register, error):
     fragile = register("fragile", lambda x, /: x, reference, lambda gs, xs, ys: (mg.OPS["fragile"](gs[0]),))
     net = mg.Builder()
     x = net.input("x", ("N", 3))
-    model = net.build(loss=mg.mean(fragile(layers.batch_norm(layers.linear(x, 2)))))
+    model = net.build(loss=mg.mean(mg.relu(fragile(layers.batch_norm(layers.linear(x, 2))))))
     state = model.init(seed=0)
     train = mg.compile(mg.training_step(model, "loss", mg.optim.Adam(0.1)), state)
     inputs = np.random.default_rng(0).normal(size=(4, 3))
