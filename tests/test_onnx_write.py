@@ -389,6 +389,37 @@ def test_random_graphs_compute_the_same(tmp_path: Path, seed: int) -> None:
     check_close(found, answers(one.graph, arrays, **one.sizes), 1e-3, str(one.graph))
 
 
+def test_what_is_added_to_each_channel_is_the_bias_of_a_convolution(tmp_path: Path) -> None:
+    net = Builder()
+    h = layers.conv2d(net.input("x", ("N", 2, 4, 4)), 3, 3)
+    both = layers.conv_transpose2d(h, 2, 3)
+    bare = layers.conv2d(h, 2, 1, bias=False, name="bare")
+    shift = net.parameter("shift", (1, 2, 1, 1), mg.init.normal(1.0))
+    one = layers.conv2d(h, 1, 1, bias=False, name="one")
+    graph = net.build(y=both, bare=bare, shifted=bare + shift, grown=one + shift)
+    state, inputs = {name: array + 0.5 for name, array in graph.init(0).items()}, given_to(graph, 2)
+    path = saved(tmp_path, graph, state)
+    check_close(ran(path, inputs), answers(graph, {**inputs, **state}, N=2), CLOSE["float32"])
+    operators = [(node.op_type, len(node.input)) for node in onnx.load(path).graph.node]
+    convolutions = [("Conv", 3), ("ConvTranspose", 3), ("Conv", 2), ("Conv", 2)]
+    assert sorted(operators) == sorted([*convolutions, ("Add", 2), ("Add", 2)])
+
+
+def test_linear_layers_are_gemm(tmp_path: Path) -> None:
+    net = Builder()
+    x, z = net.input("x", ("N", 3)), net.input("z", ("N", 2, 3))
+    w = net.parameter("w", (3, 4), mg.init.normal(1.0))
+    flat, rows = layers.linear(x, 5), layers.linear(z, 5, name="rows")
+    graph = net.build(
+        flat=flat, rows=rows, other=x @ w + net.parameter("b", (4,), mg.init.normal(1.0)), bare=x @ w + x[:, :1]
+    )
+    state, inputs = graph.init(0), given_to(graph, 2)
+    path = saved(tmp_path, graph, state)
+    check_close(ran(path, inputs), answers(graph, {**inputs, **state}, N=2), CLOSE["float32"])
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    assert sorted(operators) == ["Add", "Add", "Gemm", "Gemm", "MatMul", "MatMul", "Slice", "Transpose"]
+
+
 # names and sizes
 
 

@@ -8,7 +8,7 @@ model's inputs. Transposes that meet are one, or none.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,8 +64,11 @@ class Draft:
     nodes: list[tuple[str, NodeProto]] = field(default_factory=list)  # with the node of the graph that each is for
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     at: str = ""  # the node of the graph that is written
+    read_once: Collection[Value] = ()  # values of the graph that one node alone reads
     _arrays: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _sizes: dict[Size, str] = field(default_factory=dict)
+    _makers: dict[str, NodeProto] = field(default_factory=dict)
+    _shaped: dict[str, tuple[str, Shape]] = field(default_factory=dict)  # result of a reshape -> of what, and its shape
     _turned: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)  # result -> (of what, order of axes)
     _turns: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
     _claims: dict[str, str] = field(default_factory=dict)  # placeholder -> the name that it gets
@@ -82,8 +85,20 @@ class Draft:
         """Append a node of ONNX; the name of its output, or a tuple of names. Attributes that are None are left out."""
         names = [self._placeholder() for _ in range(outputs)]
         given = {key: value for key, value in attrs.items() if value is not None}
-        self.nodes.append((self.at, helper.make_node(operator, list(inputs), names, **given)))
+        node = helper.make_node(operator, list(inputs), names, **given)
+        self.nodes.append((self.at, node))
+        self._makers.update(dict.fromkeys(names, node))
         return names[0] if outputs == 1 else tuple(names)
+
+    def maker(self, name: str) -> NodeProto | None:
+        """The node that makes a value; inputs, state and numbers have none."""
+        return self._makers.get(name)
+
+    def again(self, node: NodeProto, *more: str) -> str:
+        """Append a node of one output once more, with more inputs; the name of its output."""
+        found: str = self.add(node.op_type, *node.input, *more)
+        self._makers[found].attribute.extend(node.attribute)
+        return found
 
     def _placeholder(self) -> str:
         self._count += 1
@@ -104,7 +119,7 @@ class Draft:
 
     def transpose(self, x: str, axes: Sequence[int]) -> str:
         """Axis i of the result is axis axes[i] of x. A transpose of a transpose is one, or none at all."""
-        source, order = self._turned.get(x, (x, tuple(range(len(axes)))))
+        source, order = self.turned(x, len(axes))
         order = tuple(order[axis] for axis in axes)
         if order == tuple(range(len(order))):
             return source
@@ -112,6 +127,10 @@ class Draft:
             self._turns[source, order] = self.add("Transpose", source, perm=order)
             self._turned[self._turns[source, order]] = source, order
         return self._turns[source, order]
+
+    def turned(self, x: str, rank: int) -> tuple[str, tuple[int, ...]]:
+        """What x is a transpose of, and the order of its axes; x itself where it is none."""
+        return self._turned.get(x, (x, tuple(range(rank))))
 
     def move(self, x: str, rank: int, source: int, target: int) -> str:
         """x with one axis at another place, the others in order."""
@@ -122,13 +141,23 @@ class Draft:
     # sizes
 
     def reshape(self, x: str, before: Shape, after: Shape) -> str:
-        """x, of shape `before`, in another shape."""
+        """x, of shape `before`, in another shape. The way back is none, and numbers are reshaped here."""
         if before == after:
             return x
+        if x in self._shaped and self._shaped[x][1] == after:
+            return self._shaped[x][0]
+        if x in self.tensors:
+            return self.array(self.tensors[x].reshape(after), self.tensors[x].dtype.name)
+        found = self._reshaped(x, after)
+        self._shaped[found] = x, before
+        return found
+
+    def _reshaped(self, x: str, after: Shape) -> str:
         open_ = [axis for axis, n in enumerate(after) if isinstance(n, Dim)]
         if len(open_) == 1 and 0 not in after:
-            return self.add("Reshape", x, self.array([-1 if axis in open_ else n for axis, n in enumerate(after)]))
-        return self.add("Reshape", x, self.shape(after), allowzero=1)
+            sizes = self.array([-1 if axis in open_ else n for axis, n in enumerate(after)])
+            return str(self.add("Reshape", x, sizes))
+        return str(self.add("Reshape", x, self.shape(after), allowzero=1))
 
     def shape(self, sizes: Sequence[Size]) -> str:
         """Sizes as a tensor int64[axes]."""

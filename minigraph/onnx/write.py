@@ -100,6 +100,7 @@ def written(draft: Draft, graph: Graph, known: Mapping[Value, np.ndarray]) -> di
     names.update((value, draft.array(array, value.type.dtype)) for value, array in known.items())
     refused: dict[str, list[str]] = {}
     ends = (*graph.outputs.values(), *graph.updates.values())
+    draft.read_once = {value for value, readers in graph.readers.items() if len(readers) == 1} - set(ends)
     unknown = [node for node in graph.nodes if known.keys().isdisjoint(node.outputs)]
     for node in needed(unknown, ends)[0]:
         draft.at = node.name

@@ -2,6 +2,7 @@
 
 from minigraph.onnx.writers import (
     activation,
+    bias,
     constant,
     convolution,
     indexing,
@@ -16,6 +17,7 @@ from minigraph.onnx.writers import (
 
 __all__ = [
     "activation",
+    "bias",
     "constant",
     "convolution",
     "indexing",
