@@ -200,7 +200,11 @@ def bound(run: Run) -> mg.Graph:
 
 def failures(tests: Sequence[NodeTest], backend: str) -> dict[str, str]:
     """Those of these tests that fail on a backend, where they run in one program, and how."""
-    runs = [run for test in tests for run in runs_of(test)]
+    return failed([run for test in tests for run in runs_of(test)], backend)
+
+
+def failed(runs: Sequence[Run], backend: str) -> dict[str, str]:
+    """The same of runs. Those that keep something for the next step are left out."""
     runs = [run for run in runs if not run.graph.updates]
     graph, state, given = merged(runs)
     results = mg.compile(graph, state, backend=backend)(**given)

@@ -146,6 +146,15 @@ def _concat(arrays: Sequence[np.ndarray], attrs: Mapping[str, Any], opset: int) 
     return np.concatenate(arrays, attrs["axis"])
 
 
+def backwards(start: int, stop: int, n: int) -> tuple[int, int | None]:
+    """Where a slice with a negative step of an axis of n entries begins and ends, by Python's rules.
+
+    In ONNX a start before the first entry is the first entry; in Python nothing would be left.
+    """
+    start, stop = (place + n if place < 0 else place for place in (start, stop))
+    return max(0, min(start, n - 1)), None if stop < 0 else min(stop, n - 1)
+
+
 def _slice(arrays: Sequence[np.ndarray], attrs: Mapping[str, Any], opset: int) -> np.ndarray:
     x, *rest = arrays
     if opset < 10:
@@ -155,7 +164,7 @@ def _slice(arrays: Sequence[np.ndarray], attrs: Mapping[str, Any], opset: int) -
     steps = more[1] if len(more) > 1 else [1] * len(starts)
     places = [slice(None)] * x.ndim
     for axis, start, stop, step in zip(axes, starts, stops, steps):
-        places[axis] = slice(start, stop, step)
+        places[axis] = slice(*(backwards(start, stop, x.shape[axis]) if step < 0 else (start, stop)), step)
     return x[tuple(places)]
 
 

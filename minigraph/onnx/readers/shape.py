@@ -11,7 +11,7 @@ from minigraph.core.dim import Size, broadcast, product
 from minigraph.core.errors import expect
 from minigraph.onnx.call import Call, reads
 from minigraph.onnx.file import Unsupported, array_of
-from minigraph.onnx.known import Known
+from minigraph.onnx.known import Known, backwards
 from minigraph.ops import shape as ops
 from minigraph.ops.broadcast import broadcast_to
 from minigraph.ops.index import iota, tri
@@ -138,10 +138,13 @@ def read_slice(call: Call) -> Tensor:
     for axis, a, b, s in zip(axes, starts, ends, steps):
         expect(isinstance(axis, int) and -x.rank <= axis < x.rank, "axis {} is outside of {}", axis, x.value)
         expect(isinstance(s, int) and s != 0, "a step is a number other than 0, not {}", s)
-        if isinstance(x.shape[axis], int):  # Python's rules serve all numbers
-            start[axis], stop[axis], step[axis] = a, b, s
+        n = x.shape[axis]
+        if isinstance(n, int):
+            both = isinstance(a, int) and isinstance(b, int) and s < 0
+            start[axis], stop[axis] = backwards(a, b, n) if both else (a, b)  # type: ignore[arg-type]
         else:
-            start[axis], stop[axis], step[axis] = _place(a), _place(b), s
+            start[axis], stop[axis] = _place(a), _place(b)
+        step[axis] = s
     return ops.slice_(x, start, stop, step)
 
 
