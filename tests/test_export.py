@@ -600,7 +600,8 @@ def test_sizes(tmp_path: Path) -> None:
 
 def test_the_readme(infer: mg.Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = [block for block in blocks if "load_program" in block]
     exec(code, {"mg": mg, "infer": infer, "batch": {"image": IMAGES}})
     expected = infer(image=IMAGES)["logits"].argmax(axis=1)
     assert capsys.readouterr().out == f"{expected}\n"
