@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
 
 from minigraph.onnx.call import READERS
 from onnx_node_tests import COUNTS, HOW, KINDS, NodeTest, cases_of, counts, failures, outcomes
+
+README = " ".join((Path(__file__).parent.parent / "README.md").read_text().split())
 
 # A test all of whose operators have readers passes, except these (patterns over names), which fail or are skipped.
 OLD = "it is written in opset 6, from which opset 7 differs in this operator"
@@ -63,6 +66,14 @@ def test_what_passed_passes_and_what_has_readers_does():
         assert "passed" not in verdicts, pattern
 
     assert COUNTS.read_text() == counts(), HOW
+    passed = [test.expanded for test, result in found.values() if result.verdict == "passed"]
+    sentence = f"Of ONNX's own tests {passed.count(False)} pass, and {passed.count(True)} more"
+    assert sentence in README
+
+
+def test_the_readme_names_the_operators():
+    assert f"`load` reads {len(READERS)} operators" in README
+    assert f": {', '.join(sorted(READERS))}." in README
 
 
 def excepted(test: NodeTest, pattern: str) -> bool:

@@ -141,7 +141,7 @@ def read_slice(call: Call) -> Tensor:
         n = x.shape[axis]
         if isinstance(n, int):
             both = isinstance(a, int) and isinstance(b, int) and s < 0
-            start[axis], stop[axis] = backwards(a, b, n) if both else (a, b)  # type: ignore[arg-type]
+            start[axis], stop[axis] = backwards(a, b, n) if both else (a, b)
         else:
             start[axis], stop[axis] = _place(a), _place(b)
         step[axis] = s
