@@ -45,6 +45,9 @@ NEEDS_SIZES = {  # an op and the number of its example: what does not go without
     *(("pad_gradient", number) for number in range(4)),  # which entries are added up is written as numbers
     ("cross_entropy", 3),  # of no labels ONNX Runtime has no loss
 }
+OLD = onnxruntime.__version__.startswith("1.23.")  # the newest for Python 3.10
+CRASHES = {("topk", 4), ("one_hot", 2), ("cross_entropy", 3), ("nll_loss", 3)}  # there: what divides by no lines at all
+WITHOUT_KERNEL = {(name, "float64") for name in ("cos", "silu", "resize_gradient")}  # there as well
 CLOSE = {"float16": 4e-3, "float32": 4e-6, "float64": 1e-11}  # of the largest number, or of 1
 OPS = [op for op in mg.OPS.values() if op.name not in REFUSED]
 
@@ -86,6 +89,8 @@ def answers(graph: Graph, arrays: Arrays, **sizes: int) -> dict[str, np.ndarray]
 
 
 def check_example(tmp_path: Path, op: Op, example: Example, dtype: str) -> None:
+    if OLD and ((op.name, op.examples.index(example)) in CRASHES or (op.name, dtype) in WITHOUT_KERNEL):
+        return
     graph, samples = proof.graph_of(op, example, dtype)
     arrays = arrays_for(graph, samples)
     found = ran(saved(tmp_path, graph), arrays)
@@ -144,7 +149,7 @@ def test_the_batch_may_be_known_only_at_run_time(tmp_path: Path, op: Op, example
     except mg.GraphError:  # parameters, too, begin with that size; or the attributes name it
         return
     number = op.examples.index(example)
-    if (op.name, number) in NEEDS_SIZES:
+    if (op.name, number) in NEEDS_SIZES or (OLD and (op.name, number) in CRASHES):
         return
     graph = builder.build({f"y{i}": y for i, y in enumerate(outputs)})
     concrete, samples = proof.graph_of(op, example)
