@@ -174,3 +174,30 @@ def test_each_scale_that_is_left_of_densenet_has_its_sentence():
     reasons = {reason.at: reason.why for reason in result.refused}
     for node in left:
         assert node.name in reasons, node
+
+
+# it takes part in what there is
+
+
+@pytest.mark.classifier
+def test_the_classifier_is_seen_checked_kept_and_trained_on(tmp_path):
+    graph, state = text_direction()
+    assert str(mg.parse(str(graph))) == str(graph)
+    assert "Conv_0" in str(mg.summary(graph, N=1))
+    mg.draw(graph, tmp_path / "classifier.svg")
+    mg.page(optimized(graph, state), tmp_path / "classifier.html")
+    mg.save(tmp_path / "classifier.safetensors", graph, state)
+    assert str(mg.load(tmp_path / "classifier.safetensors")[0]) == str(graph)
+    assert mg.verify(graph, optimized(graph, state).graph)
+
+    pictures = lines_of_text()[15:25]
+    direction = np.arange(10) // 5
+    net = mg.Builder.extending(mg.unfreeze(logits(graph)))
+    loss = mg.cross_entropy(net.tensor("logits"), net.input("direction", ("N",), "int64"))
+    model = net.build(logits=net.tensor("logits"), loss=loss)
+    trained = mg.State(dict(state))
+    step = mg.compile(mg.training_step(model, loss="loss", optimizer=mg.optim.Adam(1e-3)), trained)
+    assert len(mg.doctor(model, trained, {"x": pictures, "direction": direction}).checkups) == 35
+    losses = [float(step(x=pictures, direction=direction)["loss"]) for _ in range(4)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert not np.array_equal(trained["conv1_weights"], state["conv1_weights"])
