@@ -732,7 +732,7 @@ def test_ctrl_c_is_quiet(answering, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "load", interrupted)
+    monkeypatch.setattr(command.files, "load", interrupted)
     assert command.main(["check", answering]) == 130
     assert capsys.readouterr().err == ""
 
