@@ -15,7 +15,7 @@ import minigraph as mg
 import minigraph.onnx as models
 from minigraph import layers
 from minigraph.driver.step import PRECISIONS
-from minigraph.tools import command
+from minigraph.tools import command, files
 
 ROOT = Path(__file__).parent.parent
 
@@ -732,7 +732,7 @@ def test_ctrl_c_is_quiet(answering, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.files, "load", interrupted)
+    monkeypatch.setattr(files, "load", interrupted)
     assert command.main(["check", answering]) == 130
     assert capsys.readouterr().err == ""
 
