@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ class Draft:
     def array(self, numbers: Any, dtype: str = "int64") -> str:
         """Numbers as a tensor of the model; the same numbers are there once."""
         array = np.asarray(numbers, dtype)
-        key = array.dtype.name, array.shape, array.tobytes()
+        key = array.dtype.name, array.shape, sha256(array.tobytes()).digest()
         if key not in self._arrays:
             self._arrays[key] = self._placeholder()
             self.tensors[self._arrays[key]] = array

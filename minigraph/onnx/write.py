@@ -43,7 +43,8 @@ def save(graph: Graph, state: Mapping[str, np.ndarray] | None, path: str | os.Pa
 
     A graph for inference, mg.inference(model), is what others expect in such a file. ONNX has no state that moves: of a
     graph with updates, what a state becomes is one more output, "bn1.running_mean.next", and the state an input that
-    need not be given, with its numbers as default. Whoever runs the model gives it there the next time.
+    need not be given, with its numbers as default. Whoever runs the model gives it there the next time. Of no numbers,
+    as in an empty batch, ONNX says little: in ONNX Runtime their mean is 0, and not NaN, and some losses are refused.
 
     state: None is for a graph without state. Slots and counters that it lacks begin anew.
     path: a .onnx file. Where the numbers are more than 2 GiB, they lie beside it, in a file called path + ".data".

@@ -69,8 +69,7 @@ def _transposed(draft: Draft, node: Node, x: str, w: str, output_padding: Sequen
 
 @writes(conv_weight_gradient)
 def write_conv_weight_gradient(draft: Draft, node: Node, x: str, g: str) -> str:
-    """Images and channels change places: x^T (C, N, ...) is convolved with g^T (O, N, ...), group by group. Stride and
-    dilation change places as well."""
+    """x^T (C, N, ...) is convolved with g^T (O, N, ...), group by group, where stride and dilation change places."""
     attrs, types = node.attrs, [value.type for value in node.inputs]
     layout, groups, rank = attrs["layout"], attrs["groups"], len(attrs["layout"])
     axis = channel_axis(layout)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minigraph.core.dim import product
-from minigraph.core.ir import Node
+from minigraph.core.dim import Size, product
+from minigraph.core.ir import Node, Type
 from minigraph.onnx.draft import Draft, writes
 from minigraph.onnx.writers.shape import scattered
 from minigraph.ops.index import gather, scatter_add
@@ -28,24 +28,27 @@ def write_gather(draft: Draft, node: Node, x: str, indices: str) -> str:
 
 @writes(scatter_add)
 def write_scatter_add(draft: Draft, node: Node, updates: str, indices: str) -> str:
-    """The entries of a batch stand one behind the other along one axis, into which all rows are added."""
+    """Rows, one for each index, are added into axes of `size` places that stand one behind the other for the batch."""
     size, axis, batch = (node.attrs[name] for name in ("size", "axis", "batch"))
     data, places = (value.type for value in node.inputs)
-    picked, between = places.rank - batch, axis - batch
-    order = [*range(batch), *(axis + i for i in range(picked)), *(batch + i for i in range(between))]
-    rows = draft.transpose(updates, [*order, *range(axis + picked, data.rank)])
-    lead, rest = data.shape[:batch], (*data.shape[batch:axis], *data.shape[axis + picked :])
-    count, each = product(lead), product(places.shape[batch:])
-    rows = draft.reshape(
-        rows, tuple(data.shape[i] for i in (*order, *range(axis + picked, data.rank))), (count * each, *rest)
-    )
-    flat = draft.reshape(draft.cast(indices, places.dtype, "int64"), places.shape, (count, each))
+    picked = [*range(batch), *range(axis, axis + places.rank - batch)]  # axes of the indices
+    beside = [i for i in range(data.rank) if i not in picked]
+    lead, row = data.shape[:batch], tuple(data.shape[i] for i in beside)
+    rows = draft.transpose(updates, [*picked, *beside])
+    rows = draft.reshape(rows, (*places.shape, *row), (product(places.shape), *row))
+    through = (product(lead) * size, *row)
+    flat = _counted_through(draft, indices, places, batch, size)
+    total = scattered(draft, draft.shape(through), data.dtype, flat, rows)
+    return draft.move(draft.reshape(total, through, (*lead, size, *row)), len(lead) + 1 + len(row), batch, axis)
+
+
+def _counted_through(draft: Draft, indices: str, places: Type, batch: int, size: Size) -> str:
+    """Indices of axes of `size` places, an axis for each entry of the batch, counted through all of these: int64[n]."""
+    count, each = product(places.shape[:batch]), product(places.shape[batch:])
+    index = draft.reshape(draft.cast(indices, places.dtype, "int64"), places.shape, (count, each))
     length = draft.reshape(draft.size(size), (1,), ())
-    negative = draft.add("Less", flat, draft.array(0))
-    flat = draft.add("Where", negative, draft.add("Add", flat, length), flat)
-    first = draft.add("Range", draft.array(0), draft.reshape(draft.size(count), (1,), ()), draft.array(1))
-    first = draft.add("Mul", draft.reshape(first, (count,), (count, 1)), length)
-    flat = draft.reshape(draft.add("Add", flat, first), (count, each), (count * each,))
-    total = scattered(draft, draft.shape((count * size, *rest)), data.dtype, flat, rows)
-    total = draft.reshape(total, (count * size, *rest), (*lead, size, *rest))
-    return draft.move(total, batch + 1 + len(rest), batch, axis)
+    from_the_end = draft.add("Less", index, draft.array(0))
+    index = draft.add("Where", from_the_end, draft.add("Add", index, length), index)
+    entry = draft.add("Range", draft.array(0), draft.reshape(draft.size(count), (1,), ()), draft.array(1))
+    first = draft.add("Mul", draft.reshape(entry, (count,), (count, 1)), length)
+    return draft.reshape(draft.add("Add", index, first), (count, each), (count * each,))
