@@ -186,6 +186,20 @@ def test_integers_that_operators_do_not_know_are_computed_in_larger_ones(tmp_pat
     check_close(ran(saved(tmp_path, graph), arrays), wanted, 0.0)
 
 
+def test_padding_as_wide_as_a_window_with_gaps(tmp_path: Path) -> None:
+    net = Builder()
+    x = net.input("x", (1, 2, 3))
+    wide = {"window": 2, "stride": 1, "padding": 2, "dilation": 2}
+    counted = mg.avg_pool(x, **wide, count_include_pad=True)
+    graph = net.build(largest=mg.max_pool(x, **wide), mean=mg.avg_pool(x, **wide), counted=counted)
+    arrays = given_to(graph, 1)
+    check_close(ran(saved(tmp_path, graph), arrays), evaluate(graph, arrays), CLOSE["float32"])
+    backward, seeds = proof.gradient_graph(net.build(y=mg.max_pool(x, **wide)))
+    assert seeds
+    with pytest.raises(mg.GraphError, match="max_pool_gradient: its padding is as wide as its window"):
+        saved(tmp_path, backward)
+
+
 def test_nan_and_infinities_are_what_they_were(tmp_path: Path) -> None:
     net = Builder()
     x = net.input("x", (6,))

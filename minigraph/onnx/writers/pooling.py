@@ -36,9 +36,22 @@ def _inside(draft: Draft, x: str, data: Type, attrs: Any) -> tuple[str, dict[str
     """x (N, C, ...) and the geometry of its windows. ONNX Runtime takes no padding as wide as a window without its
     gaps: it is put around x as numbers that never win."""
     geometry = sliding(attrs)
-    if all(max(pair) < k for pair, k in zip(attrs["padding"], attrs["window"])):
+    if _fits(attrs):
         return x, geometry
     return _padded(draft, x, attrs["padding"], _lowest(data.dtype), data.dtype), {**geometry, "pads": None}
+
+
+def _fits(attrs: Any) -> bool:
+    """Whether ONNX Runtime takes the padding as such."""
+    return all(max(pair) < k for pair, k in zip(attrs["padding"], attrs["window"]))
+
+
+def _counted(extents: Any, places: Any, attrs: Any) -> np.ndarray:
+    """How many numbers each window of an average pool counts: (1, 1, *places)."""
+    if any(isinstance(n, Dim) for n in (*extents, *places)):
+        raise Unwritable("how many numbers its windows hold depends on sizes that are known only at run time")
+    geometry = (attrs[name] for name in ("window", "stride", "padding", "dilation", "count_include_pad"))
+    return _counts(extents, places, *geometry)
 
 
 def _padded(draft: Draft, x: str, padding: Pairs, number: Any, dtype: str) -> str:
@@ -53,18 +66,24 @@ def _lowest(dtype: str) -> Any:
 
 
 def _largest(draft: Draft, x: str, node: Node) -> str:
-    """The largest of what each place in the window visits, one after the other."""
+    """The largest of what each place in the window visits."""
+    dtype = node.inputs[0].type.dtype
+    visited = _visited(draft, x, node, _lowest(dtype))
+    return held("Max")(draft, dtype, *visited) if len(visited) > 1 else visited[0]
+
+
+def _visited(draft: Draft, x: str, node: Node, number: Any) -> list[str]:
+    """What each place in the window visits of x (N, C, ...), with this number around it."""
     attrs, data = node.attrs, node.inputs[0].type
-    x = _padded(draft, x, attrs["padding"], _lowest(data.dtype), data.dtype)
+    x = _padded(draft, x, attrs["padding"], number, data.dtype)
     places = extents_of(node.outputs[0].type, attrs["layout"])
-    axes = draft.array(range(2, data.rank))
-    step = draft.array(attrs["stride"])
+    axes, step = draft.array(range(2, data.rank)), draft.array(attrs["stride"])
     visited = []
     for index in itertools.product(*map(range, attrs["window"])):
         start = [i * d for i, d in zip(index, attrs["dilation"])]
         stop = draft.shape([a + (n - 1) * s + 1 for a, n, s in zip(start, places, attrs["stride"])])
         visited.append(draft.add("Slice", x, draft.array(start), stop, axes, step))
-    return held("Max")(draft, data.dtype, *visited) if len(visited) > 1 else visited[0]
+    return visited
 
 
 @writes(avg_pool)
@@ -72,6 +91,10 @@ def write_avg_pool(draft: Draft, node: Node, x: str) -> str:
     """Where a part of the padding counts, that part is put around x as zeros."""
     attrs, data = node.attrs, node.inputs[0].type
     x, counting, geometry = channels_first(draft, x, attrs["layout"]), attrs["count_include_pad"], sliding(attrs)
+    if not _fits(attrs):
+        counts = _counted(extents_of(data, attrs["layout"]), extents_of(node.outputs[0].type, attrs["layout"]), attrs)
+        total = draft.add("Sum", *_visited(draft, x, node, 0))
+        return from_channels_first(draft, draft.add("Div", total, draft.array(counts, data.dtype)), attrs["layout"])
     if isinstance(counting, tuple):
         x = _padded(draft, x, counting, 0, data.dtype)
         left = tuple((p - a, q - b) for (p, q), (a, b) in zip(attrs["padding"], counting))
@@ -86,10 +109,8 @@ def write_avg_pool_gradient(draft: Draft, node: Node, g: str) -> str:
     attrs, data = node.attrs, node.inputs[0].type
     extents, window = attrs["extents"], attrs["window"]
     places: Any = extents_of(data, attrs["layout"])
-    if any(isinstance(n, Dim) for n in (*extents, *places)):
-        raise Unwritable("how many numbers its windows hold depends on sizes that are known only at run time")
+    counts = _counted(extents, places, attrs)
     stride, padding, dilation = (attrs[name] for name in ("stride", "padding", "dilation"))
-    counts = _counts(extents, places, window, stride, padding, dilation, attrs["count_include_pad"])
     share = draft.add("Div", channels_first(draft, g, attrs["layout"]), draft.array(counts, data.dtype))
     images, channels = data.shape[0], data.shape[channel_axis(attrs["layout"])]
     share = draft.reshape(share, (images, channels, *places), (images * channels, 1, *places))
@@ -123,8 +144,7 @@ def write_max_pool_gradient(draft: Draft, node: Node, g: str, x: str) -> str:
 def _chosen(draft: Draft, node: Node, x: str) -> str:
     """For each window the place of its largest number in x (N, C, ...), counted through all of it."""
     attrs = node.attrs
-    wide = [k for pair, k in zip(attrs["padding"], attrs["window"]) if max(pair) >= k]
-    if wide:
+    if not _fits(attrs):
         raise Unwritable("its padding is as wide as its window, which ONNX Runtime does not take")
     first = channels_first(draft, x, attrs["layout"])
     _, chosen = draft.add("MaxPool", first, outputs=2, kernel_shape=attrs["window"], **sliding(attrs))
