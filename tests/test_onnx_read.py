@@ -332,6 +332,25 @@ def test_without_the_package_a_sentence_says_what_to_install(monkeypatch):
         importlib.import_module("minigraph.onnx")
 
 
+def test_the_branch_that_is_known_to_be_taken_is(tmp_path):
+    """Whether x has one column, which is then squeezed away."""
+
+    def branch(*nodes: onnx.NodeProto) -> onnx.GraphProto:
+        return helper.make_graph(list(nodes), "branch", [], [helper.make_tensor_value_info("b", FLOAT, None)])
+
+    choice = node(
+        "If", "c", "y", then_branch=branch(node("Squeeze", "x axis", "b")), else_branch=branch(node("Neg", "x", "b"))
+    )
+    steps = [node("Shape", "x", "s"), node("Gather", "s axis", "n"), node("Equal", "n axis", "c"), choice]
+    for columns, op in ((1, "reshape"), (2, "neg")):
+        made = model(steps, {"x": ("N", columns)}, weights={"axis": np.array([1])})
+        assert ops(agrees(tmp_path, made, x=floats(3, columns))) == [op]
+    made = model([choice], {"x": ("N", 1), "c": [TensorProto.BOOL, [1]]}, weights={"axis": np.array([1])})
+    with pytest.raises(NeedsValue):
+        read(tmp_path, made)
+    agrees(tmp_path, made, {"c": np.array([False])}, x=floats(3, 1))
+
+
 # opsets
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
 
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import Dim, Shape, Size
@@ -78,6 +79,7 @@ class Net:
     builder: Builder
     names: Names
     inputs: list[Tensor] = field(default_factory=list)
+    inline: Callable[[onnx.GraphProto], list[Operand]] = lambda graph: []  # what the outputs of a branch stand for
     learns: bool = True  # False where arithmetic on weights is only computed: they are constants then
     state: dict[str, np.ndarray] = field(default_factory=dict)
     _tensors: dict[Any, Tensor] = field(default_factory=dict)
@@ -334,6 +336,10 @@ class Call:
     def dtype(self, name: str, default: str) -> str:
         """An attribute that is a dtype, by minigraph's name."""
         return dtype_of_code(self.integer(name)) if name in self.attrs else default
+
+    def graph(self, name: str) -> onnx.GraphProto:
+        """An attribute that is a graph."""
+        return self.attr(name, REQUIRED, (onnx.GraphProto,), "a graph")
 
     def stored(self, name: str) -> np.ndarray:
         """An attribute that is a tensor."""

@@ -32,13 +32,12 @@ from minigraph.onnx.file import (
     check_against_schema,
     dtype_of_code,
     model_of,
-    nodes_of,
     opset_of,
 )
 from minigraph.onnx.known import Known, of_sizes, settled
 from minigraph.onnx.names import Names, Symbols, cleaned
 
-DIRECT = {"Constant", "Identity", "Shape", "Size"}  # read at once, whatever they are applied to
+DIRECT = {"Constant", "Identity", "If", "Shape", "Size"}  # read at once, whatever they are applied to
 LARGEST = 1 << 40  # numbers in one value
 NAMELESS = ("?", "-1", "None")
 NAMED = 8  # nodes that are named of each thing that is not supported
@@ -70,7 +69,7 @@ def load(path: str | os.PathLike[str], values: Mapping[str, Any] | None = None) 
 def graph_of(model: onnx.ModelProto, folder: Path | None, values: Mapping[str, Any]) -> tuple[Graph, State]:
     """The same of a model in memory. folder: where its external data lie."""
     walk = Walk(model, folder, dict(values))
-    walk.take_initializers()
+    walk.take_initializers(model.graph)
     walk.take_inputs()
     for node in model.graph.node:
         walk.take(node)
@@ -90,19 +89,22 @@ class Walk:
         self.opset = opset_of(model)
         self.names, self.symbols = Names(), Symbols()
         self.names.fresh("random.seed"), self.names.fresh("random.step")
-        self.net = Net(Builder(cleaned(model.graph.name) or "model"), self.names)
+        self.net = Net(Builder(cleaned(model.graph.name) or "model"), self.names, inline=self.inline)
         self.known: dict[str, Operand | Blocked] = {}
         self.unsupported: dict[str, list[str]] = defaultdict(list)
         self.needed: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
-        for node in nodes_of(model.graph):
+        self._note_operators(model.graph)
+
+    def _note_operators(self, graph: onnx.GraphProto) -> None:
+        """Those without readers."""
+        for node in graph.node:
             if reader_name(node) not in READERS:
                 self.unsupported[reader_name(node)].append(node.name or ", ".join(node.output))
 
     # what a graph begins with
 
-    def take_initializers(self) -> None:
-        graph = self.model.graph
+    def take_initializers(self, graph: onnx.GraphProto) -> None:
         if graph.sparse_initializer:
             self.unsupported["sparse initializers"] += [sparse.values.name for sparse in graph.sparse_initializer]
             for sparse in graph.sparse_initializer:
@@ -169,6 +171,25 @@ class Walk:
         self.known[name] = operand
 
     # nodes
+
+    def inline(self, branch: onnx.GraphProto) -> list[Operand]:
+        """What the outputs of a branch stand for. Its nodes are taken; names of its own are then free again."""
+        outside = set(self.known)
+        self._note_operators(branch)
+        self.take_initializers(branch)
+        for node in branch.node:
+            self.take(node)
+        results = []
+        for value in branch.output:
+            expect(value.name in self.known, "nothing defines {!r}, an output of a branch", value.name)
+            results.append(self.known[value.name])
+        for name in self.known.keys() - outside:
+            del self.known[name]
+        if any(isinstance(result, Blocked) for result in results):
+            if self.needed:
+                raise NeedsValue("a branch needs them", tuple(self.needed))
+            raise Unsupported("If with such nodes in its branch")
+        return results  # type: ignore[return-value]
 
     def take(self, node: onnx.NodeProto) -> None:
         """Define what a node gives."""

@@ -1,6 +1,7 @@
 """What each operator of ONNX means, in minigraph's ops: a file for each family, a function for each operator."""
 
 from minigraph.onnx.readers import (
+    control,
     convolution,
     indexing,
     loss,
@@ -15,6 +16,7 @@ from minigraph.onnx.readers import (
 )
 
 __all__ = [
+    "control",
     "convolution",
     "indexing",
     "loss",
