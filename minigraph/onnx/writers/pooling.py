@@ -25,6 +25,9 @@ def write_max_pool(draft: Draft, node: Node, x: str) -> str:
     data, attrs = node.inputs[0].type, node.attrs
     x = channels_first(draft, x, attrs["layout"])
     if data.dtype in POOLED:
+        maker = draft.maker(draft.turned(x, data.rank)[0])
+        if maker is not None and maker.op_type == "Pad":  # of one: ONNX Runtime 1.31 would take zeros for padding
+            x = draft.add("Max", x)
         x, geometry = _inside(draft, x, data, attrs)
         y = draft.add("MaxPool", x, kernel_shape=attrs["window"], **geometry)
     else:
@@ -57,8 +60,7 @@ def _counted(extents: Any, places: Any, attrs: Any) -> np.ndarray:
 def _padded(draft: Draft, x: str, padding: Pairs, number: Any, dtype: str) -> str:
     if not any(map(any, padding)):
         return x
-    widths = pads(((0, 0), (0, 0), *padding))
-    return padded(draft, x, draft.array(widths), number, dtype)
+    return padded(draft, x, draft.array(pads(((0, 0), (0, 0), *padding))), number, dtype)
 
 
 def _lowest(dtype: str) -> Any:

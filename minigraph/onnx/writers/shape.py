@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from minigraph.core.dim import Dim, Size, known
 from minigraph.core.errors import GraphError
 from minigraph.core.ir import Node
@@ -78,7 +76,8 @@ def write_unslice(draft: Draft, node: Node, g: str) -> str:
         if abs(s) != 1 and n != 0:
             apart = [*sizes[: axis + 1], 1, *sizes[axis + 1 :]]
             g = draft.reshape(g, tuple(sizes), tuple(apart))
-            g = _pad_axis(draft, g, dtype, axis + 1, len(apart), 0, abs(s) - 1)
+            widths = [(0, abs(s) - 1) if i == axis + 1 else (0, 0) for i in range(len(apart))]
+            g = padded(draft, g, _pads(draft, widths), 0, dtype)
             apart[axis + 1], sizes[axis] = abs(s), n * abs(s)
             g = draft.reshape(g, tuple(apart), tuple(sizes))
             sizes[axis] = (n - 1) * abs(s) + 1
@@ -91,12 +90,6 @@ def write_unslice(draft: Draft, node: Node, g: str) -> str:
 
 def _slice_axis(draft: Draft, x: str, axis: int, start: int, stop: int, step: int) -> str:
     return draft.add("Slice", x, *(draft.array([n]) for n in (start, stop, axis, step)))
-
-
-def _pad_axis(draft: Draft, x: str, dtype: str, axis: int, rank: int, before: int, after: int) -> str:
-    pads = np.zeros(2 * rank, np.int64)
-    pads[axis], pads[rank + axis] = before, after
-    return padded(draft, x, draft.array(pads), 0, dtype)
 
 
 def padded(draft: Draft, x: str, pads: str, value: Any, dtype: str) -> str:
