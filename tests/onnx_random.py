@@ -162,6 +162,11 @@ class Draw:
             attrs["nearest_mode"] = self.one("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
         roi = None if opset >= 13 else np.zeros(0, np.float32)
         sizes = np.array([*x.shape[:2], *self.several(1, 9, rank)])
+        if opset >= 18 and mode == "nearest" and how != "align_corners" and self.whole(0, 1):
+            attrs["axes"] = list(range(2, 2 + rank))
+            attrs["keep_aspect_ratio_policy"] = self.one("not_larger", "not_smaller")
+            known = {"roi": None, "scales": None, "sizes": sizes[2:]}
+            return self.make("Resize", opset, {"x": x}, known, **attrs)
         known = {"roi": roi, "scales": None if opset >= 13 else np.zeros(0, np.float32), "sizes": sizes}
         if self.whole(0, 1):
             factors = [1.0, 1.0, *(self.one(0.5, 1.0, 1.5, 2.0, 3.0) for _ in range(rank))]

@@ -88,7 +88,8 @@ class Walk:
         self.model, self.folder, self.values = model, folder, values
         self.opset = opset_of(model)
         self.names, self.symbols = Names(), Symbols()
-        self.names.fresh("random.seed"), self.names.fresh("random.step")
+        for taken in ("random.seed", "random.step"):  # by the builder, for dropout
+            self.names.fresh(taken)
         self.net = Net(Builder(cleaned(model.graph.name) or "model"), self.names, inline=self.inline)
         self.known: dict[str, Operand | Blocked] = {}
         self.unsupported: dict[str, list[str]] = defaultdict(list)

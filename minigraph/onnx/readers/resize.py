@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import floor
 from typing import Any
 
+import numpy as np
+
 from minigraph.core.builder import Tensor
-from minigraph.core.dim import Size, product
+from minigraph.core.dim import Size, known, product
 from minigraph.core.errors import expect
 from minigraph.onnx.call import Call, reads
+from minigraph.ops.index import gather
 from minigraph.ops.pointwise import cast
-from minigraph.ops.resize import COORDINATES, resize
+from minigraph.ops.resize import COORDINATES, ROUNDINGS, resize
 from minigraph.ops.shape import reshape, transpose
 
+LONGEST = 1 << 20  # of an axis whose entries are gathered
 OLD = {"coordinate_transformation": "asymmetric", "nearest_mode": "floor"}  # of Upsample, and Resize of opset 10
 
 
@@ -40,25 +46,51 @@ def read_resize(call: Call) -> Tensor:
         "coordinate_transformation": call.string("coordinate_transformation_mode", "half_pixel"),
         "nearest_mode": call.string("nearest_mode", "round_prefer_floor"),
     }
-    if by_scales:
-        scales = {**dict.fromkeys(range(x.rank), 1.0), **dict(zip(axes, given))}
-        return resized(call, x, {"scales": tuple(scales[i] for i in range(x.rank))}, how)
-    return resized(call, x, _sizes(call, x, axes, given), how)
+    if not by_scales and (policy := call.string("keep_aspect_ratio_policy", "stretch")) != "stretch":
+        return _in_proportion(call, x, axes, given, policy, how)
+    rest: Any = [1.0] * x.rank if by_scales else x.shape
+    every = {**dict(enumerate(rest)), **dict(zip(axes, given))}
+    return resized(call, x, {"scales" if by_scales else "sizes": tuple(every[i] for i in range(x.rank))}, how)
 
 
-def _sizes(call: Call, x: Tensor, axes: tuple[int, ...], given: tuple[Size, ...]) -> dict[str, Any]:
-    """The new sizes of all axes; keep_aspect_ratio_policy makes one factor of those of all axes."""
-    sizes = {**dict(enumerate(x.shape)), **dict(zip(axes, given))}
-    policy = call.string("keep_aspect_ratio_policy", "stretch")
-    if policy != "stretch":
-        known = all(isinstance(x.shape[a], int) and isinstance(n, int) for a, n in zip(axes, given))
-        expect(known, "keep_aspect_ratio_policy needs known sizes, not {} of {}", given, x.value)
-        expect(policy in ("not_larger", "not_smaller"), "there is no keep_aspect_ratio_policy {!r}", policy)
-        factors: list[Any] = [n / x.shape[a] for a, n in zip(axes, given)]  # type: ignore[operator]
-        factor = min(factors) if policy == "not_larger" else max(factors)
-        sizes.update((a, int(factor * x.shape[a] + 0.5)) for a in axes)
-        return {"sizes": tuple(sizes[i] for i in range(x.rank)), "factor": factor, "axes": axes}
-    return {"sizes": tuple(sizes[i] for i in range(x.rank))}
+def _in_proportion(
+    call: Call, x: Tensor, axes: tuple[int, ...], given: tuple[Size, ...], policy: str, how: dict[str, str]
+) -> Tensor:
+    """By the one factor that makes these axes about as large as given, and none larger, or none smaller.
+
+    New sizes are rounded to the nearest. minigraph's resize rounds them down, so otherwise entries are gathered.
+    """
+    pairs = [(x.shape[axis], size) for axis, size in zip(axes, given)]
+    numbers = all(isinstance(n, int) and isinstance(m, int) and n > 0 and m < LONGEST for n, m in pairs)
+    expect(numbers, "keep_aspect_ratio_policy needs known sizes, not {} of {}", given, x.value)
+    expect(policy in ("not_larger", "not_smaller"), "there is no keep_aspect_ratio_policy {!r}", policy)
+    factors = [Fraction(m, n) for n, m in pairs]  # type: ignore[arg-type]
+    factor = min(factors) if policy == "not_larger" else max(factors)
+    new: dict[int, Any] = {axis: factor * x.shape[axis] for axis in axes}  # type: ignore[operator]
+    if all(size.denominator == 1 for size in new.values()):
+        sizes = tuple(int(new[i]) if i in new else n for i, n in enumerate(x.shape))
+        return resized(call, x, {"sizes": sizes}, how)
+    if call.string("mode", "nearest") != "nearest":
+        raise call.unsupported(f"with keep_aspect_ratio_policy {policy} where sizes are rounded")
+    for axis, size in new.items():
+        n, m = known(x.shape[axis], "the size of an axis"), floor(size + Fraction(1, 2))
+        expect(m < LONGEST, "an axis cannot grow to {}", m)
+        places = [_nearest(i, n, m, factor, how) for i in range(m)]
+        x = gather(x, x.builder.constant(np.asarray(places, np.int64)), axis)
+    return x
+
+
+def _nearest(i: int, n: int, m: int, factor: Fraction, how: dict[str, str]) -> int:
+    """The entry of n that entry i of m looks at."""
+    match how["coordinate_transformation"]:
+        case "asymmetric":
+            place = i / factor
+        case "align_corners":
+            place = Fraction(i * (n - 1), m - 1) if m > 1 else Fraction(0)
+        case name:
+            place = (i + Fraction(1, 2)) / factor - Fraction(1, 2)
+            place = Fraction(0) if name == "pytorch_half_pixel" and m == 1 else place
+    return max(0, min(n - 1, ROUNDINGS[how["nearest_mode"]](place)))
 
 
 def resized(call: Call, x: Tensor, target: dict[str, Any], how: dict[str, str]) -> Tensor:
