@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from minigraph.core.builder import Builder, Tensor
+from minigraph.core.builder import Builder
 from minigraph.core.dtypes import wide_dtype
 from minigraph.core.ir import Node, Type, Value, needed
 from minigraph.core.op import OPS, no_flops
@@ -41,18 +40,13 @@ def _wide(node: Node) -> Node:
     return Node(node.op, inputs, tuple(Value(t, v.name) for t, v in zip(types, node.outputs)), attrs, node.name)
 
 
-def expanded(draft: Draft, node: Node, inputs: Sequence[str]) -> Any:
+def expanded(draft: Draft, node: Node, inputs: Sequence[str]) -> tuple[str, ...]:
     """Write a node as the smaller ops that it expands to; the names of its outputs."""
     builder = Builder(node.name)
     tensors = [builder.input(f"x{i}", value.type.shape, value.type.dtype) for i, value in enumerate(node.inputs)]
     result = node.op.expand(*tensors, **node.attrs)  # type: ignore[misc]
-    results = result if isinstance(result, tuple) else (result,)
-    return inside(draft, builder, dict(zip(tensors, inputs)), results)
-
-
-def inside(draft: Draft, builder: Builder, given: Mapping[Tensor, str], results: Sequence[Tensor]) -> tuple[str, ...]:
-    """Write what was built of tensors that have these names; the names of the results."""
-    names = {tensor.value: name for tensor, name in given.items()}
-    for node in needed(builder.nodes, [tensor.value for tensor in results])[0]:
-        names.update(zip(node.outputs, node_written(draft, node, [names[value] for value in node.inputs])))
-    return tuple(names[tensor.value] for tensor in results)
+    ends = [tensor.value for tensor in (result if isinstance(result, tuple) else (result,))]
+    names = {tensor.value: name for tensor, name in zip(tensors, inputs)}
+    for part in needed(builder.nodes, ends)[0]:
+        names.update(zip(part.outputs, node_written(draft, part, [names[value] for value in part.inputs])))
+    return tuple(names[value] for value in ends)
