@@ -19,6 +19,7 @@ import onnx
 
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import Dim, Size
+from minigraph.core.dtypes import becomes, is_number
 from minigraph.core.dtypes import is_float
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph
@@ -151,7 +152,8 @@ class Walk:
         dtype = dtype_of_code(declared.elem_type)
         if value.name in self.values:
             array = np.asarray(self.values.pop(value.name))
-            expect(np.can_cast(array.dtype, dtype, "same_kind"), "{!r} is {}, not {}", value.name, dtype, array.dtype)
+            fits = is_number(array.dtype) and becomes(array.dtype, np.dtype(dtype))
+            expect(fits, "{!r} is {}, not {}", value.name, dtype, array.dtype)
             return Known(array.astype(dtype), dtype, value.name)
         expect(declared.HasField("shape"), "the input {!r} has no shape", value.name)
         shape = [self._size(value.name, axis, size) for axis, size in enumerate(declared.shape.dim)]
