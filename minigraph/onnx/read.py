@@ -19,8 +19,7 @@ import onnx
 
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import Dim, Size
-from minigraph.core.dtypes import becomes, is_number
-from minigraph.core.dtypes import is_float
+from minigraph.core.dtypes import becomes, is_float, is_number
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph
 from minigraph.core.state import State
