@@ -20,6 +20,7 @@ from cupy_on_cpu import CudaError, fake_cupy
 from test_c_networks import given, training
 from test_example_networks import BATCH
 
+from minigraph.backends.cupy import compiler
 from minigraph.backends.cupy import device as devices
 from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.lower import lower
@@ -33,6 +34,7 @@ def cupy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("MINIGRAPH_CACHE", str(tmp_path))
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(devices, "_gpu", functools.cache(devices._gpu.__wrapped__))
+    monkeypatch.setattr(compiler, "PATIENCE", 600.0)  # on a busy machine it would say what one waits for
     monkeypatch.setattr(gpu, "_wheels", lambda: ["cupy-cuda13x"])
     monkeypatch.setattr(gpu, "described", lambda: ["cuDNN 9.28.0, frontend 1.28.0: convolutions"])
     return fake
