@@ -19,8 +19,8 @@ go without what compiles for long. --only takes the parts whose names have one o
 "float16", or those that lack something; the file is called after them, too. `minigraph doctor --gpu` says what the
 machine lacks.
 
-All programs of a row run in one process and take turns; times are medians of rounds. Each call of minigraph waits for
-its outputs; the others only at the end of a round. A row is in TF32 or in float16, with all of them.
+All programs of a row run in one process and take turns; times are medians of rounds, at whose end alone each of them
+waits for the GPU. A row is in TF32 or in float16, with all of them.
 
 Where cuDNN and cublasLt are installed, minigraph asks them; MINIGRAPH_GPU_LIBRARIES=none shows its own kernels beside.
 
