@@ -32,6 +32,7 @@ from minigraph.core.builder import Builder, Tensor
 from minigraph.core.dim import known
 from minigraph.core.dtypes import NARROW
 from minigraph.core.ir import Graph, Value
+from minigraph.ops.constant import fill
 from minigraph.ops.conv import conv, conv_input_gradient, conv_weight_gradient
 from minigraph.ops.matmul import matmul as matrix_product
 from minigraph.ops.matmul import swap
@@ -199,6 +200,15 @@ def test_products_of_narrow_floats(dtype: str, device: Device) -> None:
     """Added up in float32, and rounded once."""
     program = hold_twice(of_all([*PRODUCTS, *IN_ONE_TILE[5:7]], dtype), device).program({})
     assert "gemm<" in program.source.text
+
+
+@compiles
+def test_what_follows_a_product_along_any_axes(device: Device) -> None:
+    """A number for each row of many matrices: rows lie along several axes, one behind the other."""
+    net = Builder("followed")
+    x, w = net.input("x", (3, 2)), net.input("w", (3, 2, 2, 2))
+    (each_row,) = net.emit(fill, (), {"value": 0.5, "shape": (3, 1), "dtype": "float32"})
+    hold_twice(net.build(y=mg.square(x @ w + each_row)), device)
 
 
 @compiles

@@ -127,9 +127,10 @@ class Printer(Statements):
         """What follows number by number, as a function: of the number, and its place in rows of so many columns."""
         statements = self.following()
         loops = merged(self.region.axes, accesses(statements), "i")
-        places = [f"row * {columns} + column"] if len(loops) == 1 else ["row", "column"][: len(loops)]
-        assert len(loops) < 2 or loops[-1].size == columns
-        variables = [f"const place {loop.variable} = {text};" for loop, text in zip(loops, places, strict=True)]
+        if len(loops) > 1 and loops[-1].size == columns:
+            variables = [*placed("row", loops[:-1]), f"const place {loops[-1].variable} = column;"]
+        else:
+            variables = placed(f"(row * {columns} + column)", loops)
         nest = Nest(loops)
         head = "const auto finish = [=](place row, place column, float number)"
         assert self.region.call is not None
