@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 from minigraph.core.builder import Builder, Tensor
+from minigraph.core.chosen import Patterns, chosen
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, Node, Value, describe
 from minigraph.ops.batch_norm import batch_norm, batch_norm_inference, other_axes, running_average
@@ -24,7 +24,7 @@ from minigraph.ops.constant import count_along
 from minigraph.ops.pointwise import finite
 
 
-def unfreeze(graph: Graph, norms: str | Sequence[str] = "*", *, momentum: float = 0.1, unbiased: bool = True) -> Graph:
+def unfreeze(graph: Graph, norms: Patterns = "*", *, momentum: float = 0.1, unbiased: bool = True) -> Graph:
     """The graph in which these batch norms normalize by the batch, and average its statistics into their running ones.
 
     norms: patterns over the names of batch norms, or of layers that they are in ("*", "bn1", "layer4"); one that begins
@@ -38,32 +38,15 @@ def unfreeze(graph: Graph, norms: str | Sequence[str] = "*", *, momentum: float 
     """
     expect(isinstance(graph, Graph), "unfreeze needs a Graph, not a {}", type(graph).__name__)
     expect(0 <= finite("momentum", momentum) <= 1, "momentum, the weight of a new batch, is 0 to 1, not {}", momentum)
-    chosen = _chosen([node for node in graph.nodes if node.op is batch_norm_inference], norms)
-    _check_statistics(graph, chosen)
-    trained, thawed = _by_batch(graph, chosen)
+    frozen = [node for node in graph.nodes if node.op is batch_norm_inference]
+    thawing = dict.fromkeys(chosen("frozen batch norm", frozen, norms, _names))
+    expect(thawing, "no batch norm is left to unfreeze by {!r}", norms)
+    _check_statistics(graph, thawing)
+    trained, thawed = _by_batch(graph, thawing)
     builder = Builder.extending(trained)
     for old, node in thawed.items():
         _average(builder, old, node, float(momentum), unbiased)
     return builder.build({name: Tensor(builder, value) for name, value in trained.outputs.items()})
-
-
-def _chosen(found: Sequence[Node], patterns: str | Sequence[str]) -> dict[Node, None]:
-    """The batch norms that the patterns name, in the order of the graph."""
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    if patterns and all(pattern.startswith("!") for pattern in patterns):
-        patterns.insert(0, "*")
-    chosen: set[Node] = set()
-    for pattern in patterns:
-        fitting = {n for n in found if any(fnmatchcase(name, pattern.removeprefix("!")) for name in _names(n))}
-        expect(
-            fitting,
-            "no frozen batch norm is called like {!r}; there are {}",
-            pattern,
-            ", ".join(node.name for node in found) or "none",
-        )
-        chosen = chosen - fitting if pattern.startswith("!") else chosen | fitting
-    expect(chosen, "no batch norm is left to unfreeze by {}", patterns)
-    return dict.fromkeys(node for node in found if node in chosen)
 
 
 def _names(node: Node) -> list[str]:
@@ -72,9 +55,9 @@ def _names(node: Node) -> list[str]:
     return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
 
 
-def _check_statistics(graph: Graph, chosen: Collection[Node]) -> None:
+def _check_statistics(graph: Graph, thawing: Collection[Node]) -> None:
     """Raise GraphError, with a sentence for each, for batch norms whose running statistics cannot move."""
-    stuck = {node: why for node in chosen if (why := _why_stuck(graph, node, chosen))}
+    stuck = {node: why for node in thawing if (why := _why_stuck(graph, node, thawing))}
     if stuck:
         first = next(iter(stuck))
         reasons = "; ".join(f"{node.name}: {why}" for node, why in stuck.items())
@@ -84,7 +67,7 @@ def _check_statistics(graph: Graph, chosen: Collection[Node]) -> None:
         )
 
 
-def _why_stuck(graph: Graph, node: Node, chosen: Collection[Node]) -> str:
+def _why_stuck(graph: Graph, node: Node, thawing: Collection[Node]) -> str:
     mean, var = node.inputs[3:]
     if mean is var:
         return f"its running mean and variance are one value, {mean.name}"
@@ -96,20 +79,20 @@ def _why_stuck(graph: Graph, node: Node, chosen: Collection[Node]) -> str:
             return f"its running statistic {value.name} is updated already"
         for reader in graph.readers[value]:
             places = [i for i, read in enumerate(reader.inputs) if read is value]
-            if reader not in chosen or places != [place]:
+            if reader not in thawing or places != [place]:
                 also = "also as another input of it" if reader is node else f"also by {reader.name}"
                 return f"its running statistic {value.name} is read {also}, which would change as it moves"
     return ""
 
 
-def _by_batch(graph: Graph, chosen: Collection[Node]) -> tuple[Graph, Mapping[Node, Node]]:
+def _by_batch(graph: Graph, thawing: Collection[Node]) -> tuple[Graph, Mapping[Node, Node]]:
     """The graph with the statistics of the batch in these nodes, and what became of each. Names stay."""
     now: dict[Value, Value] = {}
     nodes: list[Node] = []
     thawed: dict[Node, Node] = {}
     for node in graph.nodes:
         inputs = tuple([now.get(value, value) for value in node.inputs])
-        if node in chosen:
+        if node in thawing:
             nodes.append(_thawed(node, inputs))
             thawed[node] = nodes[-1]
         elif inputs != node.inputs:
@@ -118,7 +101,7 @@ def _by_batch(graph: Graph, chosen: Collection[Node]) -> tuple[Graph, Mapping[No
             nodes.append(node)
             continue
         now.update(zip(node.outputs, nodes[-1].outputs))
-    statistics = {value for node in chosen for value in node.inputs[3:]}
+    statistics = {value for node in thawing for value in node.inputs[3:]}
     state = tuple(replace(v, kind="statistic") if v.value in statistics else v for v in graph.state)
     outputs = {name: now.get(value, value) for name, value in graph.outputs.items()}
     updates = {old: now.get(value, value) for old, value in graph.updates.items()}

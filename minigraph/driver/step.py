@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 from minigraph.core.autodiff import gradient
 from minigraph.core.builder import Builder, Tensor
+from minigraph.core.chosen import Patterns, chosen
 from minigraph.core.collector import paused
 from minigraph.core.dtypes import NARROW
 from minigraph.core.errors import expect
@@ -25,7 +25,6 @@ from minigraph.passes.mixed_precision import in_narrow
 from minigraph.passes.pipelines import BEFORE_AUTODIFF, INFERENCE, TURNS
 from minigraph.passes.tensor_float import in_tf32
 
-Patterns = str | Sequence[str]
 PRECISIONS = (*NARROW, "tf32")
 SCALED = {"float16"}  # gradients need a scale where small numbers end before those of float32
 
@@ -64,7 +63,30 @@ def training_step(
     outputs: what a step returns; all outputs of the model by default.
     without: names of passes of BEFORE_AUTODIFF to leave out.
     """
+    _check(model, loss, optimizer, accumulate, precision)
+    expect(not isinstance(outputs, str), "outputs is a list of names, not {!r}", outputs)
+    names = list(model.outputs if outputs is None else outputs)
+    builder = Builder.extending(model)
+    parameters = chosen("parameter", builder.parameters, trainable, lambda parameter: [parameter.name])
+    expect(parameters, "nothing is trainable")
+    _check_reached(builder, loss, parameters)
+    builder, parameters = _ready(model, loss, parameters, without, precision)
+    if precision not in SCALED:
+        _update(builder, parameters, gradient(builder.tensor(loss), parameters), optimizer, clip_norm, accumulate)
+    else:
+        scale = loss_scale(builder)
+        scaled = gradient(builder.tensor(loss), parameters, cast(scale, builder.tensor(loss).dtype))
+        gradients = unscaled(builder, scale, scaled)
+        _update(builder, parameters, gradients, optimizer, clip_norm, accumulate)
+        only_if_finite(builder, scale, scaled)
+    step = builder.build({name: builder.tensor(name) for name in names})
+    return in_tf32(step) if precision == "tf32" else step
+
+
+def _check(model: Graph, loss: str, optimizer: optim.Optimizer, accumulate: int, precision: str | None) -> None:
+    """Raise GraphError for arguments that make no step."""
     expect(isinstance(model, Graph), "training_step needs the model, a Graph, not a {}", type(model).__name__)
+    expect("optimizer.step" not in model.variables, "{!r} is a training step already", model.name)
     expect(isinstance(optimizer, optim.Optimizer), "the optimizer is one such as optim.Adam(1e-3), not {!r}", optimizer)
     expect(
         loss in model.outputs,
@@ -73,46 +95,7 @@ def training_step(
         ", ".join(model.outputs),
     )
     expect(isinstance(accumulate, int) and accumulate >= 1, "accumulate is a number of 1 or more, not {!r}", accumulate)
-    builder = Builder.extending(model)
-    chosen = _chosen(builder.parameters, trainable)
     _check_precision(precision)
-    expect("optimizer.step" not in model.variables, "{!r} is a training step already", model.name)
-    _check_reached(builder, loss, chosen)
-    builder, chosen = _ready(model, loss, chosen, without, precision)
-    if precision not in SCALED:
-        _update(builder, chosen, gradient(builder.tensor(loss), chosen), optimizer, clip_norm, accumulate)
-    else:
-        scale = loss_scale(builder)
-        scaled = gradient(builder.tensor(loss), chosen, cast(scale, builder.tensor(loss).dtype))
-        gradients = unscaled(builder, scale, scaled)
-        _update(builder, chosen, gradients, optimizer, clip_norm, accumulate)
-        only_if_finite(builder, scale, scaled)
-    expect(not isinstance(outputs, str), "outputs is a list of names, not {!r}", outputs)
-    names = list(model.outputs if outputs is None else outputs)
-    step = builder.build({name: builder.tensor(name) for name in names})
-    return in_tf32(step) if precision == "tf32" else step
-
-
-def _chosen(parameters: Sequence[Tensor], patterns: Patterns) -> list[Tensor]:
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    if patterns and all(pattern.startswith("!") for pattern in patterns):
-        patterns.insert(0, "*")
-    chosen: dict[str, Tensor] = {}
-    for pattern in patterns:
-        named = [p for p in parameters if fnmatchcase(p.name, pattern.removeprefix("!"))]
-        expect(
-            named,
-            "no parameter is called like {!r}; there are {}",
-            pattern,
-            ", ".join(p.name for p in parameters) or "none",
-        )
-        for parameter in named:
-            if pattern.startswith("!"):
-                chosen.pop(parameter.name, None)
-            else:
-                chosen[parameter.name] = parameter
-    expect(chosen, "nothing is trainable")
-    return [p for p in parameters if p.name in chosen]
 
 
 def _check_reached(builder: Builder, loss: str, parameters: Sequence[Tensor]) -> None:
@@ -139,13 +122,13 @@ def _ready(
     lean = in_narrow(lean, precision) if precision in NARROW else lean
     builder = Builder.extending(replace(lean.check(), state=model.state))
     _, live = needed(builder.nodes, [builder.tensor(loss).value])
-    chosen = [builder.tensor(p.name) for p in parameters if p.value in live]
+    effective = [builder.tensor(p.name) for p in parameters if p.value in live]
     expect(
-        chosen,
+        effective,
         "nothing is trainable: a batch norm takes off again what {} add",
         ", ".join(p.name for p in parameters),
     )
-    return builder, chosen
+    return builder, effective
 
 
 def _check_precision(precision: str | None) -> None:
