@@ -200,24 +200,18 @@ def relu(call: Call) -> Tensor:
     return ops.relu(x) if x.dtype in FLOATS else ops.maximum(x, 0)
 
 
-@reads("LeakyRelu")
-def read_leaky_relu(call: Call) -> Tensor:
-    return leaky_relu(call.tensor(0), alpha=call.real("alpha", 0.01))
+WITH_ALPHA: dict[str, tuple[Callable[..., Tensor], float]] = {  # which is the second where a file does not say it
+    "LeakyRelu": (leaky_relu, 0.01),
+    "ThresholdedRelu": (thresholded_relu, 1.0),
+    "Elu": (elu, 1.0),
+    "Celu": (celu, 1.0),
+}
 
 
-@reads("ThresholdedRelu")
-def read_thresholded_relu(call: Call) -> Tensor:
-    return thresholded_relu(call.tensor(0), alpha=call.real("alpha", 1.0))
-
-
-@reads("Elu")
-def read_elu(call: Call) -> Tensor:
-    return elu(call.tensor(0), alpha=call.real("alpha", 1.0))
-
-
-@reads("Celu")
-def read_celu(call: Call) -> Tensor:
-    return celu(call.tensor(0), alpha=call.real("alpha", 1.0))
+@reads(*WITH_ALPHA)
+def read_with_alpha(call: Call) -> Tensor:
+    op, usual = WITH_ALPHA[call.op]
+    return op(call.tensor(0), alpha=call.real("alpha", usual))
 
 
 @reads("Selu")

@@ -8,15 +8,25 @@ from minigraph.onnx.draft import Draft, holds, writes
 from minigraph.onnx.expression import HELD, by_expression
 from minigraph.ops import activation, pointwise
 
+OPERATORS = {  # those whose attributes, if there are any, are called as those of the op
+    pointwise.relu: "Relu",
+    pointwise.reciprocal: "Reciprocal",
+    activation.softsign: "Softsign",
+    activation.mish: "Mish",
+    activation.leaky_relu: "LeakyRelu",
+    activation.thresholded_relu: "ThresholdedRelu",
+    activation.hard_sigmoid: "HardSigmoid",
+    activation.elu: "Elu",
+    activation.celu: "Celu",
+}
 
-@writes(pointwise.relu)
-def write_relu(draft: Draft, node: Node, x: str) -> str:
-    return draft.add("Relu", x)
 
-
-@writes(pointwise.reciprocal)
-def write_reciprocal(draft: Draft, node: Node, x: str) -> str:
-    return draft.add("Reciprocal", x)
+@writes(*OPERATORS)
+def write_operator(draft: Draft, node: Node, x: str) -> str:
+    of_float32_alone = node.op is activation.celu and node.inputs[0].type.dtype != "float32"
+    if of_float32_alone or not holds(node.inputs[0].type.dtype, *node.attrs.values()):
+        return by_expression(draft, node, x)
+    return draft.add(OPERATORS[node.op], x, **node.attrs)
 
 
 @writes(pointwise.stop_gradient)
@@ -50,23 +60,6 @@ def write_relu6(draft: Draft, node: Node, x: str) -> str:
     return draft.add("Clip", x, draft.array(0, dtype), draft.array(6, dtype))
 
 
-OPERATORS = {  # those whose attributes are called as those of the op
-    activation.leaky_relu: "LeakyRelu",
-    activation.thresholded_relu: "ThresholdedRelu",
-    activation.hard_sigmoid: "HardSigmoid",
-    activation.elu: "Elu",
-    activation.celu: "Celu",
-}
-
-
-@writes(*OPERATORS)
-def write_with_numbers(draft: Draft, node: Node, x: str) -> str:
-    of_float32_alone = node.op is activation.celu and node.inputs[0].type.dtype != "float32"
-    if of_float32_alone or not holds(node.inputs[0].type.dtype, *node.attrs.values()):
-        return by_expression(draft, node, x)
-    return draft.add(OPERATORS[node.op], x, **node.attrs)
-
-
 @writes(activation.selu)
 def write_selu(draft: Draft, node: Node, x: str) -> str:
     if not holds(node.inputs[0].type.dtype, activation.SELU_ALPHA, activation.SELU_SCALE):
@@ -77,16 +70,6 @@ def write_selu(draft: Draft, node: Node, x: str) -> str:
 @writes(activation.hard_swish)
 def write_hard_swish(draft: Draft, node: Node, x: str) -> str:
     return draft.add("HardSwish", x) if holds(node.inputs[0].type.dtype, 1 / 6) else by_expression(draft, node, x)
-
-
-@writes(activation.softsign)
-def write_softsign(draft: Draft, node: Node, x: str) -> str:
-    return draft.add("Softsign", x)
-
-
-@writes(activation.mish)
-def write_mish(draft: Draft, node: Node, x: str) -> str:
-    return draft.add("Mish", x)
 
 
 @writes(activation.gelu)
