@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 from test_example_networks import TINY
-from test_registry import arrays_for, cases
+from test_registry import arrays_for, cases, of_any_batch
 
 import minigraph as mg
 import minigraph.onnx as models
@@ -133,23 +133,12 @@ def test_in_bfloat16_the_checker_accepts_it(tmp_path: Path, op: Op) -> None:
 
 @pytest.mark.parametrize(("op", "example"), cases(lambda op: op.name not in REFUSED))
 def test_the_batch_may_be_known_only_at_run_time(tmp_path: Path, op: Op, example: Example) -> None:
-    """Where the first axis of all inputs is of one size, it may be N."""
-    sizes = {sample.shape[0] for sample in example.inputs if sample.shape}
-    if len(sizes) != 1:
-        return
-    builder = Builder(op.name)
-    shapes = [("N", *s.shape[1:]) if s.shape else () for s in example.inputs]
-    inputs = [
-        builder.input(f"x{i}", shape, s.in_dtype("float32")) for i, (shape, s) in enumerate(zip(shapes, example.inputs))
-    ]
-    try:
-        outputs = builder.emit(op, inputs, example.attrs)
-    except mg.GraphError:  # parameters, too, begin with that size; or the attributes name it
-        return
     number = op.examples.index(example)
     if (op.name, number) in NEEDS_SIZES or (OLD and (op.name, number) in CRASHES):
         return
-    graph = builder.build({f"y{i}": y for i, y in enumerate(outputs)})
+    graph = of_any_batch(op, example)
+    if graph is None:
+        return
     concrete, samples = proof.graph_of(op, example)
     arrays = arrays_for(concrete, samples)
     check_close(ran(saved(tmp_path, graph), arrays), evaluate(concrete, arrays), CLOSE["float32"])

@@ -52,6 +52,27 @@ def is_empty(example: Example) -> bool:
     return any(0 in sample.shape for sample in example.inputs)
 
 
+def batches(example: Example) -> set[int]:
+    """The sizes of the first axes of inputs."""
+    return {sample.shape[0] for sample in example.inputs if sample.shape}
+
+
+def of_any_batch(op: Op, example: Example) -> Graph | None:
+    """The graph of one node in which the first axis of all inputs is N, if it is of one size, and may be N."""
+    if len(batches(example)) != 1:
+        return None
+    builder = mg.Builder(op.name)
+    shapes = [("N", *s.shape[1:]) if s.shape else () for s in example.inputs]
+    inputs = [
+        builder.input(f"x{i}", shape, s.in_dtype("float32")) for i, (shape, s) in enumerate(zip(shapes, example.inputs))
+    ]
+    try:
+        outputs = builder.emit(op, inputs, example.attrs)
+    except mg.GraphError:  # parameters, too, begin with that size; or the attributes name it
+        return None
+    return builder.build({f"y{i}": y for i, y in enumerate(outputs)})
+
+
 def test_layers_that_messages_name_are_there() -> None:
     named = [op.layer.split(".") for op in OPS.values() if op.layer]
     assert ["layers", "dropout"] in named
@@ -87,22 +108,13 @@ def test_attributes_are_canonical_and_the_node_reads_back(op: Op, example: Examp
 
 @pytest.mark.parametrize(("op", "example"), CASES)
 def test_symbols_may_stand_for_the_batch(op: Op, example: Example) -> None:
-    """Where the first axis of all inputs is of one size, it may be N; bound, the types are as before."""
-    sizes = {sample.shape[0] for sample in example.inputs if sample.shape}
-    if len(sizes) != 1:
+    """Bound, the types are as before."""
+    graph = of_any_batch(op, example)
+    if graph is None:
         return
-    builder = mg.Builder(op.name)
-    shapes = [("N", *s.shape[1:]) if s.shape else () for s in example.inputs]
-    inputs = [
-        builder.input(f"x{i}", shape, s.in_dtype("float32")) for i, (shape, s) in enumerate(zip(shapes, example.inputs))
-    ]
-    try:
-        outputs = builder.emit(op, inputs, example.attrs)
-    except mg.GraphError:  # parameters, too, begin with that size; or the attributes name it
-        return
-    graph = builder.build({f"y{i}": y for i, y in enumerate(outputs)})
     assert str(mg.parse(str(graph))) == str(graph)
-    bound = graph.bind(N=sizes.pop())
+    (size,) = batches(example)
+    bound = graph.bind(N=size)
     concrete, _ = proof.graph_of(op, example)
     assert [v.type for v in bound.outputs.values()] == [v.type for v in concrete.outputs.values()]
 
