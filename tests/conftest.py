@@ -6,11 +6,17 @@ out where no compiler can: the first lines of the report say which there are, an
 """
 
 import os
+import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import c_compilers
 import pytest
 from cuda_on_cpu import Processor
+from cuda_programs import DEVICE
+from cupy_on_cpu import fake_cupy
 from hypothesis import HealthCheck, settings
 
 from minigraph.backends.cupy import device as gpu
@@ -53,9 +59,41 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> gpu.Device:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where kernels lie that are compiled for a CPU."""
+    return tmp_path_factory.mktemp("cuda")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest, folder: Path) -> gpu.Device:
     """Where tests of CUDA C++ run: on a CPU that plays a GPU; with --gpu, on the GPU."""
-    return gpu.device() if request.config.getoption("gpu") else Processor(tmp_path_factory.mktemp("cuda"))
+    return gpu.device() if request.config.getoption("gpu") else Processor(folder)
+
+
+@pytest.fixture
+def on_device(device: gpu.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that are compiled for a GPU run there."""
+    monkeypatch.setattr(gpu, "device", lambda: device)
+
+
+@pytest.fixture
+def processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Processor:
+    """A CPU that plays a GPU, for tests that look into it: programs run on it."""
+    made = Processor(folder)
+    monkeypatch.setattr(gpu, "device", lambda: made)
+    return made
+
+
+@pytest.fixture
+def cupy(processor: Processor, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """In place of CuPy. Tests of it are no tests of a GPU: they take the processor."""
+    module = fake_cupy(folder)
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setenv("MINIGRAPH_CACHE", str(folder))
+    monkeypatch.setattr(gpu, "device", DEVICE)
+    gpu._gpu.cache_clear()
+    yield module
+    gpu._gpu.cache_clear()
 
 
 def runs_on_gpu(item: pytest.Item) -> bool:

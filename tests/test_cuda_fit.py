@@ -28,19 +28,11 @@ from minigraph.tools.fit import NotFinite
 pytestmark = pytest.mark.cxx
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of libraries."""
-    return tmp_path_factory.mktemp("cuda")
-
-
 @pytest.fixture(autouse=True)
-def processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Processor:
+def processor(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> Processor:
     """In place of a GPU; and whoever names no backend has it."""
-    made = Processor(folder)
-    monkeypatch.setattr(gpu, "device", lambda: made)
     monkeypatch.setenv("MINIGRAPH_BACKEND", "cupy")
-    return made
+    return processor
 
 
 # what fit promises elsewhere

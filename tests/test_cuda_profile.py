@@ -82,12 +82,6 @@ def on(device: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
     return runs_on(device, monkeypatch)
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of libraries."""
-    return tmp_path_factory.mktemp("told")
-
-
 @pytest.fixture
 def told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return runs_on(Told(folder), monkeypatch)
