@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
@@ -428,47 +429,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"minigraph {version('minigraph')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def command(
-        function: Callable[[argparse.Namespace], None],
-        about: str,
-        example: str,
-        takes: str = "FILE [options]",
-        needs_file: bool = True,
-    ) -> argparse.ArgumentParser:
-        name = function.__name__
-        one = commands.add_parser(
-            name,
-            usage=f"minigraph {name} {takes}",
-            help=about,
-            description=f"{about[0].upper()}{about[1:]}.",
-            epilog=f"example:\n  minigraph {name} {DEMO} {example}".rstrip(),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        one.set_defaults(command=function)
-        nargs = None if needs_file else "?"
-        one.add_argument(
-            "file", metavar="FILE", nargs=nargs, type=Path, help="a saved graph, .safetensors, or a model, .onnx"
-        )
-        one.add_argument(
-            "--import",
-            dest="modules",
-            metavar="MODULE",
-            action="append",
-            default=[],
-            help="import this module first: for ops of your own",
-        )
-        one.add_argument(
-            "--value",
-            dest="values",
-            metavar="NAME=NUMBERS",
-            type=_value,
-            action="append",
-            default=[],
-            help="of a .onnx file: what an input (such as a shape) or an open size is, 48 or 1,3,48; may be repeated",
-        )
-        return one
-
+    command = partial(_add_command, commands)
     _add_views(command)
     _add_passes(command)
     _add_runs(command)
@@ -478,6 +439,49 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("what", choices=("list", "clear", "where"), nargs="?", default="list", help="list, if left out")
     one.set_defaults(command=cache, modules=[])
     return parser
+
+
+def _add_command(
+    commands: argparse._SubParsersAction[_Parser],
+    function: Callable[[argparse.Namespace], None],
+    about: str,
+    example: str,
+    takes: str = "FILE [options]",
+    needs_file: bool = True,
+) -> argparse.ArgumentParser:
+    """The parser of a command, which is called as its function. takes: what its usage says behind the name."""
+    name = function.__name__
+    one = commands.add_parser(
+        name,
+        usage=f"minigraph {name} {takes}",
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}.",
+        epilog=f"example:\n  minigraph {name} {DEMO} {example}".rstrip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    one.set_defaults(command=function)
+    nargs = None if needs_file else "?"
+    one.add_argument(
+        "file", metavar="FILE", nargs=nargs, type=Path, help="a saved graph, .safetensors, or a model, .onnx"
+    )
+    one.add_argument(
+        "--import",
+        dest="modules",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="import this module first: for ops of your own",
+    )
+    one.add_argument(
+        "--value",
+        dest="values",
+        metavar="NAME=NUMBERS",
+        type=_value,
+        action="append",
+        default=[],
+        help="of a .onnx file: what an input (such as a shape) or an open size is, 48 or 1,3,48; may be repeated",
+    )
+    return one
 
 
 Command = Callable[..., argparse.ArgumentParser]  # (function, about, example, ...) -> the parser of its options

@@ -65,6 +65,30 @@ def draw(
     Returns the path written. Where the installed Graphviz cannot write that format, it is the best one that it can (the
     wheel of the extra `viz` writes SVG only), else .dot, beside `path`; a warning says so, and what to install.
     """
+    _check(graph, after, profile)
+    path = Path(path)
+    format = path.suffix.removeprefix(".").lower()
+    expect(format in (*FORMATS, "dot"), "{}: a picture is .svg, .png, .pdf or .dot, not {!r}", path, path.suffix)
+    expect(after is None or format in ("svg", "dot"), "{}: two graphs are drawn as .svg or .dot, not .{}", path, format)
+    if isinstance(graph, Plan):
+        expect(not expand and not reasons, "a plan has steps, and no layers or rules to draw")
+        sources = [steps_dot(graph, profile)]
+    else:
+        expand = (expand,) if isinstance(expand, str) else expand
+        sources = _sources(graph, after, reasons, collapse, expand, profile)
+    written = format if format == "dot" or can_render(format) else "svg" if can_render("svg") else "dot"
+    target = path if written == format else path.with_suffix(f".{written}")
+    pictures = [_data(source, written, timeout) for source in sources]
+    if isinstance(graph, Plan) and written == "svg":
+        pictures.append(arena_svg(graph).encode("utf-8"))
+    write_whole(target, _beside(pictures) if written == "svg" and len(pictures) > 1 else b"\n".join(pictures))
+    if written != format:
+        warnings.warn(f"wrote {target} instead of .{format}; to have that, {INSTALL}", stacklevel=2)
+    return target
+
+
+def _check(graph: object, after: object, profile: object) -> None:
+    """Raise GraphError for what cannot be drawn."""
     for given in (graph, *([] if after is None else [after])):
         known = isinstance(given, Graph) or (isinstance(given, Plan) and after is None)
         expect(known, "draw needs a Graph, such as program.graph, not a {}", type(given).__name__)
@@ -73,30 +97,22 @@ def draw(
         "a profile is program.profile(...), not a {}",
         type(profile).__name__,
     )
-    path = Path(path)
-    format = path.suffix.removeprefix(".").lower()
-    expect(format in (*FORMATS, "dot"), "{}: a picture is .svg, .png, .pdf or .dot, not {!r}", path, path.suffix)
-    expect(after is None or format in ("svg", "dot"), "{}: two graphs are drawn as .svg or .dot, not .{}", path, format)
-    more: list[bytes] = []
-    if isinstance(graph, Plan):
-        expect(not expand and not reasons, "a plan has steps, and no layers or rules to draw")
-        sources = [steps_dot(graph, profile)]
-        more = [arena_svg(graph).encode("utf-8")]
-    else:
-        expand = (expand,) if isinstance(expand, str) else expand
-        check_expand(expand, graph, *([after] if after else []))
-        if after is None:
-            sources = [dot(graph, collapse, expand, reasons=reasons, profile=profile)]
-        else:
-            expect(profile is None, "a profile is of one graph: draw it without `after`")
-            sources = list(before_and_after(graph, after, reasons, collapse, expand))
-    written = format if format == "dot" or can_render(format) else "svg" if can_render("svg") else "dot"
-    target = path if written == format else path.with_suffix(f".{written}")
-    pictures = [_data(source, written, timeout) for source in sources] + (more if written == "svg" else [])
-    write_whole(target, _beside(pictures) if written == "svg" and len(pictures) > 1 else b"\n".join(pictures))
-    if written != format:
-        warnings.warn(f"wrote {target} instead of .{format}; to have that, {INSTALL}", stacklevel=2)
-    return target
+
+
+def _sources(
+    graph: Graph,
+    after: Graph | None,
+    reasons: Iterable[Refused],
+    collapse: bool,
+    expand: Sequence[str],
+    profile: Profile | None,
+) -> list[str]:
+    """The DOT text of a graph; of two, where there is one after it."""
+    check_expand(expand, graph, *([after] if after else []))
+    if after is None:
+        return [dot(graph, collapse, expand, reasons=reasons, profile=profile)]
+    expect(profile is None, "a profile is of one graph: draw it without `after`")
+    return list(before_and_after(graph, after, reasons, collapse, expand))
 
 
 def before_and_after(

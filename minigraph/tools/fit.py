@@ -40,6 +40,7 @@ STEPS, SECONDS, HELD = 64, 0.2, 1 << 26  # of a window on a GPU: steps and secon
 FileName = str | os.PathLike[str]
 Goal = tuple[str, str]  # a metric, and "min" or "max"
 Validation = tuple[Program, Mapping[str, Any]]
+OnEpoch = Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def fit(
     checkpoint: FileName | None = None,
     checkpoint_every: int | None = None,
     resume: bool = True,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     progress: bool = True,
 ) -> Run:
     """Run a training step over the data, `epochs` times, in a new order each time. The state is that of the program.
@@ -133,13 +134,7 @@ def fit(
     training = _Training(program, batches, check, best, _path(best_file), _path(checkpoint), checkpoint_every, progress)
     training.begin(resume)
     resumed_at = training.steps
-    try:
-        while training.progress.epoch < epochs and not training.out_of(patience):
-            training.epoch(epochs)
-            if on_epoch is not None:
-                on_epoch(dict(training.progress.history[-1]))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(training.interrupted()) from None
+    training.run(epochs, patience, on_epoch)
     history = training.progress.history
     return Run([dict(entry) for entry in history], _best(history, best, training.best_file), training.steps, resumed_at)
 
@@ -265,6 +260,16 @@ class _Training:
         if resume and self.checkpoint is not None and self.checkpoint.exists():
             progress = checkpoints.load(self.checkpoint, self.program.state, self.identity)
             self.window = _Window(progress, self.window.before.take(self.program.state))
+
+    def run(self, epochs: int, patience: int | None, on_epoch: OnEpoch | None) -> None:
+        """All epochs that are left. On Ctrl-C the error says where training stopped, and how it goes on."""
+        try:
+            while self.progress.epoch < epochs and not self.out_of(patience):
+                self.epoch(epochs)
+                if on_epoch is not None:
+                    on_epoch(dict(self.progress.history[-1]))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self.interrupted()) from None
 
     @property
     def progress(self) -> Progress:
