@@ -63,12 +63,16 @@ class Normal(Initializer):
     mean: float = 0.0
 
     def __post_init__(self) -> None:
-        _plain(self, "std", "mean")
-        numbers = isinstance(self.std, (int, float)) and isinstance(self.mean, (int, float))
-        expect(numbers and self.std >= 0, "std is 0 or more and mean a number, not {!r} and {!r}", self.std, self.mean)
+        _check_normal(self)
 
     def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return rng.normal(self.mean, self.std, shape)
+
+
+def _check_normal(given: Normal | TruncatedNormal) -> None:
+    _plain(given, "std", "mean")
+    numbers = isinstance(given.std, (int, float)) and isinstance(given.mean, (int, float))
+    expect(numbers and given.std >= 0, "std is 0 or more and mean a number, not {!r} and {!r}", given.std, given.mean)
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,7 @@ class TruncatedNormal(Initializer):
     mean: float = 0.0
 
     def __post_init__(self) -> None:
-        _plain(self, "std", "mean")
-        numbers = isinstance(self.std, (int, float)) and isinstance(self.mean, (int, float))
-        expect(numbers and self.std >= 0, "std is 0 or more and mean a number, not {!r} and {!r}", self.std, self.mean)
+        _check_normal(self)
 
     def sample(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         z = rng.standard_normal(shape)

@@ -8,7 +8,7 @@ object.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -250,19 +250,29 @@ class Graph:
         """The same graph with numbers for all of its symbols. Every node's types are inferred and checked anew."""
         missing = self.symbols - symbols.keys()
         expect(not missing, "no size is given for {}", ", ".join(sorted(missing)))
+        sizes = ", ".join(f"{name} = {n}" for name, n in sorted(symbols.items()))
+        return self.retyped(
+            lambda given: given.bind(symbols), lambda value: dim.places(value, symbols), f"with {sizes}"
+        )
+
+    def retyped(self, new_type: Callable[[Type], Type], new_attr: Callable[[Any], Any], how: str) -> Graph:
+        """The same graph with other types of inputs and state, and other attributes: the types of all that is computed
+        are inferred, and checked, anew.
+
+        how: what is new about them, for errors.
+        """
         new: dict[Value, Value] = {}
         for value in (*self.inputs, *(variable.value for variable in self.state)):
-            new[value] = Value(value.type.bind(symbols), value.name)
+            new[value] = Value(new_type(value.type), value.name)
         nodes = []
         for node in self.nodes:
-            inputs = tuple(new[value] for value in node.inputs)
+            inputs = tuple([new[value] for value in node.inputs])
             try:
-                bound = {key: dim.places(value, symbols) for key, value in node.attrs.items()}
-                attrs, types = node.op.infer(tuple(value.type for value in inputs), bound)
+                given = {key: new_attr(value) for key, value in node.attrs.items()}
+                attrs, types = node.op.infer(tuple([value.type for value in inputs]), given)
             except GraphError as error:
-                sizes = ", ".join(f"{name} = {n}" for name, n in sorted(symbols.items()))
-                raise GraphError(describe(node, f"{error} (with {sizes})", inputs)) from None
-            outputs = tuple(Value(t, old.name) for t, old in zip(types, node.outputs, strict=True))
+                raise GraphError(describe(node, f"{error} ({how})", inputs)) from None
+            outputs = tuple([Value(t, old.name) for t, old in zip(types, node.outputs, strict=True)])
             new.update(zip(node.outputs, outputs))
             nodes.append(replace(node, inputs=inputs, outputs=outputs, attrs=attrs))
         return Graph(

@@ -16,7 +16,7 @@ from minigraph.core.dtypes import FLOATS, is_float
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.evaluate import apply
 from minigraph.core.initial import Constant
-from minigraph.core.ir import Graph, Node, Type, Value, Variable, describe
+from minigraph.core.ir import Graph, Node, Type, Value, Variable
 from minigraph.core.op import OPS, Literal
 
 BATCH = 3  # what a symbol stands for that is the first size of an input
@@ -68,28 +68,7 @@ def counted(graph: Graph) -> Graph:
 
 def in_float64(graph: Graph) -> Graph:
     """The same graph with float64 for every float, of inputs, state, literals and attributes."""
-    new: dict[Value, Value] = {}
-    for value in (*graph.inputs, *(variable.value for variable in graph.state)):
-        new[value] = Value(Type(value.type.shape, _wide(value.type.dtype)), value.name)
-    nodes = []
-    for node in graph.nodes:
-        inputs = tuple([new[value] for value in node.inputs])
-        attrs = {name: _wide(attribute) for name, attribute in node.attrs.items()}
-        try:
-            attrs, types = node.op.infer(tuple([v.type for v in inputs]), attrs)  # type: ignore[assignment]
-        except GraphError as error:
-            raise GraphError(describe(node, f"{error} (in float64)", inputs)) from None
-        outputs = tuple([Value(t, old.name) for t, old in zip(types, node.outputs, strict=True)])
-        new.update(zip(node.outputs, outputs))
-        nodes.append(replace(node, inputs=inputs, outputs=outputs, attrs=attrs))
-    return Graph(
-        graph.name,
-        tuple(new[v] for v in graph.inputs),
-        tuple(replace(s, value=new[s.value]) for s in graph.state),
-        tuple(nodes),
-        {name: new[v] for name, v in graph.outputs.items()},
-        {new[a]: new[b] for a, b in graph.updates.items()},
-    )
+    return graph.retyped(lambda given: Type(given.shape, _wide(given.dtype)), _wide, "in float64")
 
 
 def _wide(attribute: Any) -> Any:
