@@ -3,8 +3,9 @@
 A tolerance is measured: the lowered graph runs in float64 with noise on every value that rounding touches, of SAFE
 times as many roundings as the algorithm makes in the dtype of the value, relative to what it adds up. What a result
 moves by then, and as much for its own rounding, is what it may differ by. Where that is too little, more is drawn:
-Adam divides a gradient by its size, and so the sign of one that is nearly 0 is seen only by a draw that turns it. What
-only moves, chooses and compares numbers has no rounding, and has to come out to the bit.
+Adam divides a gradient by its size, and so the sign of one that is nearly 0 is seen only by a draw that turns it. Where
+noise decides, the reference itself may be far off: what is as near to float64 as it may be is right. What only moves,
+chooses and compares numbers has no rounding, and has to come out to the bit.
 """
 
 from __future__ import annotations
@@ -156,9 +157,9 @@ class Room:
         self.graph = trial.in_float64(lowered)
         self.narrow = dict(zip(_made(self.graph), _made(lowered), strict=True))
         self.arrays = {name: a.astype(np.float64) if is_float(a.dtype) else a for name, a in arrays.items()}
-        self.scale: dict[Value, float] = {}  # of the noise
+        self.scale: dict[Value, np.ndarray] = {}  # of the noise, one for all numbers of a value or one for each
         self.rounded: set[Value] = set()  # what is computed from what is rounded
-        self._seen: dict[Value, float] = {}
+        self._seen: dict[Value, np.ndarray] = {}
         self.right = self._run(self._measure)
         self.moved: list[dict[str, np.ndarray]] = []
         while len(self.moved) < DRAWS[0]:
@@ -177,24 +178,39 @@ class Room:
 
     def _measure(self, value: Value, array: np.ndarray) -> np.ndarray:
         """Note how large an error of a value is: so many roundings of what it adds up."""
-        self._seen[value] = most = largest(array)
+        self._seen[value] = array
         node = self.graph.producer.get(value)
         if node is None or not is_float(array.dtype):
             return array
-        terms = [self._seen[v] for v in node.inputs if v.type.is_float]
-        if node.op.kernel is not None or node.op.reduction:
-            most = max(most, float(np.prod(terms)) if terms else 0.0)
         dtype, own = self.narrow[value].type.dtype, roundings(node)
         if own:
-            self.scale[value] = own * epsilon(dtype) / 2 * most + least_normal(dtype)
+            self.scale[value] = own * epsilon(dtype) / 2 * self._adds_up(value, node, array) + least_normal(dtype)
         if own or not self.rounded.isdisjoint(node.inputs):
             self.rounded.add(value)
         return array
 
+    def _adds_up(self, value: Value, node: Node, array: np.ndarray) -> np.ndarray:
+        """The size of the numbers that each number of a value, or the largest one, is made of.
+
+        A single operation is rounded by what comes out, and so are squares that are added up.
+        """
+        op = node.op
+        if op.reduction:
+            if op.reduction == "moments" and value is node.outputs[2]:
+                return np.abs(array)
+            x = np.abs(self._seen[node.inputs[0]])
+            axes, keepdims = node.attrs["axes"], node.attrs["keepdims"]
+            return np.maximum(np.abs(array), x.max(axes, keepdims=keepdims, initial=0.0, where=np.isfinite(x)))
+        if op.expression is not None and roundings(node) == 1:
+            return np.abs(array)
+        terms = [largest(self._seen[v]) for v in node.inputs if v.type.is_float]
+        made_of = float(np.prod(terms)) if terms and op.kernel is not None else 0.0
+        return np.asarray(max(largest(array), made_of))
+
     def _noisy(self, salt: int, value: Value, array: np.ndarray) -> np.ndarray:
-        size = SAFE * self.scale.get(value, 0.0)
-        if not size:
+        if value not in self.scale:
             return array
+        size = SAFE * self.scale[value]
         with np.errstate(all="ignore"):
             draws = np.sin(np.abs(array) * 12.9898 + salt) * 43758.5453
             touched = np.isfinite(array) & (array != 0)  # what is divided by 0 is to stay so
@@ -203,7 +219,7 @@ class Room:
     def of(self, name: str) -> float:
         """inf where noise moves a result from one side of a jump to the other."""
         right, value = self.right[name], results(self.graph)[name]
-        own = self.scale.get(value, 0.0)
+        own = largest(self.scale.get(value, np.zeros(0)))
         if value in self.rounded and value.type.is_float:
             own = max(own, epsilon(self.narrow[value].type.dtype) / 2 * largest(right))
         return max(distance(right, moved[name]) for moved in self.moved) + SAFE * own
@@ -240,6 +256,8 @@ def differences(right: Arrays, found: Arrays, room: Room) -> tuple[list[str], in
         allowed, off = room.of(name), distance(a, b)
         while off > allowed and room.draw():
             allowed = room.of(name)
+        if off > allowed:
+            off = min(off, distance(room.right[name], b))
         drowned = off > allowed > 0.5 * largest(a)
         loose += drowned or allowed == np.inf
         if off > allowed and not drowned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from c_programs import Joined, Joining, outcome
 from test_c_ops import CHUNK, CHUNKS, FREE, Draw, hold, joined_gradients
@@ -10,6 +11,7 @@ from test_onnx_ops import CASES
 from minigraph.backends.cupy.device import Device
 from minigraph.backends.cupy.executable import Executable
 from minigraph.backends.lower import lower
+from minigraph.core.builder import Builder
 from minigraph.core.dtypes import FLOATS
 from minigraph.core.op import OPS
 
@@ -53,3 +55,12 @@ def test_random_applications(seed, device):
         for op in FREE:
             drawn.draw(f"{op.name}.{i}", op)
     hold_all(drawn.joining.done(), device)
+
+
+def test_inputs_may_be_numbers_of_numpy(device: Device) -> None:
+    """What NumPy computes without axes is no array: the class of a single row, say."""
+    net = Builder("one")
+    label = net.input("label", (), "int64")
+    graph = net.build({"y": net.emit(OPS["one_hot"], [label], {"classes": 3, "dtype": "float32"})[0]})
+    found, _ = Executable(lower(graph), device).run({}, {"label": np.int64(2)})
+    assert found["y"].tolist() == [0, 0, 1]

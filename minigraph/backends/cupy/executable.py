@@ -155,9 +155,10 @@ class Executable:
         Raises GraphError for an input that is found to be wrong, in the reference's words.
         """
         state = State({v.name: np.asarray(arrays[v.name], v.value.type.dtype) for v in self.graph.state})
+        inputs = {v.name: np.asarray(arrays[v.name], v.type.dtype) for v in self.graph.inputs}
         self.settle(state, self._resident or Resident(self.device))
         try:
-            outputs = self.step(Call(symbols, arrays, lambda: arrays, object()))
+            outputs = self.step(Call(symbols, inputs, lambda: arrays, object()))
         except WrongInput:
             reference.Executable(self.graph).run(symbols, arrays)
             raise
