@@ -24,12 +24,11 @@ import numpy as np
 
 from minigraph.core import proof, trial
 from minigraph.core.collector import paused
-from minigraph.core.dtypes import epsilon
 from minigraph.core.errors import GraphError, expect
-from minigraph.core.evaluate import apply
 from minigraph.core.exact import Outside
 from minigraph.core.ir import Graph, Type, Value, needed
 from minigraph.core.numbering import Cone, Numbering, alike, cone, site
+from minigraph.core.rounding import Pair
 from minigraph.core.shrink import cost
 from minigraph.core.sites import Outcome, prove
 
@@ -213,131 +212,61 @@ class _Run:
 
     def __init__(self, before: Graph, after: Graph, sizes: str):
         self.before, self.after, self.sizes = trial.counted(before), trial.counted(after), sizes
+        self.pair = Pair(self.before, self.after)
         self.prints: dict[Value, tuple[float, float, float]] = {}  # of values of both graphs
-        self.constants = _same_constants(self.before, self.after)
         self.worst = 0.0, "", trial.Tolerance.RELATIVE  # difference, of which result, and what is allowed
 
     def try_out(
         self, rng: np.random.Generator, state: Mapping[str, np.ndarray], scale: float, note: bool = False
     ) -> str:
         """Run both; what differs, as a sentence, or "". `note`: take the fingerprints of all values."""
-        prints = self.prints if note else None
-        one, other = trial.in_float64(self.before), trial.in_float64(self.after)
-        arrays, results = _first_that_runs(one, rng, state, scale, _watch(self.before, one, prints))
-        # a constant that was computed and rounded beforehand: rounding is not what is asked for here
-        rounded = {value: array for value, (_, array) in self.constants.items()}
+        one, other = self.pair.one, self.pair.other
+        arrays, results = _first_that_runs(one, rng, state, scale, self._watch(one, note))
         try:
-            found = trial.run(other, arrays, _watch(self.after, other, prints, rounded))
+            found = other.run(arrays, self._watch(other, note))
         except (GraphError, Outside) as error:
             return f"the graph after cannot be computed: {error}"
-        return self._differs(one, other, arrays, results, found)
+        return self._differs(arrays, results, found)
 
-    def _differs(
-        self, one: Graph, other: Graph, arrays: Mapping[str, np.ndarray], results: _Results, found: _Results
-    ) -> str:
+    def _watch(self, wide: trial.Wide, note: bool) -> trial.Seen:
+        """Notes the fingerprint of each value while a graph is run in float64."""
+
+        def seen(value: Value, array: np.ndarray) -> np.ndarray:
+            if note:
+                self.prints[wide.given[value]] = trial.fingerprint(array)
+            return array
+
+        return seen
+
+    def _differs(self, arrays: Mapping[str, np.ndarray], results: _Results, found: _Results) -> str:
         """Which result differs beyond rounding, as a sentence, or ""."""
-        ends = proof.results(other)
         moved: Mapping[str, float] = {}
-        for name, value in proof.results(one).items():
-            off, allowed = trial.difference(results[value], found[ends[name]]), trial.Tolerance.RELATIVE
+        for name, off in self.pair.differences(results, found):
+            allowed = trial.Tolerance.RELATIVE
             if off > allowed:
-                moved = moved or self._moved(one, other, arrays, results, found)
-                allowed = max(allowed, min(moved[name], trial.Tolerance.MOST))
+                moved = moved or self.pair.allowed(arrays, results, found)
+                allowed = moved[name]
             if off > allowed:
                 sizes = f" with {self.sizes}" if self.sizes else ""
                 return (
-                    f"{name!r} differs by {off:.1e} of its largest number, in float64{sizes}; {allowed:.0e} is allowed"
+                    f"{name!r} differs by {off:.1e} of its largest number, in float64{sizes}; {allowed:.1e} is allowed"
                 )
             self.worst = max(self.worst, (off, name, allowed))
         return ""
 
-    def _moved(
-        self, one: Graph, other: Graph, arrays: Mapping[str, np.ndarray], results: _Results, found: _Results
-    ) -> dict[str, float]:
-        """What rounding moves each result by: that of all that is computed, and that of constants beforehand."""
-        everything = {value: trial.Tolerance.NOISE for node in one.nodes for value in node.outputs}
-        constants = {wide: 2 * epsilon(old.type.dtype) for old, wide in self._rounded(other)}
-        moves = trial.moved_by_noise(one, arrays, results, everything)
-        shifts = trial.moved_by_noise(other, arrays, found, constants)
-        ends = proof.results(other)
-        return {name: max(moves[value], shifts[ends[name]]) for name, value in proof.results(one).items()}
-
-    def _rounded(self, other: Graph) -> list[tuple[Value, Value]]:
-        """The constants of `after` that `before` does not have, and what they are in float64."""
-        pairs = zip((v for n in self.after.nodes for v in n.outputs), (v for n in other.nodes for v in n.outputs))
-        new = _constants(self.after).keys() - self.constants.keys()
-        return [(old, wide) for old, wide in pairs if old in new and old.type.is_float]
-
 
 def _first_that_runs(
-    graph: Graph, rng: np.random.Generator, state: Mapping[str, np.ndarray], scale: float, seen: trial.Seen
+    wide: trial.Wide, rng: np.random.Generator, state: Mapping[str, np.ndarray], scale: float, seen: trial.Seen
 ) -> tuple[dict[str, np.ndarray], dict[Value, np.ndarray]]:
     """Arrays on which a graph can be run, and its results: labels may have to be smaller than was thought."""
     below: int | None
     for below in (None, 2, 1):
-        arrays = trial.draw(graph, rng, state, scale, below)
+        arrays = trial.draw(wide.graph, rng, state, scale, below)
         try:
-            return arrays, trial.run(graph, arrays, seen)
+            return arrays, wide.run(arrays, seen)
         except (GraphError, Outside) as error:
             failed = error
-    raise GraphError(f"{graph.name!r} could not be run in float64: {failed}")
-
-
-def _watch(
-    graph: Graph,
-    wide: Graph,
-    prints: dict[Value, tuple[float, float, float]] | None,
-    instead: Mapping[Value, np.ndarray] = {},
-) -> trial.Seen:
-    """Notes the fingerprint of each value of `graph` while its copy in float64 is run; `instead` replaces arrays."""
-    pairs = zip((v for n in wide.nodes for v in n.outputs), (v for n in graph.nodes for v in n.outputs), strict=True)
-    original = dict(pairs)
-
-    def seen(value: Value, array: np.ndarray) -> np.ndarray:
-        if value not in original:
-            return array
-        if original[value] in instead:
-            array = instead[original[value]]
-        if prints is not None:
-            prints[original[value]] = trial.fingerprint(array)
-        return array
-
-    return seen
-
-
-def _constants(graph: Graph) -> dict[Value, np.ndarray]:
-    """What is computed from nothing, in float64."""
-    wide = trial.in_float64(graph)
-    found: dict[Value, np.ndarray] = {}
-    result: dict[Value, np.ndarray] = {}
-    with np.errstate(all="ignore"):
-        for old, node in zip(graph.nodes, wide.nodes, strict=True):
-            if all(value in found for value in node.inputs):
-                arrays = apply(node, [found[value] for value in node.inputs])
-                found.update(zip(node.outputs, arrays))
-                result.update(zip(old.outputs, arrays))
-    return result
-
-
-def _same_constants(before: Graph, after: Graph) -> dict[Value, tuple[Value, np.ndarray]]:
-    """For each constant of `after`: one of `before` that rounds to the same numbers of its dtype, and these unrounded.
-
-    A constant that is computed beforehand is rounded; in its own dtype the last bit may differ.
-    """
-    known: dict[Type, dict[bytes, tuple[Value, np.ndarray]]] = {}
-    for value, array in _constants(before).items():
-        known.setdefault(value.type, {}).setdefault(array.tobytes(), (value, array))
-    found = {}
-    for value, array in _constants(after).items():
-        twins = known.get(value.type, {})
-        match = twins.get(array.tobytes())
-        if match is None and value.type.is_float:
-            off = 2 * epsilon(value.type.dtype)
-            near = (p for p in twins.values() if np.allclose(p[1], array, off, 0.0, equal_nan=True))
-            match = next((p for p in near if np.array_equal(np.signbit(p[1]), np.signbit(array))), None)
-        if match is not None:
-            found[value] = match
-    return found
+    raise GraphError(f"{wide.graph.name!r} could not be run in float64: {failed}")
 
 
 class _Proof:
@@ -349,7 +278,7 @@ class _Proof:
 
     def __init__(self, run: _Run, free: bool):
         self.before, self.after, self.free = run.before, run.after, free
-        self.prints, self.constants = run.prints, run.constants
+        self.prints, self.constants = run.prints, run.pair.constants
         self.numbering = Numbering()
         self.old = self.numbering.all(run.before)
         self.fresh = len(self.numbering.formulas)  # numbers from here on are formulas that only `after` has
@@ -395,8 +324,8 @@ class _Proof:
         return self.resolved[number]
 
     def _claim(self, value: Value, number: int) -> int:
-        if value in self.constants:
-            twin, _ = self.constants[value]
+        twin, _ = self.constants.get(value, (None, None))
+        if twin is not None and twin.type == value.type:
             self.proved.append(Proved(value.name, f"numbers rounded to {value.type.dtype}", (), False))
             return self.old[twin]
         named, printed = self._named.get(value.name), self._printed.get(self._key(value))

@@ -5,7 +5,8 @@ What rounds to 1e-16 in each step shows a difference between two graphs that flo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -46,15 +47,14 @@ def bound(graph: Graph, sizes: Mapping[str, int], least: int = BATCH) -> tuple[G
 
 
 def counted(graph: Graph) -> Graph:
-    """A graph without symbols, in which what counts elements (the op `count`) is the number that it then is."""
+    """The graph with a number for what counts elements along axes of known sizes (the op `count`)."""
     new: dict[Value, Value] = {}
     nodes = []
     for node in graph.nodes:
         inputs = tuple([new.get(value, value) for value in node.inputs])
-        if node.op.name == "count":
-            (array,) = node.op.run([np.broadcast_to(0, node.inputs[0].type.shape)], node.attrs)  # type: ignore[arg-type]
-            given = {"value": array.item(), "shape": (), "dtype": node.attrs["dtype"]}
-            attrs, _ = OPS["fill"].infer((), given)
+        if node.op.name == "count" and not dim.symbolic(sizes := _along_axes(node)):
+            value = np.asarray(math.prod(sizes)).astype(node.attrs["dtype"]).item()
+            attrs, _ = OPS["fill"].infer((), {"value": value, "shape": (), "dtype": node.attrs["dtype"]})
             node = replace(node, op=OPS["fill"], inputs=(), attrs=attrs)
         elif inputs != node.inputs:
             outputs = tuple([Value(value.type, value.name) for value in node.outputs])
@@ -64,6 +64,21 @@ def counted(graph: Graph) -> Graph:
     ends = {name: new.get(value, value) for name, value in graph.outputs.items()}
     moved = {old: new.get(value, value) for old, value in graph.updates.items()}
     return Graph(graph.name, graph.inputs, graph.state, tuple(nodes), ends, moved)
+
+
+def _along_axes(node: Node) -> tuple[Any, ...]:
+    """The sizes of what a node reads along its axes."""
+    return tuple(node.inputs[0].type.shape[axis] for axis in node.attrs["axes"])
+
+
+def constants(graph: Graph) -> dict[Value, np.ndarray]:
+    """What a graph without symbols makes of constants alone, in its dtypes, as a fold beforehand computes it."""
+    found: dict[Value, np.ndarray] = {}
+    with np.errstate(all="ignore"):
+        for node in graph.nodes:
+            if all(value in found for value in node.inputs):
+                found.update(zip(node.outputs, apply(node, [found[value] for value in node.inputs])))
+    return found
 
 
 def in_float64(graph: Graph) -> Graph:
@@ -176,6 +191,31 @@ def run(
     return found
 
 
+class Wide:
+    """A graph without symbols in float64. instead: numbers for some of its constants."""
+
+    def __init__(self, given: Graph, instead: Mapping[Value, np.ndarray] | None = None):
+        self.graph = in_float64(given)
+        self.given = dict(zip(_values(self.graph), _values(given), strict=True))
+        """The values of this graph, and which of the graph given they are."""
+        numbers = instead or {}
+        self._numbers = {value: widened(numbers[old]) for value, old in self.given.items() if old in numbers}
+
+    def run(self, arrays: Mapping[str, np.ndarray], seen: Seen = lambda value, array: array) -> dict[Value, np.ndarray]:
+        """Outputs and updates of `graph` by value; see run."""
+        return run(self.graph, arrays, lambda value, array: seen(value, self._numbers.get(value, array)))
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """The array, in float64 if it holds floats."""
+    return array.astype(np.float64, copy=False) if is_float(array.dtype) else array
+
+
+def _values(graph: Graph) -> list[Value]:
+    given = (*graph.inputs, *(variable.value for variable in graph.state))
+    return [*given, *(value for node in graph.nodes for value in node.outputs)]
+
+
 class Tolerance:
     """How far float64 may be off between two orders of the same sums.
 
@@ -186,12 +226,18 @@ class Tolerance:
 
     A graph that loses more to cancellation shows it: NOISE, of 500 roundings, on all that it computes moves its results
     by more. By as much they may differ; what differs by more than MOST is not the same.
+
+    A constant that was made of others beforehand is off by half an epsilon of its dtype for each operation. ROUNDINGS
+    of a whole epsilon are put on it, and what they move a result by is allowed, up to MOST or MOST_ROUNDINGS of an
+    epsilon, whichever is more: in bfloat16 half an epsilon is 4e-3.
     """
 
     RELATIVE = 1e-9
     SMALL = 1e-3
     NOISE = 2.0**-44
+    ROUNDINGS = 2
     MOST = 1e-3
+    MOST_ROUNDINGS = 8
 
 
 def with_noise(array: np.ndarray, size: float, salt: int, zeros: bool = False) -> np.ndarray:
@@ -210,14 +256,29 @@ def with_noise(array: np.ndarray, size: float, salt: int, zeros: bool = False) -
         return np.where(touched, array + noise, array)
 
 
-def moved_by_noise(
-    graph: Graph, arrays: Mapping[str, np.ndarray], results: Mapping[Value, np.ndarray], sizes: Mapping[Value, float]
+def with_roundings(array: np.ndarray, size: float, salt: int) -> np.ndarray:
+    """The array with its numbers, but zeros, off by `size` times the largest of them, up or down.
+
+    All are off by as much: what a single number moves is the most that rounding it can.
+    """
+    if not is_float(array.dtype) or not array.size:
+        return array
+    with np.errstate(all="ignore"):
+        up = np.sin(np.abs(array) * 12.9898 + salt * 78.233) * 43758.5453
+        most = np.abs(array[np.isfinite(array)]).max(initial=0.0)
+        return np.where(array != 0, array + np.where(up - np.floor(up) < 0.5, -size, size) * most, array)
+
+
+def moved_by(
+    wide: Wide,
+    arrays: Mapping[str, np.ndarray],
+    results: Mapping[Value, np.ndarray],
+    changes: Iterable[Seen],
 ) -> dict[Value, float]:
-    """How far noise of these sizes on values of the graph moves each result, as a part of its largest number."""
+    """How far such changes of values of a graph move each result, as a part of its largest number: the most of all."""
     moved = dict.fromkeys(results, 0.0)
-    for salt in (1, 2):
-        noise = lambda value, array, salt=salt: with_noise(array, sizes[value], salt) if value in sizes else array
-        found = run(graph, arrays, noise)
+    for change in changes:
+        found = wide.run(arrays, change)
         moved = {value: max(most, difference(results[value], found[value])) for value, most in moved.items()}
     return moved
 
