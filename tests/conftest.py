@@ -7,7 +7,7 @@ out where no compiler can: the first lines of the report say which there are, an
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cupy_on_cpu import fake_cupy
 from hypothesis import HealthCheck, settings
 
 from minigraph.backends.cupy import device as gpu
+from minigraph.core.op import OPS, Op
 
 # Where a test names no backend, the references compute: thousands of small programs, each met once, would be compiled.
 os.environ.setdefault("MINIGRAPH_BACKEND", "numpy")
@@ -94,6 +95,20 @@ def cupy(processor: Processor, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     gpu._gpu.cache_clear()
     yield module
     gpu._gpu.cache_clear()
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[..., Op]]:
+    """Registers ops for one test, and takes them out of the registry again."""
+    names: list[str] = []
+
+    def make(name: str, *args: Any, **more: Any) -> Op:
+        names.append(name)
+        return Op(name, *args, **more)
+
+    yield make
+    for name in names:
+        del OPS[name]
 
 
 def runs_on_gpu(item: pytest.Item) -> bool:

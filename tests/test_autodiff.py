@@ -5,7 +5,6 @@ import pytest
 
 import minigraph as mg
 from minigraph import GraphError, layers
-from minigraph.core import op
 from minigraph.core.autodiff import vjp
 
 # Central differences with step h are off by h^2/6 times the third derivative, and by eps |f| / h of rounding: at
@@ -285,20 +284,6 @@ def test_relu_and_max_share_as_they_say():
 
 
 # ops of a user's own
-
-
-@pytest.fixture
-def register():
-    """Registers ops for one test, and takes them out of the registry again."""
-    names = []
-
-    def make(name, *args, **more):
-        names.append(name)
-        return op.Op(name, *args, **more)
-
-    yield make
-    for name in names:
-        del op.OPS[name]
 
 
 def test_an_op_with_only_an_expansion_is_differentiated_through_it(register):

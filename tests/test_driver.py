@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 import minigraph as mg
 from minigraph import GraphError, layers
-from minigraph.core import op
 
 
 def classifier(norm=True, dtype="float32"):
@@ -29,20 +28,6 @@ def batch(n=6, seed=0):
 
 def same(a, b):
     return set(a) == set(b) and all(np.array_equal(a[name], b[name]) for name in a)
-
-
-@pytest.fixture
-def register():
-    """Registers ops for one test, and takes them out of the registry again."""
-    names = []
-
-    def make(name, *args, **more):
-        names.append(name)
-        return op.Op(name, *args, **more)
-
-    yield make
-    for name in names:
-        del op.OPS[name]
 
 
 # training_step

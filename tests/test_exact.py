@@ -402,19 +402,6 @@ def test_a_lost_output_is_refuted():
 # gradients
 
 
-@pytest.fixture
-def register():
-    names = []
-
-    def make(name, *args, **more):
-        names.append(name)
-        return op.Op(name, *args, **more)
-
-    yield make
-    for name in names:
-        del op.OPS[name]
-
-
 def prove(build, low=-2.0, **shapes):
     return proof.prove_gradient(graph(build, **shapes), {n: Sample(s, low=low) for n, s in shapes.items()})
 

@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from test_compile import stirred
 from test_example_networks import BATCH, FULL, TINY, sizes
 
 import minigraph as mg
@@ -73,17 +74,6 @@ def shifts(graph: Graph) -> list[Node]:
         return any(v in graph.producer and graph.producer[v].op.weights for v in node.inputs)
 
     return [node for node in with_frozen(graph, mg.add) if not is_bias(node)]
-
-
-def stirred(graph: Graph, seed: int = 0) -> mg.State:
-    """A state as after training: no scale is 1, no shift is 0, and scales have both signs."""
-    rng, state = np.random.default_rng(seed), graph.init(seed)
-    for name, array in state.items():
-        if name.endswith(("gamma", "beta", "running_mean", "bias")):
-            state[name] = rng.uniform(0.5, 2, array.shape) * rng.choice([-1, 1], array.shape)
-        elif name.endswith("running_var"):
-            state[name] = rng.uniform(0.5, 2, array.shape)
-    return state
 
 
 def test_every_network_is_counted() -> None:

@@ -1,22 +1,12 @@
 """Summaries: their numbers against counts by hand and against what papers and other frameworks report."""
 
 import pytest
+from test_draw import lenet
 
 import minigraph as mg
 from minigraph import layers
 from minigraph.core import dim
 from minigraph.tools.summary import number_text, summary
-
-
-def lenet() -> mg.Graph:
-    net = mg.Builder("lenet")
-    image, label = net.input("image", ("N", 1, 28, 28)), net.input("label", ("N",), "int64")
-    h = image
-    for channels in (32, 64):
-        h = layers.conv2d(h, channels, 5, padding="same")
-        h = mg.max_pool(mg.relu(layers.batch_norm(h)), 2)
-    logits = layers.linear(mg.flatten(h), 10)
-    return net.build(logits=logits, loss=mg.cross_entropy(logits, label))
 
 
 def block(x: mg.Tensor, channels: int, stride: int, projection: bool) -> mg.Tensor:
