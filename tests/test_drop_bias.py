@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from example_networks import networks
 
 import minigraph as mg
 from minigraph import layers
@@ -66,18 +64,6 @@ def conv(x: Tensor, channels: int = 2, window: int = 1, name: str = "conv", **op
 
 def image(net: Builder, *shape: int) -> Tensor:
     return net.input("x", shape or (2, 2, 3))
-
-
-def _networks() -> Any:
-    folder = str(Path(__file__).parent.parent / "examples")
-    sys.path.insert(0, folder)
-    try:
-        return importlib.import_module("networks")
-    finally:
-        sys.path.remove(folder)
-
-
-networks = _networks()
 
 
 # ways through, each proved; in those of all the same size, whoever looks at sizes instead of axes goes wrong

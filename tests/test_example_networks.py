@@ -1,29 +1,16 @@
 """The networks in examples/networks: as large as their papers say, and each trains, answers, is kept and is drawn."""
 
-import importlib
-import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from example_networks import networks
 
 import minigraph as mg
 from minigraph.tools.dot import dot
 
-
-def _networks() -> Any:
-    folder = str(Path(__file__).parent.parent / "examples")
-    sys.path.insert(0, folder)
-    try:
-        return importlib.import_module("networks")
-    finally:
-        sys.path.remove(folder)
-
-
-networks = _networks()
 CLASSES, BATCH = 4, 3
 
 # Parameters at full size. Those of the ImageNet networks are the well-known numbers of PyTorch's model zoo.

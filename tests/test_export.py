@@ -9,12 +9,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from example_networks import networks
 
 import minigraph as mg
 from minigraph import layers
@@ -33,15 +33,6 @@ EXAMPLE = ROOT / "examples" / "export" / "classify.c"
 pytestmark = pytest.mark.compiler
 
 
-def lenet(**options: Any) -> mg.Graph:
-    folder = str(ROOT / "examples")
-    sys.path.insert(0, folder)
-    try:
-        return import_module("networks").lenet(**options)
-    finally:
-        sys.path.remove(folder)
-
-
 rng = np.random.default_rng(0)
 IMAGES = rng.normal(size=(11, 1, 28, 28)).astype("float32")
 LABELS = rng.integers(0, 10, 11)
@@ -54,7 +45,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def infer() -> mg.Program:
-    model = lenet(batch_norm=True)
+    model = networks.lenet(batch_norm=True)
     return mg.compile(mg.inference(model, outputs=["logits"]), model.init(seed=0), backend="c")
 
 

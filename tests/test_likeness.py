@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
-from test_example_networks import networks
+from example_networks import networks
 
 import minigraph as mg
 from minigraph.backends.c.tuned import claim, laid_out

@@ -1,6 +1,5 @@
 """The page that steps through a pipeline: what stands in it, and that it needs nothing from outside."""
 
-import importlib
 import re
 import sys
 import time
@@ -10,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from example_networks import networks
 
 import minigraph as mg
 from minigraph.core.frozen import Fact
@@ -222,9 +222,8 @@ def test_a_page_is_html(tmp_path):
         page(pipeline(), tmp_path / "page.svg")
 
 
-def test_the_page_of_a_resnet_takes_seconds(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "examples")
-    model = importlib.import_module("networks").resnet20()
+def test_the_page_of_a_resnet_takes_seconds(tmp_path):
+    model = networks.resnet20()
     frozen = mg.inference(model, ["logits"])
     step = replace(pipeline().steps[1], before=model, after=frozen, fired=(), refused=())
     start = time.monotonic()

@@ -3,13 +3,13 @@
 Chromium, the Debian package `chromium`, has to be there: without it these tests fail.
 """
 
-import importlib
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from example_networks import networks
 from test_page import Element, Reader, sections
 
 import minigraph as mg
@@ -61,10 +61,7 @@ def path(tmp_path):
 
 @pytest.fixture(scope="module")
 def resnet20(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parent.parent / "examples")
-        model = importlib.import_module("networks").resnet20()
-    answer = mg.inference(model, ["logits"])
+    answer = mg.inference(networks.resnet20(), ["logits"])
     return page(mg.optimize(answer, answer.init(0)), tmp_path_factory.mktemp("resnet20") / "page.html")
 
 
