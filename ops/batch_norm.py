@@ -27,7 +27,7 @@ from minigraph.core.ir import Type
 from minigraph.core.op import Example, Half, Op, axis_of, float_dtype, per_number, positive, real, statistic
 from minigraph.ops import broadcast
 from minigraph.ops.constant import count_along
-from minigraph.ops.moments import channel_sum, moments, moments_reference, rest_of
+from minigraph.ops.moments import channel_sum, moments, moments_gradient, moments_reference, rest_of
 from minigraph.ops.pointwise import cast, equal, finite, sqrt, where
 from minigraph.ops.shape import reshape
 
@@ -116,18 +116,16 @@ def batch_norm_expand(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, eps: fl
 
 
 def batch_norm_rule(gs: Any, xs: Any, ys: Any, axis: int, eps: float) -> tuple[Any, Any, Any]:
-    """That of y from `batch_norm_gradient`; those of the mean and the variance, where they are used, from
-    d mean = sum(dx)/n and d var = 2 sum((x - mean) dx)/n."""
+    """That of y from `batch_norm_gradient`; those of the mean and the variance, where they are used, as of moments."""
     (x, gamma, _), (_, average, var) = xs, ys
-    axes, shape = other_axes(x.rank, axis), along(x.rank, axis)
     dx = dgamma = dbeta = None
     if gs[0] is not None:
         dx, dgamma, dbeta = batch_norm_gradient(gs[0], x, gamma, average, var, axis=axis, eps=eps)
     if gs[1] is not None or gs[2] is not None:
-        more: Any = 0.0 if gs[1] is None else reshape(gs[1], shape)
-        if gs[2] is not None:
-            more = more + (cast(x, gamma.dtype) - reshape(average, shape)) * reshape(2.0 * gs[2], shape)
-        more = cast(broadcast.broadcast_to(more / count_along(x, axes, gamma.dtype), x.shape), x.dtype)
+        axes, wide = other_axes(x.rank, axis), cast(x, gamma.dtype)
+        once_more = moments(wide, axes)  # which makes one with those of the forward
+        (more,) = moments_gradient((gs[1], None, gs[2]), (wide,), once_more, axes, keepdims=False)
+        more = cast(more, x.dtype)
         dx = more if dx is None else dx + more
     return dx, dgamma, dbeta
 
