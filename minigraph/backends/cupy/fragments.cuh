@@ -100,34 +100,19 @@ struct alignas(WIDTH * sizeof(X)) run_of {
   X at[WIDTH];
 };
 
-// What a thread brings of so many lines, DEPTH words of each at a time: as `bringing` does, in pieces of whole words.
+// What a thread brings, as `bringing` does, in pieces of whole words: DEPTH words of each line at a time.
 template <class View, bool OF_ROWS, int LINES, int DEPTH, int THREADS, class How>
 struct bringing_words {
   typedef typename View::kind kind;
   static constexpr int width = How::width, pair = words<kind>::terms;
   static constexpr int terms = How::deep && width > pair ? width : pair, lines = How::deep ? 1 : width;  // of a piece
   static constexpr int reads = terms * lines / width, step = How::deep ? width : 1;  // terms from read to read
-  static constexpr int along = How::deep ? DEPTH * pair / terms : LINES / lines;
-  static constexpr int all = LINES * DEPTH * pair / (terms * lines), each = (all + THREADS - 1) / THREADS;
-  static constexpr int size = DEPTH * (LINES + 8) + DEPTH / 4 * 8;
-  const View view;
-  spot own[each];
-  bool there[each];
+  typedef pieces<View, OF_ROWS, LINES, DEPTH * pair, THREADS, How::deep, lines, terms> own_pieces;
+  static constexpr int each = own_pieces::each, size = DEPTH * (LINES + 8) + DEPTH / 4 * 8;
+  own_pieces own;
   run_of<kind, width> held[each][reads];
 
-  static INLINE int piece(int i) { return threadIdx.x + i * THREADS; }
-  static INLINE bool mine(int i) { return all % THREADS == 0 || piece(i) < all; }
-  static INLINE int line(int i) { return How::deep ? piece(i) / along : piece(i) % along * lines; }
-  static INLINE int term(int i) { return (How::deep ? piece(i) % along : piece(i) / along) * terms; }
-
-  INLINE bringing_words(const View &v, int first, int count) : view(v) {
-#pragma unroll
-    for (int i = 0; i < each; i++) {
-      const int at = first + line(i);
-      own[i] = OF_ROWS ? view.row(at) : view.column(at);
-      there[i] = mine(i) && at < count;
-    }
-  }
+  INLINE bringing_words(const View &view, int first, int count) : own(view, first, count) {}
 
   // Read the terms from `first` on, up to `end`. Those of one read are all before it, or none.
   INLINE void fetch(int first, int end) {
@@ -135,11 +120,12 @@ struct bringing_words {
     for (int i = 0; i < each; i++)
 #pragma unroll
       for (int j = 0; j < reads; j++) {
-        const int k = first + term(i) + j * step;
-        const spot other = OF_ROWS ? view.column(k) : view.row(k);
-        const kind *from = view.from + (own[i].offset + other.offset);
+        const int k = first + own.term(i) + j * step;
+        const spot term = own.spot_of_term(k);
+        const kind *from = own.view.from + (own.at[i].offset + term.offset);
         held[i][j] = run_of<kind, width>{};
-        if (there[i] && k < end && view.has(own[i], other)) held[i][j] = *(const run_of<kind, width> *)from;
+        if (own.there[i] && k < end && own.view.has(own.at[i], term))
+          held[i][j] = *(const run_of<kind, width> *)from;
       }
   }
 
@@ -156,16 +142,16 @@ struct bringing_words {
   INLINE void put(uint32_t *to) const {
 #pragma unroll
     for (int i = 0; i < each; i++) {
-      if (!mine(i)) continue;
-      const int first = term(i) / pair;
+      if (!own.mine(i)) continue;
+      const int first = own.term(i) / pair;
       if constexpr (How::deep) {
 #pragma unroll
-        for (int j = 0; j < terms / pair; j++) to[place_of_word<LINES>(first + j, line(i))] = word(i, j);
+        for (int j = 0; j < terms / pair; j++) to[place_of_word<LINES>(first + j, own.line(i))] = word(i, j);
       } else {
         run_of<uint32_t, lines> found;
 #pragma unroll
         for (int j = 0; j < lines; j++) found.at[j] = word(i, j);
-        *(run_of<uint32_t, lines> *)(to + place_of_word<LINES>(first, line(i))) = found;
+        *(run_of<uint32_t, lines> *)(to + place_of_word<LINES>(first, own.line(i))) = found;
       }
     }
   }

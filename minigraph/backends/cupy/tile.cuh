@@ -59,39 +59,54 @@ struct reading {
   static constexpr int width = WIDTH;
 };
 
-// What a thread brings of so many lines, the rows of a or the columns of b, some terms of each at a time.
-template <class View, bool OF_ROWS, int LINES, int DEPTH, int THREADS, class How>
-struct bringing {
-  static constexpr int width = How::width, along = (How::deep ? DEPTH : LINES) / width;
-  static constexpr int all = LINES * DEPTH / width, each = (all + THREADS - 1) / THREADS, pitch = LINES + 4;
-  static constexpr int size = DEPTH * pitch;
+// Which pieces a thread brings of so many lines, the rows of a or the columns of b, DEPTH terms of each at a time.
+//
+// A piece has `terms` terms of `lines` lines. Neighbouring threads have pieces of the same lines if DEEP, else of the
+// same terms.
+template <class View, bool OF_ROWS, int LINES, int DEPTH, int THREADS, bool DEEP, int OWN_LINES, int OWN_TERMS>
+struct pieces {
+  static constexpr int lines = OWN_LINES, terms = OWN_TERMS, along = DEEP ? DEPTH / terms : LINES / lines;
+  static constexpr int all = LINES * DEPTH / (lines * terms), each = (all + THREADS - 1) / THREADS;
   const View view;
-  spot own[each];
+  spot at[each];
   bool there[each];
-  float held[each][width];
 
   static INLINE int piece(int i) { return threadIdx.x + i * THREADS; }
   static INLINE bool mine(int i) { return all % THREADS == 0 || piece(i) < all; }
-  static INLINE int line(int i) { return How::deep ? piece(i) / along : piece(i) % along * width; }
-  static INLINE int term(int i) { return How::deep ? piece(i) % along * width : piece(i) / along; }
+  static INLINE int line(int i) { return (DEEP ? piece(i) / along : piece(i) % along) * lines; }
+  static INLINE int term(int i) { return (DEEP ? piece(i) % along : piece(i) / along) * terms; }
 
-  INLINE bringing(const View &v, int first, int lines) : view(v) {
+  INLINE pieces(const View &v, int first, int count) : view(v) {
 #pragma unroll
     for (int i = 0; i < each; i++) {
-      const int at = first + line(i);
-      own[i] = OF_ROWS ? view.row(at) : view.column(at);
-      there[i] = mine(i) && at < lines;
+      const int own = first + line(i);
+      at[i] = OF_ROWS ? view.row(own) : view.column(own);
+      there[i] = mine(i) && own < count;
     }
   }
+
+  INLINE spot spot_of_term(int k) const { return OF_ROWS ? view.column(k) : view.row(k); }
+};
+
+// What a thread brings: numbers, as many in a piece as are read at a time.
+template <class View, bool OF_ROWS, int LINES, int DEPTH, int THREADS, class How>
+struct bringing {
+  static constexpr int width = How::width, lines = How::deep ? 1 : width, terms = How::deep ? width : 1;
+  typedef pieces<View, OF_ROWS, LINES, DEPTH, THREADS, How::deep, lines, terms> own_pieces;
+  static constexpr int each = own_pieces::each, pitch = LINES + 4, size = DEPTH * pitch;
+  own_pieces own;
+  float held[each][width];
+
+  INLINE bringing(const View &view, int first, int count) : own(view, first, count) {}
 
   // Read the terms from `first` on, up to `end`. Those of one read are all before it, or none.
   INLINE void fetch(int first, int end) {
 #pragma unroll
     for (int i = 0; i < each; i++) {
-      const int k = first + term(i);
-      const spot other = OF_ROWS ? view.column(k) : view.row(k);
-      const auto *from = view.from + (own[i].offset + other.offset);
-      const bool inside = there[i] && k < end && view.has(own[i], other);
+      const int k = first + own.term(i);
+      const spot term = own.spot_of_term(k);
+      const auto *from = own.view.from + (own.at[i].offset + term.offset);
+      const bool inside = own.there[i] && k < end && own.view.has(own.at[i], term);
       if constexpr (width == 4) {
         four read = {{0, 0, 0, 0}};
         if (inside) {
@@ -111,8 +126,8 @@ struct bringing {
   INLINE void put(float *to) const {
 #pragma unroll
     for (int i = 0; i < each; i++) {
-      if (!mine(i)) continue;
-      float *at = to + term(i) * pitch + line(i);
+      if (!own.mine(i)) continue;
+      float *at = to + own.term(i) * pitch + own.line(i);
       if constexpr (width == 4 && !How::deep) {
         *(four *)at = four{{held[i][0], held[i][1], held[i][2], held[i][3]}};
       } else {
