@@ -138,8 +138,7 @@ class Printer(Statements):
         pointers.update({name: f"{STORED[v.type.dtype]} *" for v, name in names.items()})
         used = [name for name in pointers if any(re.search(rf"\b{name}\b", line) for line in (*same, *each))]
         taken = [f"{pointers[name]}const {name} = ((void *const *)with)[{i}];" for i, name in enumerate(used)]
-        head = "INLINE void FUNCTION_finish(idx begin, idx end, const void *with)"
-        function = block(head, [*taken, *same, *_along_a_run(loops, whole, each)])
+        function = _along_a_run(loops, whole, [*taken, *same], each)
         given_ = f"const void *const with[] = {{{', '.join(used)}}};"
         return function, [given_]
 
@@ -221,11 +220,23 @@ def _every_axis(value: Value) -> Index:
     return tuple(Along(axis) for axis in range(value.type.rank))
 
 
-def _along_a_run(loops: Sequence[Loop], whole: Access, lines: Sequence[str]) -> list[str]:
-    """The lines for the numbers from begin to end, counted from the first in the memory of what is `whole`."""
+def _along_a_run(loops: Sequence[Loop], whole: Access, once: Sequence[str], lines: Sequence[str]) -> list[str]:
+    """The lines for the numbers from begin to end, counted from the first in the memory of what is `whole`.
+
+    Nearly always these are a piece of one row, of a length that the kernel knows: then nothing is left of the loop over
+    rows. once: what the lines need.
+    """
     *outer, last = loops
+    head = "INLINE void FUNCTION_finish(idx begin, idx end, const void *with)"
     if not outer:
-        return ["SIMD", *block(for_(last.variable, "begin", "end"), lines)]
+        return block(head, [*once, "SIMD", *block(for_(last.variable, "begin", "end"), lines)])
+    rows = [loop.variable for loop in outer]
+    place = "".join(f"idx {row}, " for row in rows)
+    number = f"const idx {last.variable} = column + k;"
+    piece = block(
+        f"INLINE void FUNCTION_piece({place}idx column, idx count, const void *with)",
+        [*once, "SIMD", *block(for_("k", "0", "count"), [number, *lines])],
+    )
     found = ["idx column = begin;"]
     for loop in outer:
         apart = size_text(whole.stride(loop.axes[-1]))
@@ -233,11 +244,12 @@ def _along_a_run(loops: Sequence[Loop], whole: Access, lines: Sequence[str]) -> 
     carry = f"{outer[0].variable}++;"
     for loop in outer[1:]:
         carry = f"if (++{loop.variable} == {loop.limit}) {{ {loop.variable} = 0; {carry} }}"
+    call = f"FUNCTION_piece({', '.join(rows)}, column, {{}}, with);"
     walk = [
         f"const idx left = {last.limit} - column, count = end - begin < left ? end - begin : left;",
-        "SIMD",
-        *block(for_("k", "0", "count"), [f"const idx {last.variable} = column + k;", *lines]),
+        call.format("count"),
         "begin += count, column = 0;",
         carry,
     ]
-    return [*found, *block("while (begin < end)", walk)]
+    found.append(f"if (end - begin <= {last.limit} - column) {{ {call.format('end - begin')} return; }}")
+    return [*piece, *block(head, [*found, *block("while (begin < end)", walk)])]

@@ -13,6 +13,10 @@
 #ifndef MINIGRAPH_TILE_H
 #define MINIGRAPH_TILE_H
 
+// Floats of packed b that are fetched into the L2 cache before they are needed, of this panel and of the next one, which
+// lies behind it: processors fetch no further than to the end of a page by themselves, and weights come from memory.
+enum { TILE_AHEAD = 1536 };
+
 // What is left to do with numbers [begin, end) of y, counted from the pointer the kernel was given, as soon as they are
 // whole and while they are in the cache. Called once for each number; a run never leaves its row (pixel) of y.
 typedef void (*finish_t)(idx begin, idx end, const void *with);
@@ -72,6 +76,7 @@ INLINE void tile(int rows, int width, const float *a, const float *b, float *y, 
     UNROLL for (int n = 0; n < rows * width; n++) sum[n] = vec_load(from + n / width * row + n % width * LANES);
   }
   const int lanes[2] = {s->b_lanes[0], s->b_lanes[1]};
+  const idx ahead = s->b_padded ? TILE_AHEAD : 0;
   const bool masked = lanes[width - 1] < LANES;  // only where b ends: processors do not read ahead of masked loads
   const idx a_row = s->a_row, a_inner = s->a_inner, b_inner = s->b_inner;
   for (idx i = 0; i < s->outer; i++) {
@@ -81,6 +86,7 @@ INLINE void tile(int rows, int width, const float *a, const float *b, float *y, 
       for (idx k = s->inner; k > 0; k--) {
         UNROLL for (int v = 0; v < width; v++) {
           bs[v] = masked ? vec_load_first(bt + v * LANES, lanes[v]) : vec_load(bt + v * LANES);
+          __builtin_prefetch(bt + v * LANES + ahead, 0, 2);
         }
         UNROLL for (int m = 0; m < rows; m++) {
           const vec am = vec_splat(at[m / 5][m % 5 * a_row]);
@@ -151,7 +157,14 @@ INLINE void tile_rows(const float *a, const float *b, float *y, idx at, idx begi
     const idx first = from - s->skip;
     tile_of(rows, width)(a + first * s->a_row, b, y + at + first * s->y_row, s);
     if (finish && s->last) {
-      for (idx m = from; m < first + rows; m++) finish(at + m * s->y_row, at + m * s->y_row + s->columns, with);
+      for (idx m = from; m < first + rows; m++) {
+        const idx row = at + m * s->y_row;
+        if (s->columns == 2 * LANES) {  // the compiler knows how long nearly all runs are
+          finish(row, row + 2 * LANES, with);
+        } else {
+          finish(row, row + s->columns, with);
+        }
+      }
     }
   }
 }

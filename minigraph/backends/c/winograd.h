@@ -13,7 +13,7 @@
 // and transposed (`turned` below). The channels of a group lie side by side in x and in y. Results do not depend on the
 // number of threads.
 //
-// Needs prelude.h, vector.h and tile.h (finish_t).
+// Needs prelude.h, vector.h and tile.h.
 #ifndef MINIGRAPH_WINOGRAD_H
 #define MINIGRAPH_WINOGRAD_H
 
@@ -251,58 +251,6 @@ INLINE winograd_place winograd_find(idx tile, idx size, idx rows, idx columns) {
   return (winograd_place){tile / across / down, row, column, rows - row, columns - column};
 }
 
-// height x vectors registers: m[t][k] = sum over c of v[t][c] u[c][k].
-INLINE void winograd_product(const float *v, idx v_row, const float *u, idx channels, float *m, idx m_row, int height,
-                             int vectors) {
-  vec sums[14 * 2];
-  const float *at[3] = {v, v + 5 * v_row, v + 10 * v_row};  // a pointer for every fifth row: see tile.h
-  UNROLL for (int i = 0; i < height * vectors; i++) sums[i] = (vec){0};
-  for (idx c = 0; c < channels; c++) {
-    vec right[2];
-    UNROLL for (int j = 0; j < vectors; j++) right[j] = vec_load(u + j * LANES);
-    UNROLL for (int i = 0; i < height; i++) {
-      const vec left = vec_splat(at[i / 5][i % 5 * v_row]);
-      UNROLL for (int j = 0; j < vectors; j++) sums[i * vectors + j] = vec_fma(left, right[j], sums[i * vectors + j]);
-    }
-    UNROLL for (int i = 0; i < height; i += 5) at[i / 5]++;
-    u += vectors * LANES;
-  }
-  UNROLL for (int i = 0; i < height; i++) {
-    UNROLL for (int j = 0; j < vectors; j++) vec_store(m + i * m_row + j * LANES, sums[i * vectors + j]);
-  }
-}
-
-// Tiles whose sums fill the registers. AVX-512 multiplies by a number in memory; others need one register for it.
-INLINE int winograd_height(int vectors) {
-  return (int)winograd_least(14, (REGISTERS - (LANES < 16)) / vectors - 1);
-}
-
-// All tiles of a block by one panel of the weights, for one point.
-INLINE void winograd_products_of(int vectors, idx tiles, const float *v, idx v_row, const float *u, idx channels,
-                                 float *m, idx m_row) {
-  const int height = winograd_height(vectors);
-  idx t = 0;
-  for (; t + height <= tiles; t += height) {
-    winograd_product(v + t * v_row, v_row, u, channels, m + t * m_row, m_row, height, vectors);
-  }
-  UNROLL for (int part = 8; part >= 1; part /= 2) {
-    if (part < height && t + part <= tiles) {
-      winograd_product(v + t * v_row, v_row, u, channels, m + t * m_row, m_row, part, vectors);
-      t += part;
-    }
-  }
-}
-
-// One function for each width, which all shapes share.
-NOINLINE void winograd_products_1(idx tiles, const float *v, idx v_row, const float *u, idx channels, float *m,
-                                  idx m_row) {
-  winograd_products_of(1, tiles, v, v_row, u, channels, m, m_row);
-}
-NOINLINE void winograd_products_2(idx tiles, const float *v, idx v_row, const float *u, idx channels, float *m,
-                                  idx m_row) {
-  winograd_products_of(2, tiles, v, v_row, u, channels, m, m_row);
-}
-
 // The outputs [k_begin, k_end) of a group, for a run of tiles of one row of tiles, from m to y, and what is to be done
 // with them.
 INLINE void winograd_run(idx group, idx first, idx tiles, const float *m, idx m_row, idx plane, idx k_begin, idx k_end,
@@ -348,11 +296,12 @@ INLINE void winograd_block(idx group, idx first, idx tiles, idx panel, idx panel
       to_points(from + c, s.x_row, pixel, at.rows + 2, at.columns + 2, s.channels - c, v + t * v_row + c, v_plane);
     }
   }
+  tile_shape sum = {.outer = 1, .middle = 1, .inner = s.channels, .a_row = v_row, .a_inner = 1, .b_inner = width,
+                    .y_row = m_row, .vectors = (int)s.vectors, .b_padded = true};
   for (idx e = 0; e < points * points; e++) {
     for (idx p = panel; p < panel_end; p++) {
       const float *const right = u + (e * panels + p) * s.channels * width;
-      (s.vectors == 1 ? winograd_products_1 : winograd_products_2)(tiles, v + e * v_plane, v_row, right, s.channels,
-                                                                   m + e * m_plane + p * width, m_row);
+      tile_rows_only(v + e * v_plane, right, m + e * m_plane, p * width, 0, tiles, width, &sum);
     }
   }
   const idx across = (s.columns + s.tile - 1) / s.tile, k_end = winograd_least(panel_end * width, s.outputs);
@@ -372,7 +321,7 @@ INLINE void winograd(int thread, int threads, const float *x, const float *u, fl
                      winograd_shape s, finish_t finish, const void *with) {
   const idx panels = winograd_up(s.outputs, s.vectors * LANES) / (s.vectors * LANES);
   const idx tiles = s.batch * ((s.rows + s.tile - 1) / s.tile) * ((s.columns + s.tile - 1) / s.tile);
-  const idx height = winograd_least(winograd_height((int)s.vectors), s.block), heights = (tiles + height - 1) / height;
+  const idx height = winograd_least(tile_most((int)s.vectors), s.block), heights = (tiles + height - 1) / height;
   const idx most = s.block / height;  // blocks are made of whole heights, about equally many each
   idx blocks = (heights + most - 1) / most;
   if (blocks > threads) blocks = winograd_up(blocks, threads);
