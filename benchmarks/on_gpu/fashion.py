@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 import minigraph as mg
+from benchmarks.machine import ROOT
 from benchmarks.on_gpu.ours import asked, there
-from benchmarks.on_gpu.report import ROOT, Report
+from benchmarks.on_gpu.report import Report
 from examples.fashion_mnist import DEBIAN, find, read
 from minigraph import layers
 from minigraph.backends.cupy import device as gpu

@@ -8,100 +8,11 @@ import torch
 from torch import nn
 
 import minigraph as mg
-from benchmarks.agreement import MobileNetV2, ResNet18, conv_bn, hold, numbered, twin
-from benchmarks.on_gpu.networks import MOMENTUM, RATE, WIDTHS, Case
+from benchmarks.layers import layers_of
+from benchmarks.layers_in_torch import Network
+from benchmarks.on_gpu.networks import MOMENTUM, RATE, Case
 
 DEVICE = "cuda"
-CLASSES = 10
-
-
-class MLP(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        inputs = 784
-        for i, width in enumerate(WIDTHS, 1):
-            self.add_module(f"linear{i}", nn.Linear(inputs, width, bias=False))
-            self.add_module(f"bn{i}", nn.BatchNorm1d(width))
-            inputs = width
-        self.pairs = [(getattr(self, f"linear{i}"), getattr(self, f"bn{i}")) for i in range(1, len(WIDTHS) + 1)]
-        self.classifier = nn.Linear(inputs, CLASSES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for linear, bn in self.pairs:
-            x = bn(linear(x)).relu()
-        return self.classifier(x)
-
-
-class Plain(nn.Module):
-    """A block of ResNet-20, whose shortcut has no weights."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        hold(self, conv_bn(inputs, outputs, 3, outputs // inputs), conv_bn(outputs, outputs, 3))
-        self.more = outputs - inputs
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.bn1(self.conv1(x)).relu()
-        y = self.bn2(self.conv2(y))
-        if self.more:
-            x = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.more))
-        return (y + x).relu()
-
-
-class ResNet20(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        hold(self, conv_bn(3, 16, 3))
-        self.blocks, inputs = [], 16
-        for stage, outputs in enumerate((16, 32, 64), 1):
-            blocks = [Plain(inputs, outputs), Plain(outputs, outputs), Plain(outputs, outputs)]
-            self.add_module(f"stage{stage}", numbered(blocks))
-            self.blocks += blocks
-            inputs = outputs
-        self.classifier = nn.Linear(64, CLASSES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.bn1(self.conv1(x)).relu()
-        for block in self.blocks:
-            x = block(x)
-        return self.classifier(x.mean((2, 3)))
-
-
-class Twice(nn.Module):
-    """x and two convolutions of it."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        hold(self, conv_bn(channels, channels, 3), conv_bn(channels, channels, 3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.bn1(self.conv1(x)).relu()
-        return x + self.bn2(self.conv2(y)).relu()
-
-
-class ResNet9(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        hold(self, conv_bn(3, 64, 3), conv_bn(64, 128, 3), conv_bn(128, 256, 3), conv_bn(256, 512, 3))
-        self.residual1, self.residual2 = Twice(128), Twice(512)
-        self.classifier = nn.Linear(512, CLASSES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        pool = nn.functional.max_pool2d
-        x = self.bn1(self.conv1(x)).relu()
-        x = self.residual1(pool(self.bn2(self.conv2(x)).relu(), 2))
-        x = pool(self.bn3(self.conv3(x)).relu(), 2)
-        x = self.residual2(pool(self.bn4(self.conv4(x)).relu(), 2))
-        return self.classifier(pool(x, 4).flatten(1))
-
-
-MODULES: dict[str, Callable[[], nn.Module]] = {
-    "mlp_bn": MLP,
-    "resnet20": ResNet20,
-    "resnet18": ResNet18,
-    "mobilenet_v2": MobileNetV2,
-    "resnet9": ResNet9,
-}
 
 
 class Theirs:
@@ -113,7 +24,7 @@ class Theirs:
         torch.compiler.reset()
         self.half, data = precision == "float16", case.data()
         self.x, self.label = (torch.tensor(data[name], device=DEVICE) for name in ("image", "label"))
-        self.module = twin(MODULES[case.network], state).to(DEVICE).train(training)
+        self.module = Network(layers_of(case.model(), case.batch), state).to(DEVICE).train(training)
         if self.x.ndim == 4:
             self.x = self.x.contiguous(memory_format=torch.channels_last)
             self.module = self.module.to(memory_format=torch.channels_last)

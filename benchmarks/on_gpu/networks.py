@@ -9,46 +9,15 @@ from functools import partial
 import numpy as np
 
 import minigraph as mg
+from benchmarks import networks
 from examples.networks import mobilenet_v2, resnet18, resnet20
-from minigraph import layers
-from minigraph.nn.compose import residual, sequential
 
 WIDTHS = (1024, 1024, 1024)
 
 
 def mlp_bn() -> mg.Graph:
     """784-1024-1024-1024-10 with a batch norm in front of each ReLU."""
-    net = mg.Builder("mlp_bn")
-    image, label = net.input("image", ("N", 784)), net.input("label", ("N",), "int64")
-    h = image
-    for width in WIDTHS:
-        h = mg.relu(layers.batch_norm(layers.linear(h, width, bias=False)))
-    return ended(net, h, label)
-
-
-def resnet9() -> mg.Graph:
-    """A residual network of nine layers for 32 x 32 pixels, of the kind with which CIFAR-10 is trained in seconds."""
-    net = mg.Builder("resnet9")
-    image, label = net.input("image", ("N", 3, 32, 32)), net.input("label", ("N",), "int64")
-    h = pooled(conv_bn(conv_bn(image, 64), 128))
-    h = residual(h, lambda x: sequential(x, *[partial(conv_bn, channels=128)] * 2))
-    h = pooled(conv_bn(h, 256))
-    h = pooled(conv_bn(h, 512))
-    h = residual(h, lambda x: sequential(x, *[partial(conv_bn, channels=512)] * 2))
-    return ended(net, mg.flatten(mg.max_pool(h, 4)), label)
-
-
-def conv_bn(x: mg.Tensor, channels: int) -> mg.Tensor:
-    return mg.relu(layers.batch_norm(layers.conv2d(x, channels, 3, padding=1, bias=False)))
-
-
-def pooled(x: mg.Tensor) -> mg.Tensor:
-    return mg.max_pool(x, 2)
-
-
-def ended(net: mg.Builder, h: mg.Tensor, label: mg.Tensor) -> mg.Graph:
-    logits = layers.linear(h, 10, name="classifier")
-    return net.build(logits=logits, loss=mg.cross_entropy(logits, label))
+    return networks.mlp_bn(WIDTHS)
 
 
 @dataclass(frozen=True)
@@ -80,7 +49,7 @@ NETWORKS: dict[str, Callable[[], mg.Graph]] = {
     "resnet20": resnet20,
     "resnet18": resnet18,
     "mobilenet_v2": partial(mobilenet_v2, dropout=0.0),
-    "resnet9": resnet9,
+    "resnet9": networks.resnet9,
 }
 TRAINING = (  # the most telling first: a stage has little time
     Case("mlp_bn", 64, ("tf32",)),

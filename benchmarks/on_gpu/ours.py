@@ -77,12 +77,3 @@ def executable_of(program: mg.Program) -> Executable:
 def program_of(program: mg.Program) -> Program:
     """That of the last sizes."""
     return list(executable_of(program)._programs.values())[-1]
-
-
-def distance(ours: np.ndarray, right: np.ndarray) -> float:
-    """The largest difference, relative to the largest number; infinite where one of them is not finite."""
-    if not right.size:
-        return 0.0
-    off = np.abs(np.asarray(ours, "float64") - right).max()
-    largest = np.abs(right).max()
-    return float(off / largest) if np.isfinite(off) and largest else 0.0 if off == 0 else float("inf")

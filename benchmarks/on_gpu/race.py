@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-from benchmarks.on_gpu.report import said
+from benchmarks.machine import said
 
 ROUNDS, ROUND = 9, 0.15  # how many, and about how many seconds each of a program has
 Run = Callable[[int], None]  # so many steps, all of which are done when it returns

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import json
-import platform
-import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-import minigraph as mg
+from benchmarks.machine import processor, said, versions, write_json
 from minigraph.backends.cupy.libraries.installed import described
 from minigraph.core.table import aligned, begun
 
-ROOT = Path(__file__).parent.parent.parent
 OF_NVIDIA = ("cupy", "nvidia-cuda-nvrtc", "nvidia-cudnn", "nvidia-cublas", "nvmath-python")
 PACKAGES = ("numpy ", *OF_NVIDIA, "torch ", "triton ", "jax")  # as their names begin
 LONG = 160  # characters of an error in the table
@@ -62,10 +57,7 @@ class Report:
     def write(self) -> None:
         """Whole or not at all: a process that dies leaves the rows before."""
         seconds = round(time.monotonic() - self._begin, 1)
-        text = json.dumps({**self.facts, "seconds": seconds, "rows": self.rows}, indent=1, default=str)
-        draft = self.file.with_suffix(".part")
-        draft.write_text(text + "\n")
-        draft.replace(self.file)
+        write_json(self.file, {**self.facts, "seconds": seconds, "rows": self.rows})
 
     def part(self, name: str, work: Callable[[], Mapping[str, Any] | None]) -> None:
         """Run a part, if it is asked for. What it returns is its row; None leaves none."""
@@ -97,12 +89,6 @@ class Report:
         print(f"\nAll figures are in {self.file}.")
 
 
-def said(error: BaseException) -> str:
-    """In one line."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
-
-
 def written(value: Any) -> str:
     if value is None:
         return ""
@@ -115,8 +101,8 @@ def written(value: Any) -> str:
 
 def machine() -> dict[str, Any]:
     """The device, and the versions of what is installed."""
-    processor, libraries = platform.processor() or platform.machine(), [*described()]
-    return {"device": _gpu(), "processor": processor, "libraries": libraries, "versions": _versions()}
+    found = {"processor": processor(), "libraries": [*described()], "versions": versions(PACKAGES)}
+    return {"device": _gpu(), **found}
 
 
 def _gpu() -> str:
@@ -134,18 +120,3 @@ def _described(cupy: Any) -> str:
     size = f"sm_{told['major']}{told['minor']}, {told['totalGlobalMem'] / 2**30:.0f} GiB"
     name, processors = told["name"].decode(), told["multiProcessorCount"]
     return f"{name} ({size}, {processors} multiprocessors), CUDA {built}, the driver's CUDA {driver}"
-
-
-def _versions() -> str:
-    """Of what is installed; nothing of it is loaded for that."""
-    found = {f"{one.metadata['Name']} {one.version}" for one in distributions()}
-    packages = sorted(one for one in found if one.startswith(PACKAGES))
-    return ", ".join([f"minigraph {mg.__version__}{_commit()}", f"Python {platform.python_version()}", *packages])
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    try:
-        return f" ({subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()})"
-    except (OSError, subprocess.CalledProcessError):
-        return ""

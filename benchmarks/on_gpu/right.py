@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.on_gpu.report import ROOT, Report
+from benchmarks.machine import ROOT
+from benchmarks.on_gpu.report import Report
 
 NEEDS = ("pytest", "hypothesis", "onnx")
 FIRST = ("test_cuda_products", "test_cuda_ops", "test_cuda_program", "test_cuda_networks")

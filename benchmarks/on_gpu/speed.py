@@ -11,13 +11,12 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-
-import minigraph as mg
+from benchmarks.machine import said
+from benchmarks.numbers import distance, random_statistics
 from benchmarks.on_gpu.networks import Case
-from benchmarks.on_gpu.ours import Ours, distance
+from benchmarks.on_gpu.ours import Ours
 from benchmarks.on_gpu.race import race, summary
-from benchmarks.on_gpu.report import Report, said
+from benchmarks.on_gpu.report import Report
 
 OTHERS = {"torch": "benchmarks.on_gpu.in_torch", "jax": "benchmarks.on_gpu.in_jax"}
 NEEDED = {"torch": 10, "torch_compiled": 60, "jax": 30}  # seconds that must be left where a program is begun
@@ -94,14 +93,3 @@ def differences(made: Mapping[str, Any]) -> dict[str, float]:
     if ours is None:
         return {}
     return {name: distance(program.first, ours.first) for name, program in made.items() if program is not ours}
-
-
-def random_statistics(model: mg.Graph) -> mg.State:
-    """Initial weights, and running statistics that no layer can mistake for 0 or 1."""
-    state, rng = model.init(seed=0), np.random.default_rng(0)
-    for name, array in state.items():
-        if name.endswith(".running_var"):
-            state[name] = rng.uniform(0.5, 1.5, array.shape)
-        elif name.endswith(".running_mean"):
-            state[name] = rng.normal(0, 0.2, array.shape)
-    return state

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 import minigraph as mg
-from benchmarks.on_gpu.networks import ended, mlp_bn
-from benchmarks.on_gpu.ours import asked, distance, executable_of, step_of
+from benchmarks.networks import ended
+from benchmarks.numbers import distance, random_statistics
+from benchmarks.on_gpu.networks import mlp_bn
+from benchmarks.on_gpu.ours import asked, executable_of, step_of
 from benchmarks.on_gpu.report import Report
-from benchmarks.on_gpu.speed import random_statistics
 from examples.networks import resnet20
 from minigraph import layers
 from minigraph.backends.cupy import device as gpu
