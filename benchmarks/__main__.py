@@ -6,7 +6,8 @@
 Steps of training and answers in float32, each from arrays of NumPy's to a loss or to an array of NumPy's. All take
 turns, in processes of their own, in several rounds; the others in every mode that could be their best. Losses and
 logits are compared. A run in which other processes used more than 0.08 cores is repeated, and discarded if that does
-not help: leave the machine alone meanwhile. A whole sitting is about an hour; --quick, for a first look, is a tenth.
+not help: leave the machine alone meanwhile. All run on the first --threads of the cores that this process may use;
+taskset chooses others. A whole sitting takes about an hour, and --quick, for a first look, a quarter of it.
 
 It leaves a JSON file with all samples, the tables and a picture in --out. --show makes tables and picture of a JSON
 file anew. The exit status is 1 where somebody computes something else than minigraph, or where minigraph fails.

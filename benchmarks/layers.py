@@ -115,5 +115,5 @@ class _Told:
 
 
 def _channels_first(node: Node) -> Layer:
-    expect(node.attrs["layout"] == "NC" + "DHW"[-(node.inputs[0].type.rank - 2) :], "{} is not channels first", node)
+    expect(node.attrs["layout"].startswith("NC"), "{} is not channels first", node)
     return {name: value for name, value in node.attrs.items() if name != "layout"}

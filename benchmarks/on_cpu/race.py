@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.machine import ROOT, cores, said
 from benchmarks.numbers import distance
 from benchmarks.on_cpu.contenders import OURS, Contender
+from benchmarks.on_cpu.files import write
 from benchmarks.on_cpu.one import Job
 from benchmarks.on_cpu.workloads import Workload
 
@@ -56,7 +57,7 @@ def race(
         for number, workload in enumerate(workloads):
             folder = Path(kept) / str(number)
             folder.mkdir()
-            workload.write(folder)
+            write(workload, folder)
             _rounds(workload, contenders, settings, folder, note)
 
 

@@ -1,22 +1,17 @@
-"""What is measured: networks, batches and optimizers; and what the others are given of one, as files."""
+"""What is measured: networks, batches and optimizers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 import minigraph as mg
-from benchmarks.layers import layers_of
 from benchmarks.networks import lenet_bn, mlp_bn, unet_of_any_size
-from benchmarks.numbers import random_statistics
 from benchmarks.on_cpu.task import BATCHES
 from examples.networks import cnn1d, densenet_bc, mobilenet_v2, resnet18, resnet20, vgg_small, wide_resnet
-from minigraph import onnx
 
 
 @dataclass(frozen=True)
@@ -68,19 +63,6 @@ class Workload:
             else:
                 found["label"] = rng.integers(0, classes, shape)
         return {name: x.reshape(BATCHES, self.batch, *x.shape[1:]) for name, x in found.items()}
-
-    def write(self, folder: Path) -> None:
-        """What other processes read of it: layers, weights, data, and the model for those that read ONNX."""
-        model = self.make()
-        state = random_statistics(model)
-        layers = layers_of(model, self.batch)
-        optimizer = asdict(self.optimizer) if self.optimizer else None
-        text = json.dumps({"name": self.name, "layers": layers, "optimizer": optimizer}, default=float)
-        (folder / "task.json").write_text(text)
-        np.savez(folder / "weights.npz", **state)
-        np.savez(folder / "data.npz", **self.data())
-        if self.optimizer is None:  # the batch norms are left in: folding them is up to whoever reads it
-            onnx.save(mg.inference(model, ["logits"]), state, folder / "model.onnx")
 
 
 SGD = Optimizer("sgd", 0.1)
