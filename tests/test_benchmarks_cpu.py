@@ -22,9 +22,9 @@ sys.path.append(str(Path(__file__).parent.parent))
 told, networks, numbers, command = (  # not for the type checker, which knows examples.networks as networks
     import_module(f"benchmarks.{name}") for name in ("layers", "networks", "numbers", "__main__")
 )
-contenders, files, load, one, ours, race, report, task, workloads = (
+also, contenders, files, load, one, ours, race, report, task, workloads = (
     import_module(f"benchmarks.on_cpu.{name}")
-    for name in ("contenders", "files", "load", "one", "ours", "race", "report", "task", "workloads")
+    for name in ("also", "contenders", "files", "load", "one", "ours", "race", "report", "task", "workloads")
 )
 examples = import_module("examples.networks")
 
@@ -214,6 +214,23 @@ def test_what_is_not_installed_is_named() -> None:
     found, (sentence,) = contenders.installed([here, missing, dataclasses.replace(missing, name="another")])
     assert found == [here]
     assert sentence.startswith("no_such_package is not installed")
+
+
+def test_importing_is_timed_in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(found := also.import_seconds(1)) == 1
+    assert 0 < found[0] < 600
+    monkeypatch.setattr(also, "TIMED", "print(0.25)")
+    assert also.import_seconds(2) == [0.25, 0.25]
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise also.NoCompiler("there is no C compiler")
+
+    monkeypatch.setattr(also, "compiler", none)
+    assert also.compile_seconds() == {"error": "there is no C compiler"}
+    sitting = {**SITTING, "samples": [], "also": {"compiling": also.compile_seconds(), "import_s": []}}
+    assert "- compile ResNet-20's training step: there is no C compiler" in report.markdown(sitting)
 
 
 # what is reported

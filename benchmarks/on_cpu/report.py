@@ -170,6 +170,8 @@ def everybody(found: Sequence[Row]) -> str:
 def remarks(sitting: Mapping[str, Any], found: Sequence[Row]) -> str:
     """What is missing, has failed, was discarded, or computes something else."""
     lines = list(sitting["missing"])
+    error = (sitting.get("also", {}).get("compiling") or {}).get("error")
+    lines += [f"compile ResNet-20's training step: {error}"] if error else []
     for row in found:
         lines += [f"{row['name']}, {name}: {error}" for name, error in row["errors"].items()]
         lines += [f"{row['name']}, {name}: all runs were discarded, others used the cores" for name in row["lost"]]
