@@ -13,6 +13,7 @@ Row = dict[str, Any]
 CLOSE = {True: 1e-4, False: 1e-3}  # of a first loss, and of logits, relative: further apart is another network
 LATER = 0.05  # of the losses after it, by which weights have moved, and roundings grown
 MEMORY = {True: ("torch", 1.0), False: ("onnxruntime", 1.5)}  # in training and in answers: at most so many times theirs
+FARTHEST = 25.0  # times as long as minigraph: the edge of the picture
 LIMITS = {"import": 0.15, "cold": 5.0, "cached": 0.5}  # seconds
 
 
@@ -112,9 +113,9 @@ def heading(sitting: Mapping[str, Any]) -> str:
     settings = sitting["settings"]
     return (
         f"{sitting['date']}, {sitting['processor']}, {settings['threads']} of {sitting['cores']} cores, load "
-        f"{sitting['load']:.2f} before; {sitting['versions']}.\n{settings['rounds']} rounds; runs in which others used "
-        f"more than {settings['others']} cores are left out. Milliseconds: the median of the rounds' medians, and in "
-        f"brackets the shortest step."
+        f"{sitting['load']:.2f} before; {sitting['versions']}.\nRounds: {settings['rounds']}. Runs in which others "
+        f"used more than {settings['others']} cores are left out. Milliseconds: the median of the rounds' medians, and "
+        f"in brackets the shortest step."
     )
 
 
@@ -212,7 +213,9 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def picture(sitting: Mapping[str, Any], file: Path) -> None:
-    """How long each takes beside minigraph, which is 1: a line for each workload, a dot for each contender."""
+    """How long each takes beside minigraph, which is 1: a line for each workload, a dot for each contender that is not
+    too far away.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -231,10 +234,12 @@ def picture(sitting: Mapping[str, Any], file: Path) -> None:
             axes.plot([row["least"]] * 2, [y - 0.35, y + 0.35], "-", color="black", linewidth=1)
     axes.set_yticks(range(len(found)), [row["name"] for row in reversed(found)])
     axes.set_xscale("log")
-    axes.set_xticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+    axes.set_xlim(right=FARTHEST)
+    axes.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
+    axes.minorticks_off()
     axes.axvline(1, color=colours.get(OURS, "black"), linewidth=0.8)
-    axes.set_xlabel("time of a step, minigraph = 1; black: what the best of the others is to take at least")
+    axes.set_xlabel("times as long as minigraph; black: at least")
     marks = [axes.plot([], [], "o", color=colour)[0] for colour in colours.values()]
-    axes.legend(marks, packages, loc="lower right", fontsize="small")
+    figure.legend(marks, packages, loc="outside upper right", ncols=len(packages), fontsize="small")
     figure.savefig(file, metadata={"Date": None})
     pyplot.close(figure)
