@@ -18,6 +18,7 @@ from minigraph import layers
 from minigraph.core import numbering, shrink, trial
 from minigraph.core.builder import Builder, Tensor
 from minigraph.core.equivalence import verify
+from minigraph.core.evaluate import evaluate
 from minigraph.core.exact import Unknown
 from minigraph.core.initial import Constant
 from minigraph.core.ir import Graph, Node, Value
@@ -257,6 +258,82 @@ def test_a_constant_of_other_constants_may_be_rounded():
     product = float(third) * float(seventh)
     assert scaled(product)
     assert not scaled(product * 1.00001)
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.0787373, 1.4148201), (0.6861056, 0.33709222), (1.4854841, 2.9873095)])
+def test_a_product_of_constants_is_off_by_a_rounding_whichever_numbers_they_are(a, b):
+    """Of these, draws of noise were small by chance, and less was allowed than the rounding of a * b is."""
+    a, b = np.float32(a), np.float32(b)
+
+    def scaled(number: float) -> Any:
+        return compared(
+            lambda net: mg.sin(net.input("x", (3,)) * a * b),
+            lambda net: mg.sin(net.input("x", (3,)) * net.constant(number)),
+        )
+
+    product = float(a * b)
+    assert scaled(product)
+    assert not scaled(product * 1.00001)
+
+
+def in_advance(made: Callable[[Builder, Tensor], Tensor], dtype: str) -> Any:
+    """What a function makes of 0.1 in that dtype, times an input; and the same with the numbers that come of it."""
+    net = Builder("constants")
+    (number,) = evaluate(net.build({"y": made(net, net.constant(0.1, dtype))}), {}).values()
+    return verify(
+        graph_of(
+            lambda net: mg.sin(
+                net.input("x", (3,), "float64") * mg.cast(made(net, net.constant(0.1, dtype)), "float64")
+            )
+        ),
+        graph_of(lambda net: mg.sin(net.input("x", (3,), "float64") * net.constant(number.astype("float64")))),
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "made"),
+    [
+        ("float32", lambda net, c: OPS["tf32"](c)),
+        ("float32", lambda net, c: mg.sigmoid(c) + 0.25),
+        ("float32", lambda net, c: mg.sin(c + 1000.0) - mg.cos(c + 500.0)),
+        ("bfloat16", lambda net, c: c * -3.0),
+        ("float16", lambda net, c: mg.exp(c * 3.0) / 7.0),
+    ],
+)
+def test_a_constant_is_what_its_dtype_makes_of_it(dtype, made):
+    """Also in a graph of float64, and in TF32, which float64 does not round to."""
+    report = in_advance(made, dtype)
+    assert report, report
+    assert report.difference < 1e-15
+
+
+def test_a_constant_that_is_one_number_has_any_shape():
+    """Where 0.1 and what float32 makes of it are all that differs, an unlucky draw refutes nothing."""
+
+    def computed(number: float, shape: tuple[int, ...]) -> Callable[[Builder], Tensor]:
+        def make(net: Builder) -> Tensor:
+            fill = net.emit(OPS["fill"], (), {"value": number, "shape": shape, "dtype": "float32"})[0]
+            return net.input("x", (1,)) + mg.minimum(fill, net.parameter("p", (1,), mg.init.zeros)) * 0.5
+
+        return make
+
+    assert compared(computed(0.1, (1,)), computed(float(np.float32(0.1)), ()))
+    assert not compared(computed(0.1, (1,)), computed(0.1001, ()))
+
+
+def test_in_bfloat16_a_constant_may_be_off_by_more_than_a_thousandth():
+    """(x - 3) * 0.1 is x * 0.1 - 0.3, and 0.3 is 0.30078125 there."""
+
+    def before(net: Builder) -> Tensor:
+        return (net.input("x", (3,), "bfloat16") - 3.0) * 0.1
+
+    def after(shift: float) -> Callable[[Builder], Tensor]:
+        return lambda net: net.input("x", (3,), "bfloat16") * 0.1 - shift
+
+    report = compared(before, after(0.30078125))
+    assert report, report
+    assert report.difference > trial.Tolerance.MOST
+    assert not compared(before, after(0.32))
 
 
 @pytest.mark.parametrize(("lost", "allowed"), [(1e3, True), (1e10, True), (1e14, False)])
