@@ -11,7 +11,7 @@ import minigraph as mg
 from minigraph import layers
 from minigraph.backends.c.tuned import laid_out, serves
 from minigraph.backends.groups import regrouped, weight_of
-from minigraph.backends.layout import channels_last, gradient_halo, to_first, to_last, with_halos
+from minigraph.backends.layout import as_read, channels_last, gradient_halo, to_first, to_last, with_halos
 from minigraph.backends.lower import lower, runs
 from minigraph.core import proof
 from minigraph.core.builder import Builder, Tensor
@@ -81,6 +81,50 @@ def test_an_op_that_repeats_is_expanded_for_each_of_its_inputs(name: str) -> Non
     assert all(runs(node.op) for node in after.nodes)
     rng = np.random.default_rng(2)
     assert off(graph, after, {name: rng.uniform(0.5, 2.0, (5, 5)) for name in "xy"}) < 1e-14
+
+
+TURNED = {
+    "a gradient to a weight": (lambda x, y: mg.transpose(mg.matmul(mg.transpose(x), y)), ["transpose", "matmul"]),
+    "of two matrices": (lambda x, y: mg.transpose(mg.matmul(x, y)), ["transpose", "transpose", "matmul"]),
+    "of turned ones": (lambda x, y: mg.transpose(mg.matmul(mg.transpose(x), mg.transpose(y))), ["matmul"]),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_a_product_is_made_as_it_is_read(name: str) -> None:
+    made, ops = TURNED[name]
+    net = Builder()
+    x, y = (net.input(name, (5, 5), "float64") for name in "xy")
+    graph = net.build(out=made(x, y))
+    after = as_read(graph).check()
+    assert [node.op.name for node in after.nodes] == ops
+    rng = np.random.default_rng(2)
+    assert off(graph, after, {name: rng.normal(size=(5, 5)) for name in "xy"}) < 1e-14
+
+
+def test_products_of_many_matrices_are_made_as_they_are_read() -> None:
+    net = Builder()
+    x, y = net.input("x", (2, 1, 3, 4), "float64"), net.input("y", (6, 4, 5), "float64")
+    graph = net.build(out=mg.transpose(mg.matmul(x, y), (0, 1, 3, 2)))
+    after = as_read(graph).check()
+    assert [node.op.name for node in after.nodes] == ["transpose", "transpose", "matmul"]
+    rng = np.random.default_rng(2)
+    assert off(graph, after, {"x": rng.normal(size=(2, 1, 3, 4)), "y": rng.normal(size=(6, 4, 5))}) < 1e-14
+
+
+READ_OTHERWISE = {
+    "it is given out": lambda net, product: net.build(y=mg.transpose(product), product=product),
+    "it is read as it is": lambda net, product: net.build(y=mg.transpose(product), other=product * 2.0),
+    "other axes are turned": lambda net, product: net.build(y=mg.transpose(product, (2, 1, 0))),
+}
+
+
+@pytest.mark.parametrize("name", READ_OTHERWISE)
+def test_a_product_stays_where(name: str) -> None:
+    net = Builder()
+    shape = (3, 3, 3) if name == "other axes are turned" else (3, 3)
+    graph = READ_OTHERWISE[name](net, mg.matmul(net.input("a", shape), net.input("b", shape)))
+    assert as_read(graph) is graph
 
 
 CONVOLUTIONS = [

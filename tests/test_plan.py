@@ -8,6 +8,7 @@ import pytest
 from example_networks import networks
 
 import minigraph as mg
+from minigraph import layers
 from minigraph.backends.c.tuned import claim, laid_out
 from minigraph.backends.lower import lower
 from minigraph.backends.plan import Buffer, Plan, plan, typical
@@ -67,3 +68,20 @@ def test_the_text_is_one_for_many_batches(graph: Graph) -> None:
 def test_typical_sizes() -> None:
     sizes = {0: 0, 1: 1, 2: 2, 3: 2, 31: 16, 32: 128, 1023: 128, 1024: 4096, 32767: 4096, 32768: 131072}
     assert {n: typical({"N": n})["N"] for n in sizes} == sizes
+
+
+@pytest.mark.parametrize("optimizer", [mg.optim.SGD(0.1, momentum=0.9), mg.optim.Adam(0.1)])
+def test_what_a_product_is_followed_by_moves_the_state_where_it_lies(optimizer: mg.optim.Optimizer) -> None:
+    """The gradient lies elsewhere meanwhile: what it moves is still read."""
+    net = mg.Builder("net")
+    x = net.input("x", ("N", 48))
+    model = net.build(loss=mg.sum(layers.linear(mg.relu(layers.linear(x, 40)), 30)))
+    made = plan(laid_out(lower(mg.training_step(model, "loss", optimizer))), claim, {"N": 32})
+    assert not [step for step in made.steps if step.region is None], "a state is copied"
+    for step in made.steps:
+        moved = [buffer for buffer in step.writes.values() if buffer.place == "state"]
+        if made.kernel(step) == "gemm" and moved:
+            assert [buffer.place for buffer in step.writes.values() if buffer not in moved] == ["arena"]
+            break
+    else:
+        raise AssertionError("no product moves a state")

@@ -56,6 +56,7 @@ class Call:
     phases: what all threads do, as C statements; between two of them they wait for each other.
     finishes: whether what follows number by number may be done by the kernel, while numbers are in the cache.
     follows: the values that may be computed so; None: all.
+    hands_on: whether what follows is given each number, and does not look for it where the result lies.
     by: the library that computes it, where no kernel of the headers does.
     apart: the numbers of the operands whose images and rows may lie anywhere (Pointers.rows says where); -1 stands for
         the result.
@@ -71,6 +72,7 @@ class Call:
     each: int = 0
     finishes: bool = False
     follows: frozenset[Value] | None = None
+    hands_on: bool = False
     by: str = ""
     apart: frozenset[int] = frozenset()
     border: Callable[[str], str] | None = None

@@ -25,7 +25,7 @@ from minigraph.backends.loops import (
     size_text,
 )
 from minigraph.backends.places import Places
-from minigraph.backends.plan import Step, results
+from minigraph.backends.plan import Step, targets
 from minigraph.backends.statements import Statements, accesses
 from minigraph.backends.totals import Sums
 from minigraph.core.ir import Value
@@ -102,7 +102,7 @@ class Printer(Statements):
         assert node is not None
         call = self.plan.partition.claims[node]
         memory, names = self.plan.partition.memory, self.names()
-        result = next(v for v in results(self.plan.partition, node) if v in names)
+        result, *_ = targets(self.plan.partition, node, {**self.step.reads, **self.step.writes})
         operands = []
         for operand in call.operands:
             pointer = self.pointers.setdefault(operand.value, f"x{len(self.pointers)}")

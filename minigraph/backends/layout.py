@@ -1,8 +1,10 @@
-"""Layouts, as nodes: images with their channels last, and zero halos around what is convolved.
+"""Layouts, as nodes: images with their channels last, products as they are read, zero halos around what is convolved.
 
 `channels_last` turns every op that has a layout, and all that is computed from its result number by number, by sums or
 side by side. A transpose stands only where something else reads a turned value, or where an image comes in; transposes
 are views, so that most of them cost nothing.
+
+`as_read` makes a product of matrices in the order in which it is read.
 
 `with_halos` makes the padding of convolutions a node. The gradient to the input of a convolution gets a halo around the
 output's gradient, so that it may be read wherever a window would have reached beyond the input.
@@ -10,6 +12,7 @@ output's gradient, so that it may be read wherever a window would have reached b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,6 +24,7 @@ from minigraph.core.rewrite import without_dead
 from minigraph.ops import shape
 from minigraph.ops.constant import count
 from minigraph.ops.conv import conv, conv_input_gradient, conv_weight_gradient
+from minigraph.ops.matmul import matmul
 from minigraph.ops.window import extents_of
 
 
@@ -174,6 +178,43 @@ PER_AXIS = {
     OPS["unslice"]: ("shape", "start", "step"),
     OPS["pad"]: ("widths",),
 }
+
+
+# products
+
+
+def as_read(graph: Graph) -> Graph:
+    """The graph with products that are only read turned made turned: transpose(x y) = transpose(y) transpose(x).
+
+    The gradient to the weight of a linear layer is one. What lies as the weight does, an optimizer reads by rows.
+    """
+    readers = Counter([value for node in graph.nodes for value in node.inputs])
+    readers.update([*graph.outputs.values(), *graph.updates.values()])
+    rewriting = Rewriting(graph)
+    for node in graph.nodes:
+        product = graph.producer.get(node.inputs[0]) if _swaps(node) else None
+        if product is None or product.op is not matmul or readers[node.inputs[0]] > 1:
+            rewriting.keep(node)
+            continue
+        with rewriting.builder.origin(product.origin):
+            x, y = (_swapped(rewriting, graph, value) for value in product.inputs)
+            rewriting.now[node.outputs[0]] = matmul(y, x).value
+    return rewriting.result()
+
+
+def _swaps(node: Node) -> bool:
+    """Whether it turns matrices: exchanges the last two axes."""
+    rank = node.outputs[0].type.rank
+    return node.op is shape.transpose and rank >= 2 and node.attrs["axes"] == (*range(rank - 2), rank - 1, rank - 2)
+
+
+def _swapped(rewriting: Rewriting, graph: Graph, value: Value) -> Tensor:
+    """The matrices, turned: as they were before, if they are turned."""
+    node = graph.producer.get(value)
+    if node is not None and _swaps(node):
+        return rewriting.tensor(node.inputs[0])
+    rank = value.type.rank
+    return shape.transpose(rewriting.tensor(value), (*range(rank - 2), rank - 1, rank - 2))
 
 
 # halos

@@ -335,7 +335,7 @@ class _Planner:
                     self._home(value, "arena")
         for node in partition.claims:
             region = partition.region_of[node.outputs[0]]
-            if region.call is node and not any(map(self.homes.get, results(partition, node))):
+            if region.call is node and not targets(partition, node, self.homes):
                 self._home(node.outputs[0], "arena")  # the kernel needs a place for what others are computed from
 
     def _home(self, value: Value, where: str) -> None:
@@ -448,8 +448,10 @@ def _number_by_number(region: Region, old: Value, new: Value) -> bool:
     """Whether the region may write each number of `new` over that number of `old`: it reads no other there or later."""
     if not _reads(region, old):
         return True
-    if region.call is not None or old.type.size != new.type.size or old.type.dtype != new.type.dtype:
+    if old.type.size != new.type.size or old.type.dtype != new.type.dtype:
         return False
+    if region.call is not None and new not in region.body:
+        return False  # a kernel writes in an order of its own; what follows it does not
     if new in region.body and region.tail and region.axes == region.kept:
         return False  # the body is stored before the tail reads, and here both read in the same places
     index = place(old.type.shape, region.axes if new in region.body else region.kept)
@@ -468,12 +470,17 @@ def first_write_to_state(plan: Plan) -> int | None:
     return next(moving, None) if doubtful else None
 
 
-def results(partition: Partition, node: Node) -> list[Value]:
-    """The values in whose memory the kernel of a claimed node may put its result."""
+def targets(partition: Partition, node: Node, homes: Mapping[Value, Buffer]) -> list[Value]:
+    """The values in whose memory the kernel of a claimed node may put its result.
+
+    Not where what follows writes over what it reads itself: that must still be there.
+    """
     (result,) = node.outputs
-    spaced = -1 in partition.claims[node].apart
-    body = partition.region_of[result].body
-    return [v for v in (result, *body) if v.type == result.type and (spaced or v not in partition.memory.frames)]
+    region, call = partition.region_of[result], partition.claims[node]
+    spaced = -1 in call.apart
+    read = set() if call.hands_on else {homes.get(leaf.value) for leaf in region.reads}
+    fits = [v for v in (result, *region.body) if v.type == result.type and (spaced or v not in partition.memory.frames)]
+    return [v for v in fits if v in homes and homes[v] not in read]
 
 
 # the arena

@@ -9,7 +9,7 @@ from minigraph.backends.c.claims.pool import pool, pool_gradient
 from minigraph.backends.c.claims.shapes import MOST_LANES
 from minigraph.backends.calls import Call
 from minigraph.backends.groups import regrouped
-from minigraph.backends.layout import channels_last, with_halos
+from minigraph.backends.layout import as_read, channels_last, with_halos
 from minigraph.core.ir import Graph, Node
 from minigraph.core.op import OPS
 from minigraph.ops import conv as convolution
@@ -32,7 +32,7 @@ def serves(node: Node) -> bool:
 
 def laid_out(graph: Graph) -> Graph:
     """A lowered graph in the form that the kernels ask for: channels last, in large groups, with halos."""
-    return with_halos(regrouped(channels_last(graph), serves, MOST_LANES), serves)
+    return with_halos(regrouped(as_read(channels_last(graph)), serves, MOST_LANES), serves)
 
 
 CLAIMS = {

@@ -6,7 +6,7 @@ from minigraph.backends.calls import Call, Claim
 from minigraph.backends.cupy.claims.called import Ask, called
 from minigraph.backends.cupy.claims.conv import conv, conv_input_gradient, conv_weight_gradient
 from minigraph.backends.cupy.claims.matmul import matmul
-from minigraph.backends.layout import channels_last
+from minigraph.backends.layout import as_read, channels_last
 from minigraph.core.dtypes import NARROW
 from minigraph.core.ir import Graph, Node
 from minigraph.ops import conv as convolution
@@ -34,7 +34,7 @@ def claims(ask: Ask) -> Claim:
 
 def laid_out(graph: Graph) -> Graph:
     """A lowered graph in the form that the kernels ask for: channels last."""
-    return channels_last(graph)
+    return as_read(channels_last(graph))
 
 
 CLAIMS = {

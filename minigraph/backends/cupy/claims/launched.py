@@ -22,6 +22,7 @@ class Launched(Call):
     are the last axis of the result where the call finishes.
     """
 
+    hands_on: bool = True
     grids: tuple[Grid, ...] = ()
     columns: int = 1
 
