@@ -29,10 +29,28 @@ INLINE idx pack_tap(idx place, idx taps, idx step) {
   return phase + step * (count - 1 - place);
 }
 
+// LANES lines of `columns` columns, a multiple of LANES, where lines lie side by side in w. Read line by line, columns a
+// power of two apart would drive one another out of the cache.
+INLINE void pack_turned(const float *w, float *packed, idx columns, idx w_k, idx width) {
+  for (idx k = 0; k < columns; k += LANES) {
+    vec square[LANES];
+    UNROLL for (int i = 0; i < LANES; i++) square[i] = vec_load(w + (k + i) * w_k);
+    vec_transpose(square);
+    UNROLL for (int i = 0; i < LANES; i++) vec_store(packed + i * width + k, square[i]);
+  }
+}
+
 // Lines [begin, end) of one tap of one panel: c counts lines, `columns` <= width of which exist.
 INLINE void pack_lines(const float *w, float *packed, idx begin, idx end, idx columns, pack_shape s) {
   enum { BLOCK = 16 };  // lines: as many as share a cache line of w where w_c = 1
-  for (idx first = begin; first < end; first += BLOCK) {
+  idx turned = begin;
+  for (; s.w_c == 1 && columns % LANES == 0 && turned + LANES <= end; turned += LANES) {
+    pack_turned(w + turned, packed + turned * s.width, columns, s.w_k, s.width);
+    for (idx c = turned; c < turned + LANES; c++) {
+      for (idx k = columns; k < s.width; k++) packed[c * s.width + k] = 0;
+    }
+  }
+  for (idx first = turned; first < end; first += BLOCK) {
     const idx stop = first + BLOCK < end ? first + BLOCK : end;
     for (idx c = first; c < stop; c++) {
       const float *from = w + c * s.w_c;

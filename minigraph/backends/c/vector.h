@@ -117,4 +117,32 @@ INLINE float vec_sum(vec v) {
   return sums[0];
 }
 
+// The first halves of two vectors, number by number in turn: a[0] b[0] a[1] b[1] ...; and the second halves.
+#if defined(__AVX512F__)
+#define VEC_FIRST 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define VEC_SECOND 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif defined(__AVX2__)
+#define VEC_FIRST 0, 8, 1, 9, 2, 10, 3, 11
+#define VEC_SECOND 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define VEC_FIRST 0, 4, 1, 5
+#define VEC_SECOND 2, 6, 3, 7
+#endif
+INLINE vec vec_zip_first(vec a, vec b) { return __builtin_shufflevector(a, b, VEC_FIRST); }
+INLINE vec vec_zip_second(vec a, vec b) { return __builtin_shufflevector(a, b, VEC_SECOND); }
+#undef VEC_FIRST
+#undef VEC_SECOND
+
+// LANES vectors as a matrix, turned: each round of zips moves one bit of a number's row into its column.
+INLINE void vec_transpose(vec *rows) {
+  vec next[LANES];
+  UNROLL for (int round = 1; round < LANES; round *= 2) {
+    UNROLL for (int i = 0; i < LANES / 2; i++) {
+      next[2 * i] = vec_zip_first(rows[i], rows[i + LANES / 2]);
+      next[2 * i + 1] = vec_zip_second(rows[i], rows[i + LANES / 2]);
+    }
+    UNROLL for (int i = 0; i < LANES; i++) rows[i] = next[i];
+  }
+}
+
 #endif
