@@ -54,8 +54,13 @@ typedef struct {{ call_t call; int thread, threads; float **p; }} job_t;
 static idx run_time(idx n) {{ volatile idx hidden = n; return hidden; }}
 
 // An epilogue that shows if it is called other than once for a number.
-INLINE void twice_plus_one(idx begin, idx end, const void *y) {{
-  for (idx i = begin; i < end; i++) ((float *)y)[i] = 2 * ((float *)y)[i] + 1;
+INLINE void twice_plus_one(idx begin, idx rows, idx apart, idx columns, const void *y) {{
+  for (idx row = 0; row < rows; row++) {{
+    for (idx i = 0; i < columns; i++) {{
+      float *number = (float *)y + begin + row * apart + i;
+      *number = 2 * *number + 1;
+    }}
+  }}
 }}
 
 {functions}

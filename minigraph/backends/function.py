@@ -10,9 +10,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minigraph.backends.access import Access, Index, place
+from minigraph.backends.access import Index, place
 from minigraph.backends.calls import Pointers
 from minigraph.backends.expressions import STORED
+from minigraph.backends.finishing import finishing
 from minigraph.backends.loops import (
     Loop,
     Nest,
@@ -121,10 +122,7 @@ class Printer(Statements):
         return before, lines
 
     def _finish(self, result: Value, names: dict[Value, str]) -> tuple[list[str], list[str]]:
-        """What follows number by number, as a function of a run of numbers; and the addresses that it needs.
-
-        A run is a piece of a row of the result, of which the kernel tells where in the result's memory it begins.
-        """
+        """The function of what follows number by number, and the addresses that it needs."""
         axes = self.region.axes
         lying = place(result.type.shape, axes)
         assert lying is not None
@@ -138,7 +136,7 @@ class Printer(Statements):
         pointers.update({name: f"{STORED[v.type.dtype]} *" for v, name in names.items()})
         used = [name for name in pointers if any(re.search(rf"\b{name}\b", line) for line in (*same, *each))]
         taken = [f"{pointers[name]}const {name} = ((void *const *)with)[{i}];" for i, name in enumerate(used)]
-        function = _along_a_run(loops, whole, [*taken, *same], each)
+        function = finishing(loops, whole, [*taken, *same], each)
         given_ = f"const void *const with[] = {{{', '.join(used)}}};"
         return function, [given_]
 
@@ -218,38 +216,3 @@ class Printer(Statements):
 
 def _every_axis(value: Value) -> Index:
     return tuple(Along(axis) for axis in range(value.type.rank))
-
-
-def _along_a_run(loops: Sequence[Loop], whole: Access, once: Sequence[str], lines: Sequence[str]) -> list[str]:
-    """The lines for the numbers from begin to end, counted from the first in the memory of what is `whole`.
-
-    Nearly always these are a piece of one row, of a length that the kernel knows: then nothing is left of the loop over
-    rows. once: what the lines need.
-    """
-    *outer, last = loops
-    head = "INLINE void FUNCTION_finish(idx begin, idx end, const void *with)"
-    if not outer:
-        return block(head, [*once, "SIMD", *block(for_(last.variable, "begin", "end"), lines)])
-    rows = [loop.variable for loop in outer]
-    place = "".join(f"idx {row}, " for row in rows)
-    number = f"const idx {last.variable} = column + k;"
-    piece = block(
-        f"INLINE void FUNCTION_piece({place}idx column, idx count, const void *with)",
-        [*once, "SIMD", *block(for_("k", "0", "count"), [number, *lines])],
-    )
-    found = ["idx column = begin;"]
-    for loop in outer:
-        apart = size_text(whole.stride(loop.axes[-1]))
-        found += [f"idx {loop.variable} = column / {apart};", f"column %= {apart};"]
-    carry = f"{outer[0].variable}++;"
-    for loop in outer[1:]:
-        carry = f"if (++{loop.variable} == {loop.limit}) {{ {loop.variable} = 0; {carry} }}"
-    call = f"FUNCTION_piece({', '.join(rows)}, column, {{}}, with);"
-    walk = [
-        f"const idx left = {last.limit} - column, count = end - begin < left ? end - begin : left;",
-        call.format("count"),
-        "begin += count, column = 0;",
-        carry,
-    ]
-    found.append(f"if (end - begin <= {last.limit} - column) {{ {call.format('end - begin')} return; }}")
-    return [*piece, *block(head, [*found, *block("while (begin < end)", walk)])]

@@ -55,9 +55,7 @@ INLINE void depthwise_group(int pixels, const float *x, const float *w, float *y
   const idx whole = s.C / LANES * LANES;
   for (idx k = 0; k < whole; k += LANES) depthwise_pixels(pixels, x, w, y + at, k, LANES, part, s);
   if (s.C > whole) depthwise_pixels(pixels, x, w, y + at, whole, s.C - whole, part, s);
-  if (finish) {
-    for (int q = 0; q < pixels; q++) finish(at + q * s.y_pixel, at + q * s.y_pixel + s.C, with);
-  }
+  if (finish) finish(at, pixels, s.y_pixel, s.C, with);
 }
 
 // Threads share rows. x, w and y[start] are the first that the part reads and writes; a row of it has `most` pixels or
@@ -183,7 +181,7 @@ INLINE void conv_depthwise_weights(int thread, int threads, const float *x, cons
   }
   for (idx tap = 0; tap < s.T * s.R * s.S; tap++) {
     for (idx k = begin; k < end && rows == 0; k++) dw[tap * s.C + k] = 0;  // no pixel, no sum
-    if (finish && begin < end) finish(tap * s.C + begin, tap * s.C + end, with);
+    if (finish && begin < end) finish(tap * s.C + begin, 1, s.C, end - begin, with);
   }
 }
 

@@ -96,7 +96,7 @@ INLINE void pooling(bool largest, int thread, int threads, const float *x, float
         pooling_pixel(largest, from, y + to, down.end - down.first, across.end - across.first, count, s);
       }
     }
-    if (finish) finish(at, at + s.Q * s.C, with);
+    if (finish) finish(at, s.Q, s.C, s.C, with);
   }
 }
 
@@ -181,12 +181,12 @@ INLINE void pooling_gradient_rows(const float *x, const float *g, float *dx, idx
     }
     pooling_bring_row(x, g, dx + at, p, begin, end, s);
     if (finish && next > finished) {
-      finish(at + finished * line, at + next * line, with);
+      finish(at + finished * line, (next - finished) * s.W, s.C, s.C, with);
       finished = next;
     }
   }
   if (end > zeroed) memset(dx + at + zeroed * line, 0, (size_t)((end - zeroed) * line) * sizeof(float));
-  if (finish && end > finished) finish(at + finished * line, at + end * line, with);
+  if (finish && end > finished) finish(at + finished * line, (end - finished) * s.W, s.C, s.C, with);
 }
 
 // The gradient to x: of the largest where x is given, of the mean where it is 0. Threads share the rows of dx; where

@@ -17,9 +17,10 @@
 // lies behind it: processors fetch no further than to the end of a page by themselves, and weights come from memory.
 enum { TILE_AHEAD = 1536 };
 
-// What is left to do with numbers [begin, end) of y, counted from the pointer the kernel was given, as soon as they are
-// whole and while they are in the cache. Called once for each number; a run never leaves its row (pixel) of y.
-typedef void (*finish_t)(idx begin, idx end, const void *with);
+// What is left to do with `rows` rows of `columns` numbers of y each, as soon as they are whole and while they are in the
+// cache: the first begins at y[begin], counted from the pointer the kernel was given, the next one `apart` behind it,
+// which is in the next row (pixel) of y, or several further. Called once for each number.
+typedef void (*finish_t)(idx begin, idx rows, idx apart, idx columns, const void *with);
 
 typedef struct {
   idx outer, middle, inner;        // how often each loop of the sum turns
@@ -157,13 +158,11 @@ INLINE void tile_rows(const float *a, const float *b, float *y, idx at, idx begi
     const idx first = from - s->skip;
     tile_of(rows, width)(a + first * s->a_row, b, y + at + first * s->y_row, s);
     if (finish && s->last) {
-      for (idx m = from; m < first + rows; m++) {
-        const idx row = at + m * s->y_row;
-        if (s->columns == 2 * LANES) {  // the compiler knows how long nearly all runs are
-          finish(row, row + 2 * LANES, with);
-        } else {
-          finish(row, row + s->columns, with);
-        }
+      const idx begin_at = at + from * s->y_row, count = first + rows - from;
+      if (s->columns == 2 * LANES) {  // the compiler knows how long nearly all rows are
+        finish(begin_at, count, s->y_row, 2 * LANES, with);
+      } else {
+        finish(begin_at, count, s->y_row, s->columns, with);
       }
     }
   }

@@ -267,13 +267,8 @@ INLINE void winograd_run(idx group, idx first, idx tiles, const float *m, idx m_
   }
   if (!finish) return;
   const idx columns = winograd_least(tiles * s.tile, start.columns);
-  const bool all = k_end - k_begin == pixel;  // else the outputs of one pixel are a run
-  const idx runs = all ? 1 : columns, length = all ? columns * pixel : k_end - k_begin;
   for (idx row = 0; row < winograd_least(s.tile, start.rows); row++) {
-    for (idx run = 0; run < runs; run++) {
-      const idx begin = corner + row * s.y_row + run * pixel + k_begin;
-      finish(begin, begin + length, with);
-    }
+    finish(corner + row * s.y_row + k_begin, columns, pixel, k_end - k_begin, with);
   }
 }
 
@@ -311,9 +306,7 @@ INLINE void winograd_block(idx group, idx first, idx tiles, idx panel, idx panel
   }
 }
 
-// y = x * w, of weights that winograd_weights made with the same tile, vectors, channels and outputs; and finish(begin,
-// end, with) on each run of finished numbers (offsets from y, in floats), each number once; whole pixels where a thread
-// makes all outputs.
+// y = x * w, of weights that winograd_weights made with the same tile, vectors, channels and outputs.
 //
 // The work is the list of all (group, block, panel), and each thread does a run of it: with many blocks that is a split
 // of the tiles, with one block (few tiles) a split of the outputs.

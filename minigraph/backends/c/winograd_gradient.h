@@ -140,8 +140,7 @@ INLINE void winograd_gradient(int thread, int threads, const float *x, const flo
   }
 }
 
-// dw, which is (groups, outputs, channels, 3, 3), from the sums; and finish(begin, end, with) on each run of finished
-// numbers (offsets from dw, in floats), each number once.
+// dw, which is (groups, outputs, channels, 3, 3), from the sums.
 INLINE void winograd_gradient_finish(int thread, int threads, const float *sums, float *dw, winograd_gradient_shape s,
                                      finish_t finish, const void *with) {
   const int points = (int)s.tile + 2;
@@ -170,12 +169,7 @@ INLINE void winograd_gradient_finish(int thread, int threads, const float *sums,
       }
     }
     if (!finish) continue;
-    const bool all = c_end - c_begin == s.channels;  // then the windows of all the lanes are one run
-    const idx runs = all ? 1 : lanes, length = (all ? lanes : 1) * (c_end - c_begin) * 9;
-    for (idx run = 0; run < runs; run++) {
-      const idx begin = ((row + run) * s.channels + c_begin) * 9;
-      finish(begin, begin + length, with);
-    }
+    finish((row * s.channels + c_begin) * 9, lanes, s.channels * 9, (c_end - c_begin) * 9, with);
   }
 }
 
