@@ -1,0 +1,79 @@
+"""What a run leaves: for each experiment a figure and its measurements, and a page that shows them all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .experiment import At, Experiment, Records
+
+HEAD = """# Batch norm, shown
+
+What is said of batch normalization, tried. Each experiment states claims beforehand, measures them with several seeds,
+and computes a verdict from the measurements, by one rule: a claim *holds* if the first arm is ahead of the second by
+the margin in every seed, it *does not hold* if it is behind by the margin in every seed, and is *undecided* otherwise:
+the difference is smaller than the margin, or the seeds disagree. With the arms swapped every verdict flips, which is
+tested. Lines are medians over the seeds, and bands go from the least to the greatest.
+
+This page is written by `python -m examples.batch_norm`, from what was measured.
+"""
+
+
+def keep(folder: Path, experiment: Experiment, at: At, records: Records, seconds: float) -> None:
+    """NAME.png and NAME.json in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    experiment.draw(records).savefig(folder / f"{experiment.name}.png", dpi=110)
+    kept = {
+        "run": at.size,
+        "setting": experiment.setting(at),
+        "seconds": round(seconds, 1),
+        "records": shortened(records),
+    }
+    text = json.dumps(kept, indent=None, separators=(",", ":"), allow_nan=True)
+    (folder / f"{experiment.name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def shortened(given: Any) -> Any:
+    """The same with floats of six digits."""
+    if isinstance(given, float):
+        return float(f"{given:.6g}")
+    if isinstance(given, dict):
+        return {name: shortened(each) for name, each in given.items()}
+    return [shortened(each) for each in given] if isinstance(given, list) else given
+
+
+def kept(folder: Path, name: str) -> dict[str, Any] | None:
+    """What `keep` wrote for the experiment of that name, if it did."""
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def page(folder: Path, experiments: Iterable[Experiment]) -> str:
+    """The page of the figures in the folder, as Markdown."""
+    found = [(experiment, kept(folder, experiment.name)) for experiment in experiments]
+    text = HEAD + "\n| experiment | claim | verdict |\n|---|---|---|\n"
+    for experiment, measured in found:
+        if measured:
+            for claim, verdict in zip(experiment.claims, experiment.verdicts(measured["records"])):
+                text += f"| [{experiment.title}](#{anchor(experiment.title)}) | {claim.says} | {verdict.word} |\n"
+    return text + "".join(section(experiment, measured) for experiment, measured in found if measured)
+
+
+def anchor(title: str) -> str:
+    """What GitHub makes of a heading."""
+    return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c == "-")
+
+
+def section(experiment: Experiment, measured: dict[str, Any]) -> str:
+    records = measured["records"]
+    command = f"python -m examples.batch_norm {'--quick ' * (measured['run'] == 'quick')}{experiment.name}"
+    text = f"\n## {experiment.title}\n\nAfter {experiment.source}.\n\n![{experiment.title}]({experiment.name}.png)\n\n"
+    for claim, verdict in zip(experiment.claims, experiment.verdicts(records)):
+        text += f"- **{verdict.word}**: {claim.says} {verdict.line}.\n"
+    seeds = len(next(iter(records.values())))
+    text += (
+        f"\n{measured['setting']} {seeds} seeds, {measured['seconds']:.0f} s, the {measured['run']} run: `{command}`\n"
+    )
+    return text
