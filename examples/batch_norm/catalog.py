@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from . import faster
+from . import faster, folding, identity, learning_rates, redundant_bias, weight_scales
 from .experiment import Experiment
 
-EXPERIMENTS: dict[str, Experiment] = {module.EXPERIMENT.name: module.EXPERIMENT for module in (faster,)}
+EXPERIMENTS: dict[str, Experiment] = {
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (
+        faster,
+        learning_rates,
+        weight_scales,
+        redundant_bias,
+        identity,
+        folding,
+    )
+}

@@ -44,7 +44,7 @@ class At:
 
 @dataclass(frozen=True)
 class Claim:
-    """`says`, a sentence, compares the number that `score` takes of a measurement: the arm `first` is ahead of `second`.
+    """`says`, a sentence, on the number that `score` takes of a measurement: the arm `first` is ahead of `second`.
 
     less: ahead means smaller. unit: of the number, as it is printed. margin: what counts as ahead, a difference in that
     unit, or, with times=True, a factor above 1 (scores are above 0 then).

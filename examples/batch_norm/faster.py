@@ -65,7 +65,9 @@ def measure(seed: int, at: At) -> Mapping[str, Measurement]:
 
 
 def draw(records: Records) -> Figure:
-    figure, (left, middle, right) = panels("Three layers of 100 sigmoid units learn in fewer steps with batch norm", 3)
+    figure, (left, middle, right) = panels(
+        "Three layers of 100 sigmoid units: test accuracy, and what comes into one of the units", 3
+    )
     steps = records[WITH][0]["step"]
     lines(left, steps, series(records, "accuracy", (WITH, WITHOUT)))
     left.axhline(TARGET, color="grey", linewidth=0.8)
@@ -79,7 +81,7 @@ def draw(records: Records) -> Figure:
                 width = 1.8 if seed == 0 else 0.8
                 axes.plot(steps, values, linestyle=line, color=style["color"], label=label, linewidth=width)
         axes.set(xlabel="step (60 images each)", ylabel="input of a sigmoid unit (its number, no unit)", title=arm)
-        axes.legend(fontsize=8)
+    right.legend(fontsize=8, loc="lower right")
     right.sharey(middle)
     return figure
 
@@ -103,8 +105,8 @@ EXPERIMENT = Experiment(
     measure=measure,
     draw=draw,
     setting=lambda at: (
-        f"{at.data.name}; SGD at {RATE}, batches of {BATCH}, first weights of deviation {DEVIATION}. The unit shown is the"
-        " first of the last hidden layer; thick lines are the first seed, thin ones the others. A network that never gets"
-        " to the target counts with all its steps."
+        f"{at.data.name}; SGD at {RATE}, batches of {BATCH}, first weights of deviation {DEVIATION}. The unit shown is"
+        " the first of the last hidden layer; thick lines are the first seed, thin ones the others. A network that"
+        " never gets to the target counts with all its steps."
     ),
 )

@@ -72,8 +72,5 @@ def section(experiment: Experiment, measured: dict[str, Any]) -> str:
     text = f"\n## {experiment.title}\n\nAfter {experiment.source}.\n\n![{experiment.title}]({experiment.name}.png)\n\n"
     for claim, verdict in zip(experiment.claims, experiment.verdicts(records)):
         text += f"- **{verdict.word}**: {claim.says} {verdict.line}.\n"
-    seeds = len(next(iter(records.values())))
-    text += (
-        f"\n{measured['setting']} {seeds} seeds, {measured['seconds']:.0f} s, the {measured['run']} run: `{command}`\n"
-    )
-    return text
+    seeds, run = len(next(iter(records.values()))), measured["run"]
+    return text + f"\n{measured['setting']} {seeds} seeds, {measured['seconds']:.0f} s, the {run} run: `{command}`\n"
