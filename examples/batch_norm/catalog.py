@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from . import faster, folding, identity, learning_rates, redundant_bias, weight_scales
+from . import (
+    batch_sizes,
+    faster,
+    folding,
+    identity,
+    learning_rates,
+    optimizers,
+    placement,
+    redundant_bias,
+    weight_scales,
+)
 from .experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -11,6 +21,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         faster,
         learning_rates,
         weight_scales,
+        batch_sizes,
+        placement,
+        optimizers,
         redundant_bias,
         identity,
         folding,

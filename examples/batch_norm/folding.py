@@ -63,7 +63,7 @@ def least_seconds(programs: list[mg.Program], images: np.ndarray) -> list[float]
 
 
 def nodes(program: mg.Program) -> list[str]:
-    """The ops between the image and the answer, in order. What is made of weights alone is computed once, beforehand."""
+    """The ops from the image to the answer, in order. What is made of weights alone is computed once, beforehand."""
     live, found = {value.name for value in program.graph.inputs}, []
     for node in program.graph.nodes:
         if any(value.name in live for value in node.inputs):

@@ -36,9 +36,10 @@ def mlp(data: Data, block: Block, *, widths: tuple[int, ...] = (100, 100), bias:
     return answers(net, h, label)
 
 
-def answers(net: mg.Builder, h: mg.Tensor, label: mg.Tensor) -> mg.Graph:
+def answers(net: mg.Builder, h: mg.Tensor, label: mg.Tensor, **more: mg.Tensor) -> mg.Graph:
+    """The model whose last layer reads h, with what it answers, and more, as outputs."""
     logits = layers.linear(h, 10)
-    return net.build(logits=logits, loss=mg.cross_entropy(logits, label), accuracy=mg.accuracy(logits, label))
+    return net.build(logits=logits, loss=mg.cross_entropy(logits, label), accuracy=mg.accuracy(logits, label), **more)
 
 
 def plain(h: mg.Tensor) -> mg.Tensor:
