@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="scikit-learn's digits in place of Fashion-MNIST; smaller")
     parser.add_argument("--seeds", type=int, default=LEAST_SEEDS, help=f"how many, at least {LEAST_SEEDS}")
     parser.add_argument("--data", type=Path, help="folder of Fashion-MNIST (default: Debian's package, or out/data)")
-    parser.add_argument("--out", type=Path, default=Path("out/batch_norm"), help="folder for figures and measurements")
+    parser.add_argument("--out", type=Path, default=Path("out/batch_norm"), help="folder for the page and results/")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in EXPERIMENTS]
     if unknown:

@@ -15,40 +15,57 @@ from minigraph import layers
 from .data import Batch, Data
 from .experiment import At, Claim, Experiment, Measurement, Records
 from .figures import lines, panels
-from .learning import accuracy, answers, batches, checker, trainer
+from .learning import accuracy, answers, batches, checker, normalized, trainer
 
 SIZES = (2, 4, 8, 32, 128, 512)
+MLP, CNN, PRECISE = "MLP", "CNN", ", precise BN"
 RATE = 0.1  # for 64 images, and times √(images / 64) for others
 LOOKS = 40  # batches whose statistics are compared
 
 
-def network(data: Data) -> mg.Graph:
-    """`before` is what comes into the second batch norm."""
-    net = mg.Builder("two_norms")
+def network(kind: str, data: Data) -> mg.Graph:
+    """Two batch norms. `before`, what comes into the first one, has one number of each image in each channel of the
+    MLP, and as many as there are pixels in the CNN.
+
+    What comes into the second one would say less: two numbers are always normalized to about -1 and 1, so that the mean
+    of what is made of them hardly varies.
+    """
+    net = mg.Builder(kind)
     image, label = net.input("image", ("N", 1, data.side, data.side)), net.input("label", ("N",), "int64")
-    h = mg.max_pool(mg.relu(layers.batch_norm(layers.conv2d(image, 8, 3, padding="same"))), 2)
-    before = layers.conv2d(h, 16, 3, padding="same")
-    h = mg.max_pool(mg.relu(layers.batch_norm(before)), 2)
-    statistics = {"mean": mg.mean(before, (0, 2, 3)), "deviation": mg.std(before, (0, 2, 3))}
+    if kind == CNN:
+        before = layers.conv2d(image, 8, 3, padding="same")
+        h = mg.max_pool(normalized(before), 2)
+        h = mg.max_pool(normalized(layers.conv2d(h, 16, 3, padding="same")), 2)
+    else:
+        before = layers.linear(mg.flatten(image), 100)
+        h = normalized(layers.linear(normalized(before), 100))
+    axes = tuple(i for i in range(before.rank) if i != 1)
+    statistics = {"mean": mg.mean(before, axes), "deviation": mg.std(before, axes)}
     return answers(net, mg.flatten(h), label, **statistics)
 
 
-def of_size(size: int, seed: int, at: At) -> dict[str, dict[str, Any]]:
+def of_size(kind: str, size: int, seed: int, at: At) -> dict[str, dict[str, Any]]:
     """The measurements with the running averages, and with precise BN, after the same training."""
-    model = network(at.data)
+    model = network(kind, at.data)
     state = model.init(seed)
     images = at.of(64, 6 * len(at.data.train["label"]), len(at.data.train["label"]))
     program, check = trainer(model, state, mg.optim.SGD("rate")), checker(model, state)
     for batch in batches(at.data.train, size, max(1, images // size), seed):
         program(**batch, rate=RATE * (size / 64) ** 0.5)
     own = mg.compile(model.prune(["mean", "deviation", "accuracy"]), state.copy())  # by the batch's own statistics
-    noise = noise_of(own, at.data.train, size, seed)
-    by_batch = 100 * float(np.mean([own(**b)["accuracy"] for b in batches(at.data.test, size, LOOKS, seed)]))
-    running = {"accuracy": accuracy(check, at.data.test), "noise": noise, "by batch": by_batch}
+    by_batch = [own(**batch)["accuracy"] for batch in batches(at.data.test, size, max(LOOKS, 256 // size), seed)]
+    running = {
+        "accuracy": accuracy(check, at.data.test),
+        "noise": noise_of(own, at.data.train, size, seed),
+        "by batch": 100 * float(np.mean(by_batch)),
+    }
     whole = at.of(64, len(at.data.train["label"]), 8192)
     mg.precise_bn(model, state, list(batches(at.data.train, size, max(1, whole // size), seed)))
-    precise = {"accuracy": accuracy(check, at.data.test)}
-    return {f"batch {size}": running, f"batch {size}, precise BN": precise}
+    return {name(kind, size): running, name(kind, size, PRECISE): {"accuracy": accuracy(check, at.data.test)}}
+
+
+def name(kind: str, size: int, more: str = "") -> str:
+    return f"{kind}, batch {size}{more}"
 
 
 def noise_of(own: mg.Program, data: Batch, size: int, seed: int) -> float:
@@ -63,71 +80,66 @@ def noise_of(own: mg.Program, data: Batch, size: int, seed: int) -> float:
 
 def measure(seed: int, at: At) -> Mapping[str, Measurement]:
     found: dict[str, Measurement] = {}
-    for size in SIZES:
-        found |= of_size(size, seed, at)
+    for kind in (MLP, CNN):
+        for size in SIZES:
+            found |= of_size(kind, size, seed, at)
     return found
 
 
 def draw(records: Records) -> Figure:
-    figure, (left, right) = panels("The statistics of small batches are noisy", 2, height=4.5)
-    per_seed = lambda what, more="": np.array([[m[what] for m in records[f"batch {n}{more}"]] for n in SIZES]).T
-    noise = per_seed("noise")
-    lines(left, SIZES, {"measured": noise})
-    left.plot(SIZES, np.median(noise[:, -1]) * (SIZES[-1] / np.array(SIZES)) ** 0.5, ":", color="grey", label="1 / √n")
-    left.set(yscale="log", ylabel="deviation of a batch's mean (% of that of the numbers)")
-    lines(
-        right,
-        SIZES,
-        {
-            "by running averages": per_seed("accuracy"),
-            "by precise BN": per_seed("accuracy", ", precise BN"),
-            "by the test batch itself": per_seed("by batch"),
-        },
-    )
-    right.set(ylabel="test accuracy (% of images)")
-    for axes in (left, right):
+    figure, (left, *others) = panels("Batch norm with batches of 2 to 512 images", 3, height=4.5)
+
+    def each(kind: str, what: str, more: str = "") -> np.ndarray:
+        return np.array([[m[what] for m in records[name(kind, size, more)]] for size in SIZES]).T
+
+    lines(left, SIZES, {kind: each(kind, "noise") for kind in (MLP, CNN)})
+    left.plot(SIZES, 100 / np.array(SIZES) ** 0.5, ":", color="grey", label="1 / √n")
+    left.set(yscale="log", ylabel="noise of a batch's mean (% of the numbers' deviation)")
+    for axes, kind in zip(others, (MLP, CNN)):
+        arms = {
+            "by running averages": each(kind, "accuracy"),
+            "by precise BN": each(kind, "accuracy", PRECISE),
+            "by the test batch's own statistics": each(kind, "by batch"),
+        }
+        lines(axes, SIZES, arms)
+        axes.set(ylabel="test accuracy (% of images)", title=kind)
+    for axes in (left, *others):
         axes.set_xscale("log", base=2)
         axes.set_xticks(SIZES, list(map(str, SIZES)))
-        axes.set_xlabel("images in a batch")
+        axes.set_xlabel("images in a batch (n)")
         axes.legend()
     return figure
+
+
+def claims(kind: str) -> tuple[Claim, ...]:
+    two, more = name(kind, 2), name(kind, 32)
+    right = lambda m: float(m["accuracy"])
+    images = "% of test images"
+    return (
+        Claim(
+            f"In the {kind} the mean of 2 images is at least four times as noisy as that of 128.",
+            two,
+            name(kind, 128),
+            lambda m: float(m["noise"]),
+            margin=4.0,
+            unit="% of the deviation",
+            times=True,
+        ),
+        Claim(f"The {kind} loses accuracy where batches have 2 images and not 32.", more, two, right, 1.0, images),
+        Claim(f"There precise BN wins some for the {kind}.", name(kind, 2, PRECISE), two, right, 0.5, images),
+    )
 
 
 EXPERIMENT = Experiment(
     name="batch_sizes",
     title="Batch size",
     source="Wu and Johnson 2021, Rethinking “Batch” in BatchNorm, sections 3 and 5",
-    claims=(
-        Claim(
-            "The mean of 2 images is at least four times as noisy as that of 128.",
-            "batch 2",
-            "batch 128",
-            lambda m: float(m["noise"]),
-            margin=4.0,
-            unit="% of the deviation",
-            times=True,
-        ),
-        Claim(
-            "Training with 2 images in a batch costs test accuracy, against 32.",
-            "batch 32",
-            "batch 2",
-            lambda m: float(m["accuracy"]),
-            margin=1.0,
-            unit="% of test images",
-        ),
-        Claim(
-            "Precise BN wins accuracy where batches have 2 images.",
-            "batch 2, precise BN",
-            "batch 2",
-            lambda m: float(m["accuracy"]),
-            margin=0.5,
-            unit="% of test images",
-        ),
-    ),
+    claims=claims(MLP) + claims(CNN),
     measure=measure,
     draw=draw,
     setting=lambda at: (
-        f"{at.data.name}; convolutions of 8 and 16 channels, {at.of('64 images', 'six epochs', 'one epoch')} at every size,"
-        f" SGD at {RATE} √(images / 64)."
+        f"{at.data.name}; two layers of 100 units, and convolutions of 8 and 16 channels;"
+        f" {at.of('64 images', 'six epochs', 'one epoch')} at every size, SGD at {RATE} √(images / 64). The"
+        " noise is that of what comes into the first batch norm."
     ),
 )

@@ -11,21 +11,23 @@ from . import (
     optimizers,
     placement,
     redundant_bias,
+    regularization,
+    smoothness,
     weight_scales,
 )
 from .experiment import Experiment
 
-EXPERIMENTS: dict[str, Experiment] = {
-    module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (
-        faster,
-        learning_rates,
-        weight_scales,
-        batch_sizes,
-        placement,
-        optimizers,
-        redundant_bias,
-        identity,
-        folding,
-    )
-}
+ORDER = (
+    faster,
+    learning_rates,
+    weight_scales,
+    batch_sizes,
+    placement,
+    optimizers,
+    redundant_bias,
+    regularization,
+    identity,
+    folding,
+    smoothness,
+)
+EXPERIMENTS: dict[str, Experiment] = {module.EXPERIMENT.name: module.EXPERIMENT for module in ORDER}

@@ -9,6 +9,7 @@ from typing import Any
 
 from .experiment import At, Experiment, Records
 
+RESULTS = "results"
 HEAD = """# Batch norm, shown
 
 What is said of batch normalization, tried. Each experiment states claims beforehand, measures them with several seeds,
@@ -22,17 +23,17 @@ This page is written by `python -m examples.batch_norm`, from what was measured.
 
 
 def keep(folder: Path, experiment: Experiment, at: At, records: Records, seconds: float) -> None:
-    """NAME.png and NAME.json in the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    experiment.draw(records).savefig(folder / f"{experiment.name}.png", dpi=110)
+    """NAME.png and NAME.json in the folder's results/."""
+    (folder / RESULTS).mkdir(parents=True, exist_ok=True)
+    experiment.draw(records).savefig(folder / RESULTS / f"{experiment.name}.png", dpi=110)
     kept = {
         "run": at.size,
         "setting": experiment.setting(at),
         "seconds": round(seconds, 1),
         "records": shortened(records),
     }
-    text = json.dumps(kept, indent=None, separators=(",", ":"), allow_nan=True)
-    (folder / f"{experiment.name}.json").write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(kept, separators=(",", ":"))
+    (folder / RESULTS / f"{experiment.name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def shortened(given: Any) -> Any:
@@ -46,7 +47,7 @@ def shortened(given: Any) -> Any:
 
 def kept(folder: Path, name: str) -> dict[str, Any] | None:
     """What `keep` wrote for the experiment of that name, if it did."""
-    path = folder / f"{name}.json"
+    path = folder / RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
@@ -69,7 +70,8 @@ def anchor(title: str) -> str:
 def section(experiment: Experiment, measured: dict[str, Any]) -> str:
     records = measured["records"]
     command = f"python -m examples.batch_norm {'--quick ' * (measured['run'] == 'quick')}{experiment.name}"
-    text = f"\n## {experiment.title}\n\nAfter {experiment.source}.\n\n![{experiment.title}]({experiment.name}.png)\n\n"
+    figure = f"![{experiment.title}]({RESULTS}/{experiment.name}.png)"
+    text = f"\n## {experiment.title}\n\nAfter {experiment.source}.\n\n{figure}\n\n"
     for claim, verdict in zip(experiment.claims, experiment.verdicts(records)):
         text += f"- **{verdict.word}**: {claim.says} {verdict.line}.\n"
     seeds, run = len(next(iter(records.values()))), measured["run"]

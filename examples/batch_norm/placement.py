@@ -64,7 +64,7 @@ def draw(records: Records) -> Figure:
     right.set_title("in front of a network without other batch norms")
     for axes in (left, right):
         axes.set(xlabel=f"step ({BATCH} images each)", ylabel="test accuracy (% of images)", ylim=(0, 102))
-        axes.legend(loc="lower right")
+        axes.legend(loc="center right")
     return figure
 
 
