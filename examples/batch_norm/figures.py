@@ -32,10 +32,10 @@ def panels(title: str, count: int, *, height: float = 4.0) -> tuple[Figure, list
     return figure, list(found)
 
 
-def lines(axes: Axes, x: Sequence[float], arms: Mapping[str, Sequence[Sequence[float]]], first: int = 0) -> None:
-    """For each arm its median over the seeds at each x, and the band between the least and the greatest. first: the
-    number of the style to begin with."""
-    for i, (arm, seeds) in enumerate(arms.items(), first):
+def lines(axes: Axes, x: Sequence[float], arms: Mapping[str, Any]) -> None:
+    """For each arm, whose numbers are (seeds, len(x)), the median over the seeds at each x, and the band between the
+    least and the greatest."""
+    for i, (arm, seeds) in enumerate(arms.items()):
         values = np.asarray(seeds, float)
         style = STYLES[i % len(STYLES)]
         every = max(1, len(x) // 8)
@@ -43,10 +43,10 @@ def lines(axes: Axes, x: Sequence[float], arms: Mapping[str, Sequence[Sequence[f
         axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.18, linewidth=0)
 
 
-def dots(axes: Axes, groups: Mapping[str, Sequence[float]], first: int = 0) -> None:
+def dots(axes: Axes, groups: Mapping[str, Sequence[float]]) -> None:
     """A column for each group: a mark for each seed, and a bar at their median with its number."""
-    for place, (_, values) in enumerate(groups.items()):
-        style = STYLES[(first + place) % len(STYLES)]
+    for place, values in enumerate(groups.values()):
+        style = STYLES[place % len(STYLES)]
         spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
         axes.plot(place + spread, values, linestyle="none", marker=style["marker"], color=style["color"], markersize=7)
         middle = float(np.median(values))

@@ -52,8 +52,8 @@ def learned(measured: Measurement) -> list[float]:
 def draw(axes: Axes, records: Records, what: str) -> None:
     lines(axes, records[WITH][0]["x"], series(records, "accuracy", ARMS))
     for i, arm in enumerate(ARMS):
-        every = np.array([m["diverged"] for m in records[arm]])
-        lost = [x for x, gone in zip(records[arm][0]["x"], every.any(axis=0)) if gone]
+        every = zip(*(m["diverged"] for m in records[arm]))
+        lost = [x for x, gone in zip(records[arm][0]["x"], every) if any(gone)]
         if lost:
             label = f"loss infinite or NaN in a seed, {arm}"
             axes.plot(lost, [2 + 3 * i] * len(lost), "x", color=STYLES[i]["color"], label=label)

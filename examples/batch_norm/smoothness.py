@@ -188,7 +188,7 @@ EXPERIMENT = Experiment(
     setting=lambda at: (
         f"{at.data.name}; convolutions of 8, 16 and 16 channels, SGD at {RATE}, batches of {BATCH}. Along the step:"
         f" {', '.join(f'{far:g}' for far in FARTHER)} learning rates times the gradient, with the same batch. Mild"
-        " noise scales each channel by 1 to 1.25 and shifts it by up to half of its first deviation, strong noise by 0.5"
-        " to 2 and by up to one deviation."
+        " noise scales each channel by 1 to 1.25 and shifts it by up to half of its first deviation, strong noise by"
+        " 0.5 to 2 and by up to one deviation."
     ),
 )
