@@ -25,9 +25,9 @@ class Data:
     def side(self) -> int:
         return int(self.train["image"].shape[-1])
 
-    def first(self, count: int) -> Data:
-        """With so many training images only."""
-        return Data(self.name, part(self.train, slice(count)), self.test)
+    def first(self, train: int | None = None, test: int | None = None) -> Data:
+        """With so many images only."""
+        return Data(self.name, part(self.train, slice(train)), part(self.test, slice(test)))
 
 
 def part(batch: Batch, chosen: slice | np.ndarray) -> Batch:
@@ -41,7 +41,7 @@ def digits() -> Data:
     order = np.random.default_rng(0).permutation(len(images))
     held = len(order) // 5
     everything = {"image": images, "label": loaded.target.astype(np.int64)}
-    return Data("digits", part(everything, order[held:]), part(everything, order[:held]))
+    return Data("scikit-learn's digits", part(everything, order[held:]), part(everything, order[:held]))
 
 
 def fashion(folder: Path | None = None) -> Data:

@@ -15,10 +15,11 @@ HEAD = """# Batch norm, shown
 What is said of batch normalization, tried. Each experiment states claims beforehand, measures them with several seeds,
 and computes a verdict from the measurements, by one rule: a claim *holds* if the first arm is ahead of the second by
 the margin in every seed, it *does not hold* if it is behind by the margin in every seed, and is *undecided* otherwise:
-the difference is smaller than the margin, or the seeds disagree. With the arms swapped every verdict flips, which is
-tested. Lines are medians over the seeds, and bands go from the least to the greatest.
+the difference is smaller than the margin, or the seeds disagree. With the two arms swapped, what holds does not hold,
+and the other way round, which is tested. Lines are medians over the seeds, and bands go from the least to the greatest.
 
-This page is written by `python -m examples.batch_norm`, from what was measured.
+This page is written by `python -m examples.batch_norm`, from what was measured, on a virtual machine with two cores,
+which had other work as well. The quick runs are on scikit-learn's digits, the full ones on Fashion-MNIST.
 """
 
 
@@ -75,4 +76,5 @@ def section(experiment: Experiment, measured: dict[str, Any]) -> str:
     for claim, verdict in zip(experiment.claims, experiment.verdicts(records)):
         text += f"- **{verdict.word}**: {claim.says} {verdict.line}.\n"
     seeds, run = len(next(iter(records.values()))), measured["run"]
-    return text + f"\n{measured['setting']} {seeds} seeds, {measured['seconds']:.0f} s, the {run} run: `{command}`\n"
+    setting = measured["setting"][0].upper() + measured["setting"][1:]
+    return text + f"\n{setting} {seeds} seeds, {measured['seconds']:.0f} s, the {run} run: `{command}`\n"

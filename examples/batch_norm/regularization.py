@@ -33,7 +33,7 @@ BLOCKS: dict[str, Block] = {
 
 
 def trained(arm: str, seed: int, at: At) -> dict[str, Any]:
-    data = at.data.first(at.of(64, 200, 1000))
+    data = at.data.first(train=at.of(64, 200, 1000))
     model = mlp(data, BLOCKS[arm])
     state = model.init(seed)
     program, check = trainer(model, state, mg.optim.SGD(RATE)), checker(model, state)
