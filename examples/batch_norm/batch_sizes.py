@@ -139,7 +139,7 @@ EXPERIMENT = Experiment(
     draw=draw,
     setting=lambda at: (
         f"{at.data.name}; two layers of 100 units, and convolutions of 8 and 16 channels;"
-        f" {at.of('64 images', 'six epochs', 'one epoch')} at every size, so that 512 images at a time are 256 times fewer"
-        f" steps than 2; SGD at {RATE} √(images / 64). The noise is that of what comes into the first batch norm."
+        f" {at.of('64 images', 'six epochs', 'one epoch')} at every size, so that 512 images at a time are 256 times"
+        f" fewer steps than 2; SGD at {RATE} √(images / 64). The noise is that of what comes into the first batch norm."
     ),
 )

@@ -75,9 +75,9 @@ def nodes(program: mg.Program) -> list[str]:
 def draw(records: Records) -> Figure:
     figure, (left, middle, right) = panels("A batch norm folded into the weights: same answers, fewer ops", 3)
     names = [records[FOLDED][0][asked] for asked in BACKENDS]
-    changes = {FOLDED: "folding\nchanges", STEP: "one more step of\ntraining changes"}
+    changes = {FOLDED: "folding\nchanges", STEP: "one more\nstep changes"}
     groups = {
-        f"{changes[arm]} ({name})": [m[f"digits {asked}"] for m in records[arm]]
+        f"{changes[arm]}\n({name})": [m[f"digits {asked}"] for m in records[arm]]
         for asked, name in zip(BACKENDS, names)
         for arm in (FOLDED, STEP)
     }
