@@ -124,7 +124,7 @@ EXPERIMENT = Experiment(
     draw=draw,
     setting=lambda at: (
         f"{at.data.name}; two layers of 100 units (ReLU under Adam), batches of {BATCH}, SGD at {SGD_RATE}, Adam at"
-        f" {ADAM_RATE}. Gaps below {LEAST:.0e} count as that. With ReLUs the curves part where rounding brings an input of"
-        " a ReLU to the other side of 0."
+        f" {ADAM_RATE}. Gaps below {LEAST:.0e} count as that. With ReLUs the curves part where rounding brings an input"
+        " of a ReLU to the other side of 0."
     ),
 )
