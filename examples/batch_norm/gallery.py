@@ -55,11 +55,12 @@ def kept(folder: Path, name: str) -> dict[str, Any] | None:
 def page(folder: Path, experiments: Iterable[Experiment]) -> str:
     """The page of the figures in the folder, as Markdown."""
     found = [(experiment, kept(folder, experiment.name)) for experiment in experiments]
-    text = HEAD + "\n| experiment | claim | verdict |\n|---|---|---|\n"
+    text = HEAD + "\n| experiment | claim | verdict | run |\n|---|---|---|---|\n"
     for experiment, measured in found:
         if measured:
             for claim, verdict in zip(experiment.claims, experiment.verdicts(measured["records"])):
-                text += f"| [{experiment.title}](#{anchor(experiment.title)}) | {claim.says} | {verdict.word} |\n"
+                link = f"[{experiment.title}](#{anchor(experiment.title)})"
+                text += f"| {link} | {claim.says} | {verdict.word} | {measured['run']} |\n"
     return text + "".join(section(experiment, measured) for experiment, measured in found if measured)
 
 
