@@ -38,9 +38,9 @@ def keep(folder: Path, experiment: Experiment, at: At, records: Records, seconds
 
 
 def shortened(given: Any) -> Any:
-    """The same with floats of six digits."""
+    """The same with floats of five digits."""
     if isinstance(given, float):
-        return float(f"{given:.6g}")
+        return float(f"{given:.5g}")
     if isinstance(given, dict):
         return {name: shortened(each) for name, each in given.items()}
     return [shortened(each) for each in given] if isinstance(given, list) else given
