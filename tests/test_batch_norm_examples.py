@@ -82,7 +82,10 @@ def recorded(name: str) -> dict[str, Any]:
 def test_what_was_measured_gives_the_other_verdict_with_the_arms_swapped(of: Any, given: Any) -> None:
     measured = recorded(of.name)["records"]
     word = experiment.judge(given, measured).word
-    assert experiment.judge(given, experiment.swapped(given, measured)).word == FLIPPED[word]
+    swapped = experiment.swapped(given, measured)
+    assert experiment.judge(given, swapped).word == FLIPPED[word]
+    leads = given.leads(measured)  # which flip as well where the verdict is that nothing is decided
+    np.testing.assert_allclose(given.leads(swapped), 1 / leads if given.times else -leads, rtol=1e-12)
     assert given.first != given.second
 
 

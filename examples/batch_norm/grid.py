@@ -15,23 +15,25 @@ from .figures import STYLES, lines, series
 from .learning import CHANCE, accuracy, checker, cnn, normalized, plain, train, trainer
 
 WITH, WITHOUT = "with batch norm", "without"
-ARMS = WITH, WITHOUT
+BLOCKS = {WITH: normalized, WITHOUT: plain}
+ARMS = tuple(BLOCKS)
 BATCH = 64
 LEARNED = 70.0  # percent of the test images: what counts as having learned
+
+Point = tuple[float, float, float]  # place on the axis, learning rate, scale of the first weights
 
 
 def steps_of(at: At) -> int:
     return int(at.of(3, 150, 600))
 
 
-def measure(points: Sequence[tuple[float, float, float]], seed: int, at: At) -> Mapping[str, Measurement]:
-    """points: (place on the axis, learning rate, scale of the first weights). For each the test accuracy (%), and
-    whether the loss became infinite or NaN."""
-    return {arm: _arm(arm == WITH, points, seed, at) for arm in ARMS}
+def measure(points: Sequence[Point], seed: int, at: At, times: int = 1) -> Mapping[str, Measurement]:
+    """For each of the points the test accuracy (%), and whether the loss became infinite or NaN; with so many
+    convolutions before each pooling."""
+    return {arm: _arm(cnn(at.data, block, times=times), points, seed, at) for arm, block in BLOCKS.items()}
 
 
-def _arm(norm: bool, points: Sequence[tuple[float, float, float]], seed: int, at: At) -> dict[str, Any]:
-    model = cnn(at.data, normalized if norm else plain)
+def _arm(model: mg.Graph, points: Sequence[Point], seed: int, at: At) -> dict[str, Any]:
     found: dict[str, Any] = {"x": [x for x, _, _ in points], "accuracy": [], "diverged": []}
     for _, rate, scale in points:
         state = model.init(seed)
@@ -59,4 +61,4 @@ def draw(axes: Axes, records: Records, what: str) -> None:
             axes.plot(lost, [2 + 3 * i] * len(lost), "x", color=STYLES[i]["color"], label=label)
     axes.axhline(LEARNED, color="grey", linewidth=0.8)
     axes.set(xscale="log", xlabel=what, ylabel="test accuracy at the end (% of images)", ylim=(0, 102))
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)  # lines are all over the place

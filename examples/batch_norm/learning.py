@@ -16,13 +16,18 @@ Block = Callable[[mg.Tensor], mg.Tensor]
 CHANCE = 10.0  # percent, of ten classes
 
 
-def cnn(data: Data, block: Block, *, channels: tuple[int, ...] = (8, 16), first: Block = lambda h: h) -> mg.Graph:
-    """A convolution, `block` and pooling for each of the channels, then a linear layer; `first` is put before all."""
+def cnn(
+    data: Data, block: Block, *, channels: tuple[int, ...] = (8, 16), times: int = 1, first: Block = lambda h: h
+) -> mg.Graph:
+    """For each of the channels a convolution and `block`, so many times, and pooling; then a linear layer. `first` is
+    put before all."""
     net = mg.Builder("cnn")
     image, label = net.input("image", ("N", 1, data.side, data.side)), net.input("label", ("N",), "int64")
     h = first(image)
     for width in channels:
-        h = mg.max_pool(block(layers.conv2d(h, width, 3, padding="same")), 2)
+        for _ in range(times):
+            h = block(layers.conv2d(h, width, 3, padding="same"))
+        h = mg.max_pool(h, 2)
     return answers(net, mg.flatten(h), label)
 
 

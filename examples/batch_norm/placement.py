@@ -63,8 +63,11 @@ def draw(records: Records) -> Figure:
     lines(right, steps, series(records, "accuracy", (FIRST, DATA, RAW)))
     right.set_title("in front of a network without other batch norms")
     for axes in (left, right):
-        axes.set(xlabel=f"step ({BATCH} images each)", ylabel="test accuracy (% of images)", ylim=(0, 102))
-        axes.legend(loc="center right")
+        axes.set(xlabel=f"step ({BATCH} images each)", ylabel="test accuracy (% of images)")
+    left.set_ylim(60, 100)  # what differs little is seen
+    left.legend(loc="lower right")
+    right.set_ylim(0, 102)
+    right.legend(loc="center right")
     return figure
 
 

@@ -119,16 +119,16 @@ def measure(seed: int, at: At) -> Mapping[str, Measurement]:
     return {arm: trained(arm, seed, at) for arm in ARMS}
 
 
-def smoothed(losses: list[float], window: int = 10) -> np.ndarray:
-    window = min(window, len(losses))
+def smoothed(losses: list[float], window: int) -> np.ndarray:
     return np.convolve(losses, np.ones(window) / window, "valid")
 
 
 def draw(records: Records) -> Figure:
     figure, (left, middle, right) = panels(TITLE, 3, height=4.5)
-    curves = {arm: [smoothed(m["loss"]) for m in records[arm]] for arm in ARMS}
+    window = max(1, len(records[WITH][0]["loss"]) // 30)
+    curves = {arm: [smoothed(m["loss"], window) for m in records[arm]] for arm in ARMS}
     lines(left, range(len(curves[WITH][0])), curves)
-    left.set(xlabel=f"step ({BATCH} images each)", ylabel="training loss (nats, mean of 10 steps)")
+    left.set(xlabel=f"step ({BATCH} images each)", ylabel=f"training loss (nats, mean of {window} steps)", yscale="log")
     steps = records[WITH][0]["step"]
     lines(middle, steps, series(records, "change", ARMS))
     middle.set(yscale="log", ylabel="change of the gradient (of its length)")
