@@ -95,6 +95,16 @@ def test_the_page_says_what_was_measured() -> None:
         assert (GALLERY / figure).is_file()
 
 
+def test_the_page_leaves_out_what_another_version_measured(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    for name, arms in (("faster", dict(list(recorded("faster")["records"].items())[:1])), ("identity", None)):
+        old = recorded(name) if arms is None else {**recorded(name), "records": arms}
+        (tmp_path / "results" / f"{name}.json").write_text(json.dumps(old), encoding="utf-8")
+    page = gallery.page(tmp_path, EXPERIMENTS.values())
+    assert EXPERIMENTS["identity"].title in page
+    assert EXPERIMENTS["faster"].title not in page
+
+
 @pytest.fixture(scope="module")
 def at() -> Any:
     digits = data.digits()

@@ -116,6 +116,10 @@ class Experiment:
         each = [self.measure(seed, at) for seed in seeds]
         return {arm: [measured[arm] for measured in each] for arm in each[0]}
 
+    def fits(self, records: Records) -> bool:
+        """Whether these are measurements of all arms that the claims compare: those of another version may not be."""
+        return {arm for claim in self.claims for arm in (claim.first, claim.second)} <= set(records)
+
     def verdicts(self, records: Records) -> list[Verdict]:
         return [judge(claim, records) for claim in self.claims]
 

@@ -53,15 +53,18 @@ def kept(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def page(folder: Path, experiments: Iterable[Experiment]) -> str:
-    """The page of the figures in the folder, as Markdown."""
-    found = [(experiment, kept(folder, experiment.name)) for experiment in experiments]
+    """The page of the figures in the folder, as Markdown. What another version left there, with other arms, is not on
+    it."""
+    every = [(experiment, kept(folder, experiment.name)) for experiment in experiments]
+    found = [
+        (experiment, measured) for experiment, measured in every if measured and experiment.fits(measured["records"])
+    ]
     text = HEAD + "\n| experiment | claim | verdict | run |\n|---|---|---|---|\n"
     for experiment, measured in found:
-        if measured:
-            for claim, verdict in zip(experiment.claims, experiment.verdicts(measured["records"])):
-                link = f"[{experiment.title}](#{anchor(experiment.title)})"
-                text += f"| {link} | {claim.says} | {verdict.word} | {measured['run']} |\n"
-    return text + "".join(section(experiment, measured) for experiment, measured in found if measured)
+        for claim, verdict in zip(experiment.claims, experiment.verdicts(measured["records"])):
+            link = f"[{experiment.title}](#{anchor(experiment.title)})"
+            text += f"| {link} | {claim.says} | {verdict.word} | {measured['run']} |\n"
+    return text + "".join(section(experiment, measured) for experiment, measured in found)
 
 
 def anchor(title: str) -> str:
