@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ OURS, THEIRS = (re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL) for kind in
 
 def test_the_right_column_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "page"}
+    names: dict[str, Any] = {"__name__": "page"}
     exec(compile("\n".join(OURS), "for_pytorch.md", "exec"), names)
     assert {path.name for path in tmp_path.iterdir()} == {"net.safetensors", "model.safetensors", "net.onnx"}
     assert not any(node.op.name == "batch_norm" for node in names["infer"].graph.nodes)
