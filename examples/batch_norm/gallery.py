@@ -12,8 +12,8 @@ from .experiment import At, Experiment, Records
 RESULTS = "results"
 HEAD = """# Batch norm, shown
 
-What is said of batch normalization, tried. Each experiment states claims beforehand, measures them with several seeds,
-and computes a verdict from the measurements, by one rule: a claim *holds* if the first arm is ahead of the second by
+What is said of batch normalization, tried. Each experiment states claims, measures them with several seeds, and
+computes a verdict from the measurements, by one rule: a claim *holds* if the first arm is ahead of the second by
 the margin in every seed, it *does not hold* if it is behind by the margin in every seed, and is *undecided* otherwise:
 the difference is smaller than the margin, or the seeds disagree. With the two arms swapped, what holds does not hold,
 and the other way round, which is tested. Lines are medians over the seeds, and bands go from the least to the greatest.
