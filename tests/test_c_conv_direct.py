@@ -317,6 +317,13 @@ def depthwise_inputs(c: Shape, finish: bool = False) -> Case:
 CASES = [
     forward(Shape(2, 9, 11, 3, 10, 3, 3), vectors=1),
     forward(Shape(1, 19, 21, 3, 24, 7, 7, stride=(2, 2)), finish=True),
+    # short rows, two in a tile: of one image and of two, of an odd number, of slices, of phases, in groups
+    *(forward(Shape(3, Q + 2, Q + 2, 5, 70, 3, 3), inside=True) for Q in (3, 4, 5, 6, 7, 8)),
+    forward(Shape(3, 15, 15, 9, 64, 3, 3, stride=(2, 2)), finish=True),
+    forward(Shape(2, 5, 7, 33, 96, 1, 1), finish=True),
+    forward(Shape(2, 5, 7, 6, 40, 2, 2, D=4, T=2), finish=True),
+    forward(Shape(3, 7, 7, 8, 80, 1, 1, groups=2), finish=True),
+    input_gradient(Shape(3, 12, 14, 40, 7, 4, 4, stride=(2, 2)), finish=True),
     forward(Shape(3, 7, 18, 24, 40, 3, 3), inside=True, finish=True),
     forward(Shape(1, 5, 34, 16, 33, 1, 1)),
     forward(Shape(2, 9, 8, 10, 70, 1, 1, stride=(2, 2)), vectors=2),

@@ -26,6 +26,15 @@ typedef struct {
 // Floats of x (and of dy) that pass by one panel of weights (of sums) at a time: they stay in the L2 cache.
 enum { CONV_BLOCK = 1 << 16 };
 
+// Where a row of y begins, and where in x its first window does.
+typedef struct { idx x, y; } conv_row;
+
+INLINE conv_row conv_row_of(idx row, conv_part part, conv_direct_shape s) {
+  const idx p = row % part.P, slice = row / part.P, d = slice % part.D, n = slice / part.D;
+  return (conv_row){n * s.x_image + d * s.stride_d * s.x_slice + p * s.stride_h * s.x_row,
+                    n * s.y_image + d * s.y_slice + p * s.y_row};
+}
+
 // Threads share rows, and output channels where there are few rows. x, w and y[start] are the first that the part reads
 // and writes.
 INLINE void conv_direct_part(int thread, int threads, const float *x, const float *w, float *y, idx start,
@@ -41,18 +50,25 @@ INLINE void conv_direct_part(int thread, int threads, const float *x, const floa
     const idx end = first + block < own.row_end ? first + block : own.row_end;
     for (idx panel = own.panel; panel < own.panel_end; panel++) {
       const idx group = panel / panels, k = panel % panels * width;
-      for (idx row = first; row < end; row++) {
-        const idx p = row % part.P, slice = row / part.P, d = slice % part.D, n = slice / part.D;
-        const float *xp = x + n * s.x_image + d * s.stride_d * s.x_slice + p * s.stride_h * s.x_row + group * s.C;
-        const idx at = start + n * s.y_image + d * s.y_slice + p * s.y_row + group * s.K + k;
+      const bool pairs = tile_pairs(part.Q, s.vectors) && s.K - k >= width;
+      for (idx row = first, rows; row < end; row += rows) {
+        rows = pairs && row + 1 < end ? 2 : 1;
+        const conv_row here = conv_row_of(row, part, s), next = conv_row_of(row + 1, part, s);
+        const float *xp = x + here.x + group * s.C;
+        const idx at = start + here.y + group * s.K + k;
         for (idx t = 0; t < part.T || t == 0; t++) {
           tile_shape sum = {.outer = none ? 0 : part.R, .middle = dense ? 1 : part.S,
                             .inner = dense ? part.S * s.C : s.C, .a_row = s.stride_w * pixel,
                             .a_outer = s.dilation_h * s.x_row, .a_middle = s.dilation_w * pixel, .a_inner = 1,
                             .b_outer = line, .b_middle = s.C * width, .b_inner = width, .y_row = s.y_pixel,
+                            .a_half = next.x - here.x, .y_half = next.y - here.y,
                             .vectors = s.vectors, .b_padded = true, .add = t > 0, .last = t + 1 >= part.T};
           const float *xt = xp + t * s.dilation_d * s.x_slice, *wt = w + panel * taps + t * s.R * line;
-          tile_panel(xt, wt, y, at, 0, part.Q, s.K - k, &sum, finish, with);
+          if (rows == 2) {
+            tile_two(xt, wt, y, at, part.Q, &sum, finish, with);
+          } else {
+            tile_panel(xt, wt, y, at, 0, part.Q, s.K - k, &sum, finish, with);
+          }
         }
       }
     }

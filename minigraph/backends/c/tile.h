@@ -28,6 +28,7 @@ typedef struct {
   idx a_outer, a_middle, a_inner;  // from one term to the next in a
   idx b_outer, b_middle, b_inner;  // and in b
   idx y_row;                       // from one row of y to the next
+  idx a_half, y_half;              // of tile_two: from the first half of the rows to the second
   int vectors;                     // width of a whole tile, in vectors: 1 or 2
   bool b_padded;                   // b may be read to the whole width where y ends before
   bool add;                        // to what y holds
@@ -63,9 +64,15 @@ NOINLINE void tile_give(const float *sums, float *y, int rows, int width, const 
   }
 }
 
-// `rows` rows, at most 16, and `width` vectors: literals. Every fifth row of a has a pointer of its own: so the
-// innermost loop does with few general registers, and no compiler keeps what it has too many of in vector registers.
-INLINE void tile(int rows, int width, const float *a, const float *b, float *y, const tile_shape *s) {
+// Where a row of y lies, the rows being in two halves, or in one piece (0).
+INLINE idx tile_row(int m, int half, idx row, idx apart) {
+  return half ? m / half * apart + m % half * row : m * row;
+}
+
+// `rows` rows, at most 16, and `width` vectors: literals, as is `half`: the rows in each of two halves that lie
+// `a_half` apart, or 0. Every fifth row of a, or each half, has a pointer of its own: so the innermost loop does with few
+// general registers, and no compiler keeps what it has too many of in vector registers.
+INLINE void tile(int rows, int width, int half, const float *a, const float *b, float *y, const tile_shape *s) {
   vec sum[REGISTERS], bs[2];
   float sums[REGISTERS * LANES];
   const bool whole = s->skip == 0 && s->columns == width * LANES;
@@ -73,34 +80,39 @@ INLINE void tile(int rows, int width, const float *a, const float *b, float *y, 
   if (s->add) {
     if (!whole) tile_take(y, sums, rows, width, s);
     const float *from = whole ? y : sums;
-    const idx row = whole ? s->y_row : width * LANES;
-    UNROLL for (int n = 0; n < rows * width; n++) sum[n] = vec_load(from + n / width * row + n % width * LANES);
+    const idx row = whole ? s->y_row : width * LANES, apart = whole ? s->y_half : half * row;
+    UNROLL for (int n = 0; n < rows * width; n++) {
+      sum[n] = vec_load(from + tile_row(n / width, half, row, apart) + n % width * LANES);
+    }
   }
   const int lanes[2] = {s->b_lanes[0], s->b_lanes[1]};
   const idx ahead = s->b_padded ? TILE_AHEAD : 0;
   const bool masked = lanes[width - 1] < LANES;  // only where b ends: processors do not read ahead of masked loads
-  const idx a_row = s->a_row, a_inner = s->a_inner, b_inner = s->b_inner;
+  const int group = half ? half : 5;
+  const idx a_row = s->a_row, a_inner = s->a_inner, b_inner = s->b_inner, a_group = half ? s->a_half : 5 * a_row;
   for (idx i = 0; i < s->outer; i++) {
     for (idx j = 0; j < s->middle; j++) {
       const float *first = a + i * s->a_outer + j * s->a_middle, *bt = b + i * s->b_outer + j * s->b_middle;
-      const float *at[4] = {first, first + 5 * a_row, first + 10 * a_row, first + 15 * a_row};
+      const float *at[4] = {first, first + a_group, first + 2 * a_group, first + 3 * a_group};
       for (idx k = s->inner; k > 0; k--) {
         UNROLL for (int v = 0; v < width; v++) {
           bs[v] = masked ? vec_load_first(bt + v * LANES, lanes[v]) : vec_load(bt + v * LANES);
           __builtin_prefetch(bt + v * LANES + ahead, 0, 2);
         }
         UNROLL for (int m = 0; m < rows; m++) {
-          const vec am = vec_splat(at[m / 5][m % 5 * a_row]);
+          const vec am = vec_splat(at[m / group][m % group * a_row]);
           UNROLL for (int v = 0; v < width; v++) sum[m * width + v] = vec_fma(am, bs[v], sum[m * width + v]);
         }
-        UNROLL for (int m = 0; m < rows; m += 5) at[m / 5] += a_inner;
+        UNROLL for (int m = 0; m < rows; m += group) at[m / group] += a_inner;
         bt += b_inner;
       }
     }
   }
   float *const to = whole ? y : sums;
-  const idx row = whole ? s->y_row : width * LANES;
-  UNROLL for (int n = 0; n < rows * width; n++) vec_store(to + n / width * row + n % width * LANES, sum[n]);
+  const idx row = whole ? s->y_row : width * LANES, apart = whole ? s->y_half : half * row;
+  UNROLL for (int n = 0; n < rows * width; n++) {
+    vec_store(to + tile_row(n / width, half, row, apart) + n % width * LANES, sum[n]);
+  }
   if (!whole) tile_give(sums, y, rows, width, s);
 }
 
@@ -117,9 +129,21 @@ INLINE void tile(int rows, int width, const float *a, const float *b, float *y, 
 
 #define TILE_FUNCTION(rows, width) \
   NOINLINE void tile_##rows##_##width(const float *a, const float *b, float *y, const tile_shape *s) { \
-    tile(rows, width, a, b, y, s); \
+    tile(rows, width, 0, a, b, y, s); \
   }
 TILES(TILE_FUNCTION)
+
+// Two short rows of pixels, as long as the half of a tile of two vectors, fill it together.
+#if REGISTERS == 32
+#define TILES_OF_TWO(T) T(4) T(5) T(6) T(7)
+#else
+#define TILES_OF_TWO(T) T(3)
+#endif
+#define TILE_OF_TWO(half) \
+  NOINLINE void tile_of_two_##half(const float *a, const float *b, float *y, const tile_shape *s) { \
+    tile(2 * half, 2, half, a, b, y, s); \
+  }
+TILES_OF_TWO(TILE_OF_TWO)
 
 typedef void tile_function(const float *a, const float *b, float *y, const tile_shape *s);
 
@@ -134,6 +158,11 @@ INLINE idx tile_most(int width) { return REGISTERS < 32 ? width == 1 ? 14 : 6 : 
 
 // A height that is there for so many rows, at most tile_most: theirs, or one more.
 INLINE idx tile_even(idx rows, int width) { return rows > (width == 1 ? 12 : 8) ? rows + rows % 2 : rows; }
+
+// Whether tile_two takes two rows of so many pixels.
+INLINE bool tile_pairs(idx pixels, int vectors) {
+  return vectors == 2 && (REGISTERS == 32 ? pixels >= 4 && pixels <= 7 : pixels == 3);
+}
 
 // The height of tiles that share `rows` rows about evenly.
 INLINE idx tile_rows_of(int width, idx rows) {
@@ -181,6 +210,20 @@ INLINE void tile_panel(const float *a, const float *b, float *y, idx at, idx beg
     tile_rows(a, b, y, at, begin, end, left, s, finish, with);
   } else {
     tile_rows_only(a, b, y, at, begin, end, left, s);
+  }
+}
+
+// Two rows of `pixels` pixels by one whole panel of y, the first from y[at] on, the second a_half and y_half behind it.
+INLINE void tile_two(const float *a, const float *b, float *y, idx at, idx pixels, tile_shape *s, finish_t finish,
+                     const void *with) {
+#define TILE_ENTRY(half) [half] = tile_of_two_##half,
+  static tile_function *const functions[8] = {TILES_OF_TWO(TILE_ENTRY)};
+#undef TILE_ENTRY
+  s->columns = 2 * LANES, s->b_lanes[0] = s->b_lanes[1] = LANES;
+  functions[pixels](a, b, y + at, s);
+  if (finish && s->last) {
+    finish(at, pixels, s->y_row, 2 * LANES, with);
+    finish(at + s->y_half, pixels, s->y_row, 2 * LANES, with);
   }
 }
 
