@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -190,7 +191,8 @@ class Compiled:
         prepared = self.plan.prepared
         walls = [guarded.walled(p.target.name, p.target.nbytes) for p in prepared] if guarded.asked_for() else None
         self._guards = None if walls is None else guarded.Guards(self.plan, walls, self.library.give_back)
-        self._packed = [aligned(p.target.nbytes) for p in prepared] if walls is None else [w.inner for w in walls]
+        sizes = [p.target.nbytes for p in prepared]
+        self._packed = side_by_side(sizes) if walls is None else [w.inner for w in walls]
         self._packs = (ctypes.c_void_p * max(1, len(self._packed)))(*map(address, self._packed))
         self._packed_names = [p.source.name for p in prepared]
         self._sources: list[np.ndarray] = []  # held, so that nobody writes to what was packed
@@ -277,6 +279,18 @@ def aligned(nbytes: int) -> np.ndarray:
     memory = np.zeros(nbytes + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + nbytes]
+
+
+def side_by_side(sizes: Sequence[int]) -> list[np.ndarray]:
+    """Memory of these bytes each, which nobody has written to, in one piece.
+
+    On Linux NumPy asks for large pages for what it takes in large pieces. Weights are read from one end to the other,
+    and with small pages a good part of the time goes to finding where these lie.
+    """
+    places = [0, *accumulate(-(-nbytes // ALIGNMENT) * ALIGNMENT for nbytes in sizes)]
+    memory = np.empty(places[-1] + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return [memory[start + place : start + place + nbytes] for place, nbytes in zip(places, sizes)]
 
 
 def graph_literal(plan: Plan, buffer: Buffer) -> np.ndarray:
