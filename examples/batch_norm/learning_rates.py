@@ -67,7 +67,7 @@ EXPERIMENT = Experiment(
     draw=draw,
     setting=lambda at: (
         f"{at.data.name}; convolutions of 8 channels, then of 16, SGD, batches of {BATCH}, {steps_of(at)} steps. The"
-        f" grey line is {LEARNED:.0f} %; a network at 10 % has learned nothing, or has lost all that it had learned. Six"
-        " convolutions were tried when two had shown no difference."
+        f" grey line is {LEARNED:.0f} %; a network at 10 % has learned nothing, or has lost all that it had learned."
+        " Six convolutions were tried when two had shown no difference."
     ),
 )
