@@ -2,7 +2,8 @@
 
 A kernel hands on a few rows of numbers at a time, finish(begin, rows, apart, columns, with): see finish_t in tile.h.
 Nearly always each is a piece of one row of the loops here, of a length that the compiler knows, and the next one lies
-in the next row; then where they lie is found once for all of them. What goes beyond a row is walked from row to row.
+in the next row, or in the same, where this is longer; then where they lie is found once for all of them. What goes
+beyond a row is walked from row to row.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def finishing(loops: Sequence[Loop], whole: Access, once: Sequence[str], lines: 
         [*once, "SIMD", *block(for_("k", "0", "columns"), [number, *lines])],
     )
     call = f"FUNCTION_piece({', '.join(loop.variable for loop in outer)}, column, columns, with);"
-    here = [*found, f"const idx step = apart / {distances[-1]};"]
-    here += block(f"if (columns > {last.limit} - column)", [*_each_run(), "return;"])
-    here += block(for_("row", "0", "rows"), [call, _onward(outer, "step")])
+    here = [*found, f"const idx step = apart / {distances[-1]}, along = apart % {distances[-1]};"]
+    here += block(f"if (columns + (rows - 1) * along > {last.limit} - column)", [*_each_run(), "return;"])
+    here += block(for_("row", "0", "rows"), [call, "column += along;", _onward(outer, "step")])
     walk = [
         f"const idx left = {last.limit} - column, columns = end - begin < left ? end - begin : left;",
         call,
