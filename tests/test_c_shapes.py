@@ -87,11 +87,12 @@ def joined(graph: Graph, nodes: Sequence[Node]) -> Graph:
     return net.build(outputs)
 
 
-def tile_of(call: Call) -> int:
-    """Of Winograd's convolutions; 0 for other calls."""
+def sizes_of(call: Call) -> tuple[int, int] | None:
+    """Tile and window of Winograd's convolutions; None for other calls."""
     pointers = Pointers(["x"] * len(call.operands), "y", "", lambda *call: call[2], lambda _: None)
-    found = re.search(r"\.tile = (\d)", " ".join(call.phases(pointers)))
-    return int(found[1]) if found else 0
+    text = " ".join(call.phases(pointers))
+    tile, window = (re.search(rf"\.{name} = (\d)", text) for name in ("tile", "window"))
+    return (int(tile[1]), int(window[1])) if tile and window else None
 
 
 def within(graph: Graph, node: Node, inputs: Sequence[np.ndarray], want: np.ndarray) -> np.ndarray | float:
@@ -100,13 +101,13 @@ def within(graph: Graph, node: Node, inputs: Sequence[np.ndarray], want: np.ndar
         return 0.0
     call = claim(graph, node)
     assert call is not None
-    if tile := tile_of(call):
-        return STATED[tile] * largest(want)
-    sizes = [np.abs(x) for x in inputs]
+    if sizes := sizes_of(call):
+        return STATED[sizes] * largest(want)
+    absolute = [np.abs(x) for x in inputs]
     if node.op.name == "max_pool_gradient":
-        sizes[1] = inputs[1]  # it says where the maxima are
+        absolute[1] = inputs[1]  # it says where the maxima are
     terms = flops(node) / max(1, want.size)
-    (most,) = node.op.run(sizes, node.attrs)
+    (most,) = node.op.run(absolute, node.attrs)
     return 2 * (1 + sqrt(terms)) * EPS * most
 
 

@@ -1,44 +1,43 @@
-// Convolution with a 3x3 window and stride 1 by Winograd's F(m x m, 3x3), m = 4 or 2; NHWC, in groups, float32.
+// Convolution of stride 1 by Winograd's F(m x m, r x r), tiles of m x m results and windows of r x r: F(4x4, 3x3),
+// F(2x2, 3x3) and F(2x2, 5x5); NHWC, in groups, float32.
 //
-//     y = A^T [ sum over c of (G w_c G^T) * (B^T x_c B) ] A          for each tile of m x m results
+//     y = A^T [ sum over c of (G w_c G^T) * (B^T x_c B) ] A          for each tile
 //
-// B^T takes (m + 2) x (m + 2) numbers of x to the values of their polynomial at the points 0, 1, -1 (2, -2) and
-// infinity; there the convolution is a product of numbers, so for each of the (m + 2)^2 points the sum over c is a
-// matrix product, tiles x channels times channels x outputs. m = 4 multiplies 4 times less than the direct sum, m = 2
-// 2.25 times less. Price: rounding. Relative to the largest result m = 4 errs by up to about 2e-5 at 512 channels, and
-// m = 2 by 1e-6 (direct: 2e-6); and one infinity or NaN in x spoils the tiles that read it, not just the window.
+// B^T takes p x p numbers of x, p = m + r - 1, to the values of their polynomial at the points 0, 1, -1 (2, -2) and
+// infinity; there the convolution is a product of numbers, so for each of the p^2 points the sum over c is a matrix
+// product, tiles x channels times channels x outputs. F(4x4, 3x3) multiplies 4 times less than the direct sum,
+// F(2x2, 3x3) 2.25 and F(2x2, 5x5) 2.78 times less. Price: rounding. Relative to the largest result six points err by
+// up to about 2e-5 at 512 channels, and four by 1e-6 (direct: 2e-6); and one infinity or NaN in x spoils the tiles that
+// read it, not just the window.
 //
-// x is already padded: the convolution reads (rows + 2) x (columns + 2) pixels of each image and nothing else, whatever
-// the tiles are. The gradient to x is the same convolution, of the padded gradient to y with weights that are turned
-// and transposed (`turned` below). The channels of a group lie side by side in x and in y. Results do not depend on the
-// number of threads.
+// x is already padded: the convolution reads (rows + r - 1) x (columns + r - 1) pixels of each image and nothing else,
+// whatever the tiles are. The gradient to x is the same convolution, of the padded gradient to y with weights that are
+// turned and transposed (`turned` below). The channels of a group lie side by side in x and in y. Results do not depend
+// on the number of threads.
 //
 // Needs prelude.h, vector.h and tile.h.
 #ifndef MINIGRAPH_WINOGRAD_H
 #define MINIGRAPH_WINOGRAD_H
 
-enum { WINOGRAD_MOST = 6, WINOGRAD_LINE = 16 };  // m + 2 at most; floats in a line of the cache
+enum { WINOGRAD_MOST = 6, WINOGRAD_LINE = 16 };  // points in a row at most; floats in a line of the cache
 
-// Rows are points. Rows 1 and 2 (3 and 4) belong to p and -p: they agree in the even columns, and differ in sign in the
-// odd.
-typedef struct {
-  float input[WINOGRAD_MOST * WINOGRAD_MOST];  // B^T, (m + 2) x (m + 2)
-  float weight[WINOGRAD_MOST * 3];             // G, (m + 2) x 3
-  float output[WINOGRAD_MOST * 4];             // A, (m + 2) x m
-} winograd_matrices;
-
-static const winograd_matrices WINOGRAD_4 = {
-    .input = {4, 0, -5, 0, 1, 0,  0, -4, -4, 1, 1, 0,  0, 4, -4, -1, 1, 0,
-              0, -2, -1, 2, 1, 0, 0, 2, -1, -2, 1, 0,  0, 4, 0, -5, 0, 1},
-    .weight = {1.f / 4, 0, 0, -1.f / 6, -1.f / 6, -1.f / 6, -1.f / 6, 1.f / 6, -1.f / 6,
-               1.f / 24, 1.f / 12, 1.f / 6, 1.f / 24, -1.f / 12, 1.f / 6, 0, 0, 1},
-    .output = {1, 0, 0, 0,  1, 1, 1, 1,  1, -1, 1, -1,  1, 2, 4, 8,  1, -2, 4, -8,  0, 0, 0, 1},
-};
-static const winograd_matrices WINOGRAD_2 = {
-    .input = {1, 0, -1, 0,  0, 1, 1, 0,  0, -1, 1, 0,  0, -1, 0, 1},
-    .weight = {1, 0, 0,  1.f / 2, 1.f / 2, 1.f / 2,  1.f / 2, -1.f / 2, 1.f / 2,  0, 0, 1},
-    .output = {1, 0,  1, 1,  1, -1,  0, 1},
-};
+// B^T, G and A, named by their rows and columns. Rows are points. Rows 1 and 2 (3 and 4) belong to p and -p: they agree
+// in the even columns, and differ in sign in the odd.
+static const float winograd_input_6_6[] = {4, 0, -5, 0, 1, 0,  0, -4, -4, 1, 1, 0,  0, 4, -4, -1, 1, 0,
+                                           0, -2, -1, 2, 1, 0, 0, 2, -1, -2, 1, 0,  0, 4, 0, -5, 0, 1};
+static const float winograd_input_4_4[] = {1, 0, -1, 0,  0, 1, 1, 0,  0, -1, 1, 0,  0, -1, 0, 1};
+static const float winograd_weight_6_3[] = {1.f / 4, 0, 0, -1.f / 6, -1.f / 6, -1.f / 6, -1.f / 6, 1.f / 6, -1.f / 6,
+                                            1.f / 24, 1.f / 12, 1.f / 6, 1.f / 24, -1.f / 12, 1.f / 6, 0, 0, 1};
+static const float winograd_weight_4_3[] = {1, 0, 0,  .5f, .5f, .5f,  .5f, -.5f, .5f,  0, 0, 1};
+static const float winograd_weight_6_5[] = {
+    1.f / 4, 0, 0, 0, 0,
+    -1.f / 6, -1.f / 6, -1.f / 6, -1.f / 6, -1.f / 6,  -1.f / 6, 1.f / 6, -1.f / 6, 1.f / 6, -1.f / 6,
+    1.f / 24, 1.f / 12, 1.f / 6, 1.f / 3, 2.f / 3,  1.f / 24, -1.f / 12, 1.f / 6, -1.f / 3, 2.f / 3,
+    0, 0, 0, 0, 1};
+static const float winograd_output_6_4[] = {1, 0, 0, 0, 1, 1, 1, 1,  1, -1, 1, -1,
+                                            1, 2, 4, 8, 1, -2, 4, -8, 0, 0, 0, 1};
+static const float winograd_output_4_2[] = {1, 0,  1, 1,  1, -1,  0, 1};
+static const float winograd_output_6_2[] = {1, 0,  1, 1,  1, -1,  1, 2,  1, -2,  0, 1};
 
 INLINE idx winograd_up(idx n, idx step) { return (n + step - 1) / step * step; }
 INLINE idx winograd_least(idx a, idx b) { return a < b ? a : b; }
@@ -165,64 +164,89 @@ INLINE void winograd_edge_from_points(const float *matrix, int points, int size,
   }
 }
 
-// The transforms are functions, not inlined, that all shapes share: to points those of the input, of the output's
-// gradient and of the weight, and from points those of the output and of the weight's gradient.
-#define WINOGRAD_TO_POINTS(name, tile, size) \
-  NOINLINE void winograd_##name##_to_points_##tile(const float *from, idx row, idx column, idx rows, idx columns, \
-                                                   idx lanes, float *to, idx plane) { \
-    winograd_edge_to_points(WINOGRAD_##tile.name, tile + 2, size, from, row, column, rows, columns, lanes, to, plane); \
-  }
-#define WINOGRAD_FROM_POINTS(name, tile, size) \
-  NOINLINE void winograd_##name##_from_points_##tile(const float *from, idx plane, float *to, idx row, idx column, \
-                                                     idx rows, idx columns, idx lanes) { \
-    winograd_edge_from_points(WINOGRAD_##tile.name, tile + 2, size, from, plane, to, row, column, rows, columns, \
-                              lanes); \
-  }
-WINOGRAD_TO_POINTS(input, 4, 6)
-WINOGRAD_TO_POINTS(input, 2, 4)
-WINOGRAD_TO_POINTS(output, 4, 4)
-WINOGRAD_TO_POINTS(output, 2, 2)
-WINOGRAD_TO_POINTS(weight, 4, 3)
-WINOGRAD_TO_POINTS(weight, 2, 3)
-WINOGRAD_FROM_POINTS(output, 4, 4)
-WINOGRAD_FROM_POINTS(output, 2, 2)
-WINOGRAD_FROM_POINTS(weight, 4, 3)
-WINOGRAD_FROM_POINTS(weight, 2, 3)
-#undef WINOGRAD_TO_POINTS
-#undef WINOGRAD_FROM_POINTS
-
 typedef void winograd_to(const float *from, idx row, idx column, idx rows, idx columns, idx lanes, float *to,
                          idx plane);
 typedef void winograd_from(const float *from, idx plane, float *to, idx row, idx column, idx rows, idx columns,
                            idx lanes);
 
+// The transforms are functions, not inlined, that all shapes share: to points those of the input, of the output's
+// gradient and of the weight, and from points those of the output and of the weight's gradient.
+#define WINOGRAD_TO_POINTS(name, points, size) \
+  NOINLINE void winograd_##name##_to_##points##_##size(const float *from, idx row, idx column, idx rows, idx columns, \
+                                                       idx lanes, float *to, idx plane) { \
+    winograd_edge_to_points(winograd_##name##_##points##_##size, points, size, from, row, column, rows, columns, \
+                            lanes, to, plane); \
+  }
+#define WINOGRAD_FROM_POINTS(name, points, size) \
+  NOINLINE void winograd_##name##_from_##points##_##size(const float *from, idx plane, float *to, idx row, idx column, \
+                                                         idx rows, idx columns, idx lanes) { \
+    winograd_edge_from_points(winograd_##name##_##points##_##size, points, size, from, plane, to, row, column, rows, \
+                              columns, lanes); \
+  }
+WINOGRAD_TO_POINTS(input, 6, 6)
+WINOGRAD_TO_POINTS(input, 4, 4)
+WINOGRAD_TO_POINTS(output, 6, 4)
+WINOGRAD_TO_POINTS(output, 4, 2)
+WINOGRAD_TO_POINTS(output, 6, 2)
+WINOGRAD_TO_POINTS(weight, 6, 3)
+WINOGRAD_TO_POINTS(weight, 4, 3)
+WINOGRAD_TO_POINTS(weight, 6, 5)
+WINOGRAD_FROM_POINTS(output, 6, 4)
+WINOGRAD_FROM_POINTS(output, 4, 2)
+WINOGRAD_FROM_POINTS(output, 6, 2)
+WINOGRAD_FROM_POINTS(weight, 6, 3)
+WINOGRAD_FROM_POINTS(weight, 4, 3)
+WINOGRAD_FROM_POINTS(weight, 6, 5)
+#undef WINOGRAD_TO_POINTS
+#undef WINOGRAD_FROM_POINTS
+
+// Points of a tile, and the transforms.
+INLINE idx winograd_points(idx tile, idx window) { return (tile + window - 1) * (tile + window - 1); }
+INLINE winograd_to *winograd_input_to(idx tile, idx window) {
+  return tile + window == 7 ? winograd_input_to_6_6 : winograd_input_to_4_4;
+}
+INLINE winograd_to *winograd_output_to(idx tile, idx window) {
+  return tile == 4 ? winograd_output_to_6_4 : window == 5 ? winograd_output_to_6_2 : winograd_output_to_4_2;
+}
+INLINE winograd_to *winograd_weight_to(idx tile, idx window) {
+  return tile == 4 ? winograd_weight_to_6_3 : window == 5 ? winograd_weight_to_6_5 : winograd_weight_to_4_3;
+}
+INLINE winograd_from *winograd_output_from(idx tile, idx window) {
+  return tile == 4 ? winograd_output_from_6_4 : window == 5 ? winograd_output_from_6_2 : winograd_output_from_4_2;
+}
+INLINE winograd_from *winograd_weight_from(idx tile, idx window) {
+  return tile == 4 ? winograd_weight_from_6_3 : window == 5 ? winograd_weight_from_6_5 : winograd_weight_from_4_3;
+}
+
 // ---- weights
 
-// w is (groups, outputs, channels, 3, 3), or with `turned` (groups, channels, outputs, 3, 3) and read backwards in both
-// axes of the window: the weight of the convolution that gives the gradient to x, where the gradient's channels are w's
-// outputs.
+// w is (groups, outputs, channels, window, window), or with `turned` (groups, channels, outputs, window, window) and
+// read backwards in both axes of the window: the weight of the convolution that gives the gradient to x, where the
+// gradient's channels are w's outputs.
 typedef struct {
   idx groups, channels, outputs;  // of the convolution that will use them; channels and outputs of each group
-  idx tile, vectors;      // as in winograd_shape
+  idx tile, window, vectors;  // as in winograd_shape
   bool turned;
 } winograd_weights_shape;
 
-// u = G w G^T, laid out [group][(tile + 2)^2][panels][channels][vectors * LANES] with panels = ceil(outputs / (vectors *
+// u = G w G^T, laid out [group][points][panels][channels][vectors * LANES] with panels = ceil(outputs / (vectors *
 // LANES)); zeros behind the last output.
 INLINE void winograd_weights(int thread, int threads, const float *w, float *u, winograd_weights_shape s) {
   const idx width = s.vectors * LANES, padded = winograd_up(s.outputs, width);
-  winograd_to *const to_points = s.tile == 4 ? winograd_weight_to_points_4 : winograd_weight_to_points_2;
-  const idx output = s.turned ? 9 : s.channels * 9, channel = s.turned ? s.outputs * 9 : 9;
+  const idx taps = s.window * s.window, points = winograd_points(s.tile, s.window);
+  winograd_to *const to_points = winograd_weight_to(s.tile, s.window);
+  const idx output = s.turned ? taps : s.channels * taps, channel = s.turned ? s.outputs * taps : taps;
   const idx each = padded / LANES * s.channels, items = s.groups * each;
   for (idx item = share(items, thread, threads); item < share(items, thread + 1, threads); item++) {
     const idx group = item / each, k = item % each / s.channels * LANES, c = item % s.channels;
-    const idx first = (group * (s.tile + 2) * (s.tile + 2) * padded + k / width * width) * s.channels;
-    float window[9 * LANES] = {0};
+    const idx first = (group * points * padded + k / width * width) * s.channels;
+    float window[25 * LANES] = {0};
     for (idx lane = 0; lane < LANES && k + lane < s.outputs; lane++) {
-      const float *from = w + group * s.outputs * s.channels * 9 + (k + lane) * output + c * channel;
-      for (int i = 0; i < 9; i++) window[i * LANES + lane] = from[s.turned ? 8 - i : i];
+      const float *from = w + group * s.outputs * s.channels * taps + (k + lane) * output + c * channel;
+      for (idx i = 0; i < taps; i++) window[i * LANES + lane] = from[s.turned ? taps - 1 - i : i];
     }
-    to_points(window, 3 * LANES, LANES, 3, 3, LANES, u + first + c * width + k % width, padded * s.channels);
+    to_points(window, s.window * LANES, LANES, s.window, s.window, LANES, u + first + c * width + k % width,
+              padded * s.channels);
   }
 }
 
@@ -233,11 +257,11 @@ typedef struct {
   idx groups, channels, outputs;  // channels and outputs of each group
   idx x_image, x_row;        // floats from one image, and from one row, to the next; pixels are all channels
   idx y_image, y_row;
-  idx tile;                  // m: 4 or 2
+  idx tile, window;          // m and r: 4 and 3, 2 and 3, or 2 and 5
   idx vectors;               // vectors of outputs in a panel of the weights: 2, or 1
   idx block;                 // tiles in a block, at least 1
   idx scratch;               // floats for each thread:
-                             // (tile + 2)^2 (block (up(channels, LANES) + up(outputs, vectors LANES)) + 32), or more
+                             // points (block (up(channels, LANES) + up(outputs, vectors LANES)) + 32), or more
 } winograd_shape;
 
 // Tiles are numbered by image, row and column: where one lies, and how many rows and columns of y are there from it on.
@@ -258,7 +282,7 @@ INLINE void winograd_run(idx group, idx first, idx tiles, const float *m, idx m_
   const idx pixel = s.groups * s.outputs;
   const winograd_place start = winograd_find(first, s.tile, s.rows, s.columns);
   const idx corner = start.image * s.y_image + start.row * s.y_row + start.column * pixel + group * s.outputs;
-  winograd_from *const from_points = s.tile == 4 ? winograd_output_from_points_4 : winograd_output_from_points_2;
+  winograd_from *const from_points = winograd_output_from(s.tile, s.window);
   for (idx t = 0; t < tiles; t++) {
     for (idx k = k_begin; k < k_end; k += LANES) {
       from_points(m + t * m_row + k, plane, y + corner + t * s.tile * pixel + k, s.y_row, pixel, start.rows,
@@ -275,25 +299,26 @@ INLINE void winograd_run(idx group, idx first, idx tiles, const float *m, idx m_
 // The tiles [first, first + tiles) and the panels [panel, panel_end) of the outputs of a group.
 INLINE void winograd_block(idx group, idx first, idx tiles, idx panel, idx panel_end, const float *x, const float *u,
                            float *y, float *scratch, winograd_shape s, finish_t finish, const void *with) {
-  const int points = (int)s.tile + 2;
+  const idx points = winograd_points(s.tile, s.window);
   const idx width = s.vectors * LANES, panels = winograd_up(s.outputs, width) / width, pixel = s.groups * s.channels;
-  u += group * points * points * panels * s.channels * width;
+  u += group * points * panels * s.channels * width;
   // One line of the cache more than a plane holds: else the same place of all planes falls into a few sets of the
   // cache.
   const idx v_row = winograd_up(s.channels, LANES), v_plane = s.block * v_row + WINOGRAD_LINE;
   const idx m_row = panels * width, m_plane = s.block * m_row + WINOGRAD_LINE;
-  float *const v = scratch, *const m = scratch + points * points * v_plane;
-  winograd_to *const to_points = s.tile == 4 ? winograd_input_to_points_4 : winograd_input_to_points_2;
+  float *const v = scratch, *const m = scratch + points * v_plane;
+  winograd_to *const to_points = winograd_input_to(s.tile, s.window);
   for (idx t = 0; t < tiles; t++) {
     const winograd_place at = winograd_find(first + t, s.tile, s.rows, s.columns);
     const float *from = x + at.image * s.x_image + at.row * s.x_row + at.column * pixel + group * s.channels;
     for (idx c = 0; c < s.channels; c += LANES) {
-      to_points(from + c, s.x_row, pixel, at.rows + 2, at.columns + 2, s.channels - c, v + t * v_row + c, v_plane);
+      to_points(from + c, s.x_row, pixel, at.rows + s.window - 1, at.columns + s.window - 1, s.channels - c,
+                v + t * v_row + c, v_plane);
     }
   }
   tile_shape sum = {.outer = 1, .middle = 1, .inner = s.channels, .a_row = v_row, .a_inner = 1, .b_inner = width,
                     .y_row = m_row, .vectors = (int)s.vectors, .b_padded = true};
-  for (idx e = 0; e < points * points; e++) {
+  for (idx e = 0; e < points; e++) {
     for (idx p = panel; p < panel_end; p++) {
       const float *const right = u + (e * panels + p) * s.channels * width;
       tile_rows_only(v + e * v_plane, right, m + e * m_plane, p * width, 0, tiles, width, &sum);
@@ -306,7 +331,7 @@ INLINE void winograd_block(idx group, idx first, idx tiles, idx panel, idx panel
   }
 }
 
-// y = x * w, of weights that winograd_weights made with the same tile, vectors, channels and outputs.
+// y = x * w, of weights that winograd_weights made with the same tile, window, vectors, channels and outputs.
 //
 // The work is the list of all (group, block, panel), and each thread does a run of it: with many blocks that is a split
 // of the tiles, with one block (few tiles) a split of the outputs.

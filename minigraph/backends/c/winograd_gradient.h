@@ -1,12 +1,11 @@
-// The gradient of a convolution with a 3x3 window and stride 1 to its weight, by Winograd's transforms; NHWC, in groups,
-// float32.
+// The gradient of a convolution of stride 1 to its weight, by Winograd's transforms; NHWC, in groups, float32.
 //
 //     dw_kc = G^T [ sum over tiles of (B^T x_c B) * (A dy_k A^T) ] G
 //
-// The transposed algorithm of winograd.h, with the same matrices: the convolution of (m + 2) x (m + 2) numbers of x
-// with m x m of dy gives the 3x3 of dw. For each of the (m + 2)^2 points the sum over tiles is a matrix product,
-// channels x tiles times tiles x outputs. x is padded as in winograd.h, dy is not. Relative to the largest number of
-// the result it errs by up to 2e-5 with m = 4, and by up to 2e-6 with m = 2.
+// The transposed algorithm of winograd.h, with the same matrices: the convolution of p x p numbers of x with m x m of
+// dy gives the r x r of dw. For each of the p^2 points the sum over tiles is a matrix product, channels x tiles times
+// tiles x outputs. x is padded as in winograd.h, dy is not. Relative to the largest number of the result it errs by up
+// to 2e-5 with six points in a row, and by up to 2e-6 with four.
 //
 // Two calls with a barrier between them. winograd_gradient sums over tiles: they are cut into `parts`, each with sums
 // of its own. winograd_gradient_finish adds the parts in their order and transforms back. So the result depends on
@@ -22,15 +21,15 @@ typedef struct {
   idx groups, channels, outputs;  // channels and outputs of each group
   idx x_image, x_row;        // floats from one image, and from one row, to the next; pixels are all channels
   idx y_image, y_row;
-  idx tile;                  // m: 4 or 2
+  idx tile, window;          // m and r: 4 and 3, 2 and 3, or 2 and 5
   idx vectors;               // vectors of outputs in a panel: 2, or 1
   idx block;                 // tiles that are transformed before they are summed, at least 1
   idx parts;                 // at least 1
   idx scratch;               // floats for each thread:
-                             // (tile + 2)^2 (block (up(channels, 16) + up(outputs, vectors LANES)) + 32), or more
+                             // points (block (up(channels, 16) + up(outputs, vectors LANES)) + 32), or more
 } winograd_gradient_shape;
 
-// Sums: [groups][parts][(tile + 2)^2][panels][up(channels, 16)][vectors * LANES], and a line of the cache behind each
+// Sums: [groups][parts][points][panels][up(channels, 16)][vectors * LANES], and a line of the cache behind each
 // point, so that the same place of all points does not fall into a few sets of the cache.
 INLINE idx winograd_gradient_plane(winograd_gradient_shape s) {
   return winograd_up(s.channels, WINOGRAD_LINE) * winograd_up(s.outputs, s.vectors * LANES) + WINOGRAD_LINE;
@@ -88,19 +87,19 @@ NOINLINE void winograd_gradient_products_2(idx channels, idx tiles, const float 
 // first channels x and dy point to.
 INLINE void winograd_gradient_block(idx first, idx tiles, bool fresh, idx panel, idx panel_end, const float *x,
                                     const float *dy, float *sums, float *scratch, winograd_gradient_shape s) {
-  const int points = (int)s.tile + 2;
+  const idx points = winograd_points(s.tile, s.window);
   const idx x_pixel = s.groups * s.channels, dy_pixel = s.groups * s.outputs;
   const idx width = s.vectors * LANES, padded = winograd_up(s.channels, WINOGRAD_LINE);
   const idx v_plane = s.block * padded + WINOGRAD_LINE, v_group = s.block * WINOGRAD_LINE;
   const idx d_plane = s.block * winograd_up(s.outputs, width) + WINOGRAD_LINE, d_panel = s.block * width;
-  float *const v = scratch, *const d = scratch + points * points * v_plane;
-  winograd_to *const x_to_points = s.tile == 4 ? winograd_input_to_points_4 : winograd_input_to_points_2;
-  winograd_to *const dy_to_points = s.tile == 4 ? winograd_output_to_points_4 : winograd_output_to_points_2;
+  float *const v = scratch, *const d = scratch + points * v_plane;
+  winograd_to *const x_to_points = winograd_input_to(s.tile, s.window);
+  winograd_to *const dy_to_points = winograd_output_to(s.tile, s.window);
   for (idx t = 0; t < tiles; t++) {
     const winograd_place at = winograd_find(first + t, s.tile, s.rows, s.columns);
     const float *from = x + at.image * s.x_image + at.row * s.x_row + at.column * x_pixel;
     for (idx c = 0; c < padded; c += LANES) {
-      x_to_points(from + c, s.x_row, x_pixel, at.rows + 2, at.columns + 2, s.channels - c,
+      x_to_points(from + c, s.x_row, x_pixel, at.rows + s.window - 1, at.columns + s.window - 1, s.channels - c,
                   v + c / WINOGRAD_LINE * v_group + t * WINOGRAD_LINE + c % WINOGRAD_LINE, v_plane);
     }
     from = dy + at.image * s.y_image + at.row * s.y_row + at.column * dy_pixel;
@@ -109,7 +108,7 @@ INLINE void winograd_gradient_block(idx first, idx tiles, bool fresh, idx panel,
                    d + k / width * d_panel + t * width + k % width, d_plane);
     }
   }
-  for (idx e = 0; e < points * points; e++) {
+  for (idx e = 0; e < points; e++) {
     for (idx p = panel; p < panel_end; p++) {
       float *const at = sums + e * winograd_gradient_plane(s) + p * padded * width;
       (s.vectors == 1 ? winograd_gradient_products_1 : winograd_gradient_products_2)(
@@ -118,13 +117,13 @@ INLINE void winograd_gradient_block(idx first, idx tiles, bool fresh, idx panel,
   }
 }
 
-// The sums over tiles, of groups * parts * (tile + 2)^2 * (up(channels, 16) * up(outputs, vectors * LANES) + 16)
-// floats.
+// The sums over tiles, of groups * parts * points * (up(channels, 16) * up(outputs, vectors * LANES) + 16) floats.
 //
 // The work is the list of all (group, part, panel), and each thread does a run of it.
 INLINE void winograd_gradient(int thread, int threads, const float *x, const float *dy, float *sums, float *scratch,
                               winograd_gradient_shape s) {
-  const idx panels = winograd_up(s.outputs, s.vectors * LANES) / (s.vectors * LANES), points = s.tile + 2;
+  const idx panels = winograd_up(s.outputs, s.vectors * LANES) / (s.vectors * LANES);
+  const idx points = winograd_points(s.tile, s.window);
   const idx tiles = s.batch * ((s.rows + s.tile - 1) / s.tile) * ((s.columns + s.tile - 1) / s.tile);
   const idx items = s.groups * s.parts * panels, end = share(items, thread + 1, threads);
   for (idx i = share(items, thread, threads), next; i < end; i = next) {
@@ -134,19 +133,19 @@ INLINE void winograd_gradient(int thread, int threads, const float *x, const flo
     for (idx t = first; t == first || t < last; t += s.block) {  // once for no tiles: it writes zeros
       winograd_gradient_block(t, winograd_least(s.block, last - t), t == first, panel, panel + next - i,
                               x + group * s.channels, dy + group * s.outputs,
-                              sums + i / panels * points * points * winograd_gradient_plane(s),
+                              sums + i / panels * points * winograd_gradient_plane(s),
                               scratch + thread * s.scratch, s);
     }
   }
 }
 
-// dw, which is (groups, outputs, channels, 3, 3), from the sums.
+// dw, which is (groups, outputs, channels, window, window), from the sums.
 INLINE void winograd_gradient_finish(int thread, int threads, const float *sums, float *dw, winograd_gradient_shape s,
                                      finish_t finish, const void *with) {
-  const int points = (int)s.tile + 2;
+  const idx points = winograd_points(s.tile, s.window), taps = s.window * s.window;
   const idx width = s.vectors * LANES, padded = winograd_up(s.channels, WINOGRAD_LINE);
   const idx plane = winograd_gradient_plane(s);
-  winograd_from *const from_points = s.tile == 4 ? winograd_weight_from_points_4 : winograd_weight_from_points_2;
+  winograd_from *const from_points = winograd_weight_from(s.tile, s.window);
   const idx each = (s.outputs + LANES - 1) / LANES, items = s.groups * each * s.channels;
   const idx end = share(items, thread + 1, threads);
   for (idx i = share(items, thread, threads), next; i < end; i = next) {
@@ -156,20 +155,20 @@ INLINE void winograd_gradient_finish(int thread, int threads, const float *sums,
     const idx c_end = c_begin + next - i;
     for (idx c = c_begin; c < c_end; c++) {
       const idx place = (k / width * padded + c) * width + k % width;
-      const float *from = sums + group * s.parts * points * points * plane + place;
-      float total[WINOGRAD_MOST * WINOGRAD_MOST * LANES], window[9 * LANES];
-      for (idx e = 0; e < points * points; e++) {
+      const float *from = sums + group * s.parts * points * plane + place;
+      float total[WINOGRAD_MOST * WINOGRAD_MOST * LANES], window[25 * LANES];
+      for (idx e = 0; e < points; e++) {
         vec sum = vec_load(from + e * plane);
-        for (idx part = 1; part < s.parts; part++) sum += vec_load(from + (part * points * points + e) * plane);
+        for (idx part = 1; part < s.parts; part++) sum += vec_load(from + (part * points + e) * plane);
         vec_store(total + e * LANES, sum);
       }
-      from_points(total, LANES, window, 3 * LANES, LANES, 3, 3, LANES);
+      from_points(total, LANES, window, s.window * LANES, LANES, s.window, s.window, LANES);
       for (idx lane = 0; lane < lanes; lane++) {
-        for (int j = 0; j < 9; j++) dw[((row + lane) * s.channels + c) * 9 + j] = window[j * LANES + lane];
+        for (idx j = 0; j < taps; j++) dw[((row + lane) * s.channels + c) * taps + j] = window[j * LANES + lane];
       }
     }
     if (!finish) continue;
-    finish((row * s.channels + c_begin) * 9, lanes, s.channels * 9, (c_end - c_begin) * 9, with);
+    finish((row * s.channels + c_begin) * taps, lanes, s.channels * taps, (c_end - c_begin) * taps, with);
   }
 }
 

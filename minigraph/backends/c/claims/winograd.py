@@ -1,4 +1,4 @@
-"""Winograd's convolutions: 3x3 windows of stride 1, and their gradients."""
+"""Winograd's convolutions: 3x3 and 5x5 windows of stride 1, and their gradients."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ PARTS = 4  # of the sums over tiles, where there are few channels: so many threa
 
 
 def winograd_tile(shape: Mapping[str, Any]) -> int:
-    """The results in a row of a tile: 4 or, where images are small, 2, which errs less; 0 where it does not pay.
+    """The results in a row of a tile; 0 where it does not pay.
 
+    Of 3x3 windows 4 or, where images are small, 2, which errs less; of 5x5 windows 2.
     With MINIGRAPH_WINOGRAD=0 it is 0 everywhere.
     """
     setting = os.environ.get("MINIGRAPH_WINOGRAD", "").strip()
     expect(setting in ("", "0", "1"), "MINIGRAPH_WINOGRAD is 0 or 1, not {!r}", setting)
-    three_by_three = (shape["D"], shape["T"], shape["R"], shape["S"]) == (1, 1, 3, 3)
+    window = shape["R"]
+    square = (shape["D"], shape["T"], shape["S"]) == (1, 1, window)
     dense_taps = all(shape[f"{what}_{axis}"] == 1 for what in ("stride", "dilation") for axis in "hw")
-    if setting == "0" or not three_by_three or not dense_taps:
+    if setting == "0" or not square or window not in (3, 5) or not dense_taps:
         return 0
     if min(shape["C"], shape["K"]) < MOST_LANES or min(shape["P"], shape["Q"]) < 4:
         return 0
-    return 4 if min(shape["P"], shape["Q"]) >= 8 else 2
+    return 4 if window == 3 and min(shape["P"], shape["Q"]) >= 8 else 2
 
 
 def is_dense(weight: Operand) -> bool:
@@ -40,15 +42,27 @@ def is_dense(weight: Operand) -> bool:
 
 
 def _winograd_fields(shape: Mapping[str, Any], tile: int) -> dict[str, Any]:
-    names = {"batch": "batch", "rows": "P", "columns": "Q", "groups": "groups", "channels": "C", "outputs": "K"}
+    names = {
+        "batch": "batch",
+        "rows": "P",
+        "columns": "Q",
+        "groups": "groups",
+        "channels": "C",
+        "outputs": "K",
+        "window": "R",
+    }
     found = {name: shape[source] for name, source in names.items()}
     found.update(x_image=shape["x_image"], x_row=shape["x_row"])
     return {**found, "tile": tile, "vectors": shape["vectors"], "block": BLOCK}
 
 
-def _winograd_scratch(C: int, K: int, tile: int) -> int:
+def _points(shape: Mapping[str, Any], tile: int) -> int:
+    return int((tile + shape["R"] - 1) ** 2)
+
+
+def _winograd_scratch(shape: Mapping[str, Any], tile: int) -> int:
     """Floats that one thread works in."""
-    return (tile + 2) ** 2 * (BLOCK * (up(C, MOST_LANES) + panels(K)) + 32)
+    return _points(shape, tile) * (BLOCK * (up(shape["C"], MOST_LANES) + panels(shape["K"])) + 32)
 
 
 def winograd(
@@ -56,17 +70,19 @@ def winograd(
 ) -> Call:
     """turned: for the gradient to the input."""
     groups, C, K = shape["groups"], shape["C"], shape["K"]
-    weights = {"groups": groups, "channels": C, "outputs": K, "tile": tile, "vectors": shape["vectors"]}
-    transform = fields("winograd_weights_shape", {**weights, "turned": str(turned).lower()})
-    packs = {"weight": Pack(1, groups * (tile + 2) ** 2 * panels(K) * C, "winograd_weights", transform)}
+    weights = {"groups": groups, "channels": C, "outputs": K, "tile": tile, "window": shape["R"]}
+    weights.update(vectors=shape["vectors"], turned=str(turned).lower())
+    transform = fields("winograd_weights_shape", weights)
+    packs = {"weight": Pack(1, groups * _points(shape, tile) * panels(K) * C, "winograd_weights", transform)}
     (top, _), (left, _) = three(node.attrs["padding"], (0, 0))[1:]
-    each = _winograd_scratch(C, K, tile)
+    each = _winograd_scratch(shape, tile)
     whole = {**_winograd_fields(shape, tile), "y_image": shape["y_image"], "y_row": shape["y_row"], "scratch": each}
 
     def phases(p: Pointers) -> list[str]:
         lying = lying_in(whole, p, 0, -1)
         text = fields("winograd_shape", lying)
-        first = (top - 2) * lying["x_row"] + (left - 2) * groups * C if turned else 0  # what the first result reads
+        more = shape["R"] - 1  # zeros around that the gradient to x reads
+        first = (top - more) * lying["x_row"] + (left - more) * groups * C if turned else 0
         x = f"{p.operands[0]} + {first}" if first else p.operands[0]
         return [p.shared("winograd", [x, "weight", p.result, "scratch"], text, p.finish)]
 
@@ -77,8 +93,8 @@ def winograd(
 def winograd_weights(graph: Graph, node: Node, shape: Mapping[str, Any], tile: int) -> Call:
     groups, C, K = shape["groups"], shape["C"], shape["K"]
     parts = PARTS if max(C, K) <= 64 and groups < PARTS else 1
-    sums = up(groups * parts * (tile + 2) ** 2 * (up(C, 16) * panels(K) + 16), 16)
-    each = _winograd_scratch(C, K, tile)
+    sums = up(groups * parts * _points(shape, tile) * (up(C, 16) * panels(K) + 16), 16)
+    each = _winograd_scratch(shape, tile)
     whole = {**_winograd_fields(shape, tile), "y_image": shape["y_image"], "y_row": shape["y_row"]}
     whole.update(parts=parts, scratch=each)
 
