@@ -130,13 +130,12 @@ class Printer(Statements):
         first = Statement(f"const float number = {names[result]}[@];", frozenset(axis for axis, _ in axes), whole)
         statements = [first, *self.following(result)]
         loops = merged(axes, [s.access for s in statements if s.access is not None], "i")
-        nest = Nest(loops)
-        same, each = ([nest.line(s) for s in statements if bool(s.axes) == differs] for differs in (False, True))
+        same, each = ([s for s in statements if bool(s.axes) == differs] for differs in (False, True))
         pointers = {name: f"const {STORED[v.type.dtype]} *" for v, name in self.pointers.items()}
         pointers.update({name: f"{STORED[v.type.dtype]} *" for v, name in names.items()})
-        used = [name for name in pointers if any(re.search(rf"\b{name}\b", line) for line in (*same, *each))]
+        used = [name for name in pointers if any(re.search(rf"\b{name}\b", s.text) for s in statements)]
         taken = [f"{pointers[name]}const {name} = ((void *const *)with)[{i}];" for i, name in enumerate(used)]
-        function = finishing(loops, whole, [*taken, *same], each)
+        function = finishing(loops, whole, [*taken, *map(Nest(loops).line, same)], each)
         given_ = f"const void *const with[] = {{{', '.join(used)}}};"
         return function, [given_]
 

@@ -174,24 +174,25 @@ INLINE idx tile_rows_of(int width, idx rows) {
 // computes some rows again and stores what is new.
 INLINE void tile_rows(const float *a, const float *b, float *y, idx at, idx begin, idx end, idx left, tile_shape *s,
                       finish_t finish, const void *with) {
-  const idx wide = (idx)s->vectors * LANES;
-  s->columns = left < wide ? left : wide;
-  const int width = s->columns <= LANES ? 1 : 2;
+  const idx wide = (idx)s->vectors * LANES, columns = left < wide ? left : wide, apart = s->y_row;
+  const bool last = s->last;
+  const int width = columns <= LANES ? 1 : 2;
+  s->columns = columns;
   const idx most = tile_most(width);
-  for (int v = 0; v < 2; v++) s->b_lanes[v] = s->b_padded ? LANES : (int)tile_lanes(s->columns, v);
+  for (int v = 0; v < 2; v++) s->b_lanes[v] = s->b_padded ? LANES : (int)tile_lanes(columns, v);
   for (idx from = begin, rows; from < end; from += rows - s->skip) {
     const idx rest = end - from;
     rows = tile_even(rest >= 2 * most ? most : rest <= most ? rest : (rest + 1) / 2, width);
     if (rows > rest && rows > end) rows = (rest + 1) / 2;
     s->skip = rows > rest ? rows - rest : 0;
     const idx first = from - s->skip;
-    tile_of(rows, width)(a + first * s->a_row, b, y + at + first * s->y_row, s);
-    if (finish && s->last) {
-      const idx begin_at = at + from * s->y_row, count = first + rows - from;
-      if (s->columns == 2 * LANES) {  // the compiler knows how long nearly all rows are
-        finish(begin_at, count, s->y_row, 2 * LANES, with);
+    tile_of(rows, width)(a + first * s->a_row, b, y + at + first * apart, s);
+    if (finish && last) {
+      const idx begin_at = at + from * apart, count = first + rows - from;
+      if (columns == 2 * LANES) {  // the compiler knows how long nearly all rows are
+        finish(begin_at, count, apart, 2 * LANES, with);
       } else {
-        finish(begin_at, count, s->y_row, s->columns, with);
+        finish(begin_at, count, apart, columns, with);
       }
     }
   }
@@ -219,11 +220,13 @@ INLINE void tile_two(const float *a, const float *b, float *y, idx at, idx pixel
 #define TILE_ENTRY(half) [half] = tile_of_two_##half,
   static tile_function *const functions[8] = {TILES_OF_TWO(TILE_ENTRY)};
 #undef TILE_ENTRY
+  const idx apart = s->y_row, half = s->y_half;
+  const bool last = s->last;
   s->columns = 2 * LANES, s->b_lanes[0] = s->b_lanes[1] = LANES;
   functions[pixels](a, b, y + at, s);
-  if (finish && s->last) {
-    finish(at, pixels, s->y_row, 2 * LANES, with);
-    finish(at + s->y_half, pixels, s->y_row, 2 * LANES, with);
+  if (finish && last) {
+    finish(at, pixels, apart, 2 * LANES, with);
+    finish(at + half, pixels, apart, 2 * LANES, with);
   }
 }
 

@@ -31,11 +31,14 @@ typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef float vec_in_memory __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t vec_mask __attribute__((vector_size(LANES * 4)));
 
-// Before a loop whose number of turns is a literal: nothing is left of the loop, so arrays of vectors become registers.
+// UNROLL: before a loop whose number of turns is a literal: nothing is left of the loop, so arrays of vectors become
+// registers. PAIRS: before one that turns twice most often.
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define PAIRS _Pragma("clang loop unroll_count(2)")
 #else
 #define UNROLL _Pragma("GCC unroll 128")
+#define PAIRS _Pragma("GCC unroll 2")
 #endif
 
 INLINE vec vec_load(const float *p) { return *(const vec_in_memory *)p; }
@@ -93,6 +96,16 @@ INLINE vec vec_min(vec a, vec b) {
   return (vec)(((vec_mask)a & from_a) | ((vec_mask)b & ~from_a));
 #endif
 }
+
+// max_float and min_float of scalar.h, lane by lane, of vectors or numbers: a NaN in either passes.
+INLINE vec vec_or_nan(vec chosen, vec y) {
+  const vec_mask number = y == y;
+  return (vec)(((vec_mask)chosen & number) | ((vec_mask)y & ~number));
+}
+INLINE vec vec_larger(vec x, vec y) { return vec_or_nan(vec_max(y, x), y); }
+INLINE vec vec_smaller(vec x, vec y) { return vec_or_nan(vec_min(y, x), y); }
+#define MAX_VEC(x, y) vec_larger((x) - (vec){0}, (y) - (vec){0})
+#define MIN_VEC(x, y) vec_smaller((x) - (vec){0}, (y) - (vec){0})
 
 // a * b + c, rounded once where the machine can, whatever the compiler was told of contractions.
 INLINE vec vec_fma(vec a, vec b, vec c) {
