@@ -99,10 +99,20 @@ class Prologue:
     values: tuple[Value, ...]
 
     def run(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The values by name. What no node needs any more is let go: float64 takes twice the memory of weights."""
+        last = {value: number for number, node in enumerate(self.nodes) for value in node.inputs}
         known: dict[Value, np.ndarray] = {}
-        compute(self.nodes, state, known)
-        with np.errstate(all="ignore"):
-            return {v.name: np.array(known[v].astype(v.type.dtype, copy=False), order="C") for v in self.values}
+        found: dict[Value, np.ndarray] = {}
+        wanted = set(self.values)
+        for number, node in enumerate(self.nodes):
+            compute([node], state, known)
+            with np.errstate(all="ignore"):
+                for value in wanted.intersection(node.outputs):
+                    found[value] = np.array(known[value].astype(value.type.dtype, copy=False), order="C")
+            for value in (*node.inputs, *node.outputs):
+                if last.get(value, number) <= number:
+                    known.pop(value, None)
+        return {value.name: found[value] for value in self.values}
 
     @property
     def reads(self) -> tuple[str, ...]:
