@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -263,16 +262,29 @@ class Program:
             return self._call_on_gpu(self._there, inputs)
         given = arrays_of(self.source.inputs, inputs, self.source.name)
         symbols = self._sizes(given)
-        with self.state.lock if self._moves else nullcontext():
+        if not self._moves:
             state = self._followed()
             if isinstance(self._executable, references.Executable):
-                outputs, new, _ = self._executable.run(symbols, {**given, **self._arrays(state), **self._early})
+                return self._run_in_numpy(self._executable, symbols, given, state)[0]
+            return self._run_in_c(symbols, given, state)
+        with self.state.lock:
+            self._follow()  # and keeps no copy: nobody but self.state holds what is written over
+            if isinstance(self._executable, references.Executable):
+                outputs, new = self._run_in_numpy(self._executable, symbols, given, self.state.copy())
                 self.state.replace(new)
                 return outputs
-            if not self._moves:
-                return self._run_in_c(symbols, given, state)
-            del state  # so that nobody but self.state holds what is written over
             return self.state.in_place(self._moves, lambda own: self._run_in_c(symbols, given, own))
+
+    def _run_in_numpy(
+        self,
+        executable: references.Executable,
+        symbols: Mapping[str, int],
+        given: Mapping[str, np.ndarray],
+        state: State,
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Outputs, and new state."""
+        outputs, new, _ = executable.run(symbols, {**given, **self._arrays(state), **self._early})
+        return outputs, new
 
     def _run_in_c(
         self, symbols: Mapping[str, int], given: Mapping[str, np.ndarray], state: State
@@ -338,6 +350,11 @@ class Program:
                 self._refresh(state)
             self._version = state.version
         return state
+
+    def _follow(self) -> None:
+        """The same, for who works on the state itself and holds its lock."""
+        if self.state.version is not self._version or not self._whole:
+            self._followed()
 
     def export(self, folder: str | os.PathLike[str], /, **sizes: int) -> Path:
         """Write the program, compiled for this machine, to a folder that needs neither a compiler nor Python; its path.
