@@ -24,11 +24,9 @@ from typing import TYPE_CHECKING, Any
 from minigraph.backends.cupy.arrays import GpuArray
 from minigraph.core.autodiff import gradient
 from minigraph.core.builder import Builder, Tensor
-from minigraph.core.equivalence import verify
 from minigraph.core.errors import GraphError
 from minigraph.core.ir import Graph, Node, Type, Value
 from minigraph.core.op import OPS, Example, Op
-from minigraph.core.parse import parse
 from minigraph.core.state import State
 from minigraph.driver.program import Program, compile, optimize
 from minigraph.driver.step import inference, training_step
@@ -175,6 +173,8 @@ from minigraph.passes.unfreeze import unfreeze
 from minigraph.passes.without_biases import without_biases
 
 if TYPE_CHECKING:
+    from minigraph.core.equivalence import verify
+    from minigraph.core.parse import parse
     from minigraph.driver.exported import load_program
     from minigraph.tools.doctor import doctor
     from minigraph.tools.draw import draw
@@ -191,11 +191,13 @@ _LATER = {
     "fit": "minigraph.tools.fit",
     "evaluate": "minigraph.tools.fit",
     "page": "minigraph.tools.page",
+    "parse": "minigraph.core.parse",
     "precise_bn": "minigraph.tools.precise_bn",
     "load": "minigraph.tools.saved",
     "load_program": "minigraph.driver.exported",
     "save": "minigraph.tools.saved",
     "summary": "minigraph.tools.summary",
+    "verify": "minigraph.core.equivalence",
 }
 
 

@@ -311,7 +311,7 @@ def test_checked_steps_call_them_one_by_one(processor: Processor, monkeypatch: p
 def test_the_profile_names_them(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
     processor.library = OnCpu()
     monkeypatch.setattr(gpu, "device", lambda: processor)
-    monkeypatch.setattr("minigraph.driver.program.peak_of_gpu", lambda device: Peak(1e13, 1e12, "a CPU"))
+    monkeypatch.setattr("minigraph.driver.on_gpu.peak", lambda device: Peak(1e13, 1e12, "a CPU"))
     program = mg.compile(followed(), mg.State({}), "cupy")
     profile = program.profile(repeats=1, **normal(program.graph))
     called = [row for row in profile.launches if row.kind == "on a CPU: conv + bias + relu"]

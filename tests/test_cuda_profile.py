@@ -25,6 +25,7 @@ from minigraph.backends.cupy import clocks, device, peak
 from minigraph.backends.cupy.clocks import Clocks, Times
 from minigraph.backends.cupy.compiler import find
 from minigraph.backends.cupy.device import Device
+from minigraph.backends.cupy.gpu import Gpu
 from minigraph.backends.cupy.grid import THREADS, Grid, grid_of
 from minigraph.backends.cupy.peak import Peak
 from minigraph.backends.cupy.source import of_header
@@ -73,7 +74,7 @@ def numbers_at(address: int, n: int, dtype: str) -> np.ndarray:
 def quick_peak(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The GPU is measured by the tests that are about it, and by no other."""
     if "peak" not in request.node.name:
-        monkeypatch.setattr("minigraph.driver.program.peak_of_gpu", lambda device: PEAK)
+        monkeypatch.setattr("minigraph.driver.on_gpu.peak", lambda device: PEAK)
 
 
 @pytest.fixture
@@ -303,7 +304,7 @@ def test_the_gpu_is_held_for_twice_the_time_of_handing_over(told: Told, monkeypa
 @pytest.mark.cxx
 def test_events_of_cupy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cupy = fake_cupy(tmp_path)
-    gpu = device.Gpu(cupy, 0)
+    gpu = Gpu(cupy, 0)
     assert gpu.name == "Fake GPU"
     first = gpu.mark()
     last = gpu.mark()

@@ -33,3 +33,6 @@ def test_importing_is_light() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "minigraph.driver" in loaded
     assert not {"networkx", "graphviz", "safetensors", "tqdm", "matplotlib", "onnx"} & set(loaded)
+    assert not {"numpy.random", "importlib.metadata", "logging", "concurrent.futures"} & set(loaded)
+    later = {"driver.on_gpu", "backends.cupy.gpu", "backends.cupy.source", "backends.c.export", "core.equivalence"}
+    assert not {f"minigraph.{name}" for name in later} & set(loaded)

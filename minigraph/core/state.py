@@ -14,7 +14,6 @@ middle, sees the old file or the new one whole.
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
@@ -308,7 +307,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     there = path.parent
     expect(there.is_dir() or not there.exists(), "{} cannot be written: {} is a file, not a folder", path, there)
     there.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     try:
         with open(beside, "wb") as file:
             file.write(data)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 from dataclasses import replace
 
 from minigraph.backends.c.compiler import CompilerError, NoCompiler, compiler
 from minigraph.backends.c.tuned import laid_out
 from minigraph.backends.cupy import device as gpu
-from minigraph.backends.cupy import tuned
 from minigraph.backends.lower import lower
 from minigraph.core.collector import paused
 from minigraph.core.errors import GraphError, expect
@@ -67,7 +65,9 @@ class Unfit(GraphError):
 
 def _for_gpu(graph: Graph) -> Graph:
     """In kernels, tidy, with channels last. Raises Unfit for an op that has none."""
-    return tuned.laid_out(_tidy(_in_kernels(_signed(graph)))).check()
+    from minigraph.backends.cupy.tuned import laid_out  # here: with the kernels for GPUs
+
+    return laid_out(_tidy(_in_kernels(_signed(graph)))).check()
 
 
 def _for_c(graph: Graph) -> Graph:
@@ -98,4 +98,6 @@ def _in_kernels(graph: Graph) -> Graph:
 
 @functools.cache  # once in a process
 def _say_once(why: str) -> None:
+    import logging  # here: it is seldom needed
+
     logging.getLogger("minigraph").warning("programs run on NumPy, which is slower: %s", why)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minigraph.backends.cupy.arrays import GpuArray, moved
-from minigraph.backends.cupy.device import Device, Lent, fetched, lies_on_gpu
-from minigraph.backends.cupy.feed import Given
-from minigraph.backends.cupy.rows import Rows
+from minigraph.backends.cupy.arrays import GpuArray
+from minigraph.backends.cupy.device import lies_on_gpu
 from minigraph.core import dim
 from minigraph.core.dtypes import becomes, holds, is_number
 from minigraph.core.errors import GraphError, expect
 from minigraph.core.ir import Graph, Type, Value
 from minigraph.core.state import Held, State
+
+if TYPE_CHECKING:  # most programs run where there is no GPU
+    from minigraph.backends.cupy.feed import Given
 
 MADE = ("slot", "counter", "stream")  # the kinds of state that compile adds where they are missing
 
@@ -24,40 +25,6 @@ def arrays_of(inputs: Sequence[Value], given: Mapping[str, Any], program: str) -
     """The inputs as arrays of the declared dtypes, by name: all of them and no other."""
     check_names(inputs, given, program)
     return {value.name: array_of(value, given[value.name]) for value in inputs}
-
-
-def arrays_for(device: Device, inputs: Sequence[Value], given: Mapping[str, Any], program: str) -> dict[str, Given]:
-    """The same, for a program on a device. What lies there in the declared dtype stays there."""
-    check_names(inputs, given, program)
-    return {value.name: _given(device, value, given[value.name]) for value in inputs}
-
-
-def _given(device: Device, value: Value, given: Any) -> Given:
-    if isinstance(given, Rows):
-        stays = given.array.device is device and given.dtype == np.dtype(value.type.dtype)
-        return given if stays else array_of(value, np.asarray(given))
-    lent = lent_by(device, given)
-    if lent is None:
-        return array_of(value, given)
-    return lent if holds(lent.dtype, value.type.dtype) else array_of(value, fetched(device, lent))
-
-
-def lent_by(device: Device, given: Any) -> Lent | None:
-    """An array that lies on the device, whoever's it is; None for all others."""
-    if isinstance(given, GpuArray) and given.device is device:
-        return given.lent()
-    return device.lent(given)
-
-
-def is_placed(device: Device, value: Value, given: Any) -> bool:
-    """Whether it lies on the device already, as an input of a program there."""
-    return isinstance(given, GpuArray) and given.device is device and given.dtype == np.dtype(value.type.dtype)
-
-
-def placed(device: Device, value: Value, given: Any) -> GpuArray:
-    """A copy on the device, in the dtype of an input. Raises OutOfMemory, and GraphError as array_of does."""
-    lent = lent_by(device, given)
-    return moved(device, array_of(value, given if lent is None else fetched(device, lent)))
 
 
 def check_names(inputs: Sequence[Value], given: Mapping[str, Any], program: str) -> None:

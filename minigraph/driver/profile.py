@@ -15,19 +15,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from minigraph.backends.c.clocks import Times as ClockedSteps
-from minigraph.backends.c.peak import Peak
-from minigraph.backends.cupy.clocks import Times as ClockedLaunches
-from minigraph.backends.cupy.peak import Peak as PeakOfGpu
-from minigraph.backends.cupy.source import Launch
-from minigraph.backends.numpy.clocks import Times as ClockedNodes
 from minigraph.backends.plan import Plan, Step
 from minigraph.backends.rates import Rates
 from minigraph.backends.work import Work, bytes_of, flops_of, number_of, shares, weights
 from minigraph.core.ir import Graph, Node
 from minigraph.core.rewrite import known_as
 from minigraph.core.table import aligned, begun, milliseconds, quantity
+
+if TYPE_CHECKING:  # what was measured is given; only who measures on a GPU loads its clocks
+    from minigraph.backends.c.clocks import Times as ClockedSteps
+    from minigraph.backends.c.peak import Peak
+    from minigraph.backends.cupy.clocks import Times as ClockedLaunches
+    from minigraph.backends.cupy.peak import Peak as PeakOfGpu
+    from minigraph.backends.cupy.source import Launch
+    from minigraph.backends.numpy.clocks import Times as ClockedNodes
 
 MOST = 25  # rows of a table that is printed
 NAMES = 60  # characters of what a row is of

@@ -6,28 +6,18 @@ outputs = train(image=..., label=...)        moves the state by one step
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from minigraph.backends import numpy as references
 from minigraph.backends.c.clocks import measure as measure_steps
 from minigraph.backends.c.executable import Executable, WrongInput
-from minigraph.backends.c.export import export
 from minigraph.backends.c.peak import peak
-from minigraph.backends.cupy import device as gpu
-from minigraph.backends.cupy.clocks import measure as measure_launches
-from minigraph.backends.cupy.executable import Call
-from minigraph.backends.cupy.executable import Executable as OnGpu
-from minigraph.backends.cupy.feed import Given
-from minigraph.backends.cupy.peak import peak as peak_of_gpu
-from minigraph.backends.cupy.resident import resident
 from minigraph.backends.numpy.clocks import measure as measure_nodes
 from minigraph.backends.plan import Plan
 from minigraph.core.errors import GraphError, expect
@@ -39,13 +29,18 @@ from minigraph.core.state import State
 from minigraph.core.turn import Turn
 from minigraph.driver.choice import asked_for, choose
 from minigraph.driver.finite import first_not_finite
-from minigraph.driver.given import arrays_for, arrays_of, complete, is_placed, placed, solve, type_of
-from minigraph.driver.profile import Profile, profile_of_launches, profile_of_nodes, profile_of_steps
+from minigraph.driver.given import arrays_of, complete, solve, type_of
+from minigraph.driver.profile import Profile, profile_of_nodes, profile_of_steps
 from minigraph.passes.pipelines import INFERENCE, TRAINING, TURNS
+
+if TYPE_CHECKING:  # a program that runs on a GPU loads it
+    from minigraph.backends.cupy.executable import Call
+    from minigraph.backends.cupy.executable import Executable as ExecutableOnGpu
+    from minigraph.backends.cupy.feed import Given
+    from minigraph.driver.on_gpu import OnGpu
 
 T = TypeVar("T")
 
-SHARE_OF_DATA = 0.5  # of the free memory of a GPU
 SIZES = 1000  # sets of input shapes that a program remembers
 
 
@@ -176,9 +171,13 @@ class Program:
         self.backend, ready, self._why = choose(self._asked, self.graph)
         self._prologue, rest = split(ready)
         early = [value.name for value in self._prologue.values]
-        self._executable: Executable | OnGpu | references.Executable
+        self._there: OnGpu | None = None
+        self._executable: Executable | ExecutableOnGpu | references.Executable
         if self.backend == "cupy":
-            self._executable = OnGpu(rest, gpu.device(), [*early, *self._fixed_names])
+            from minigraph.driver.on_gpu import OnGpu
+
+            self._there = OnGpu(self.source, rest, [*early, *self._fixed_names])
+            self._executable = self._there.executable
         else:
             self._executable = Executable(rest, early) if self.backend == "c" else references.Executable(rest)
         self._moves = [old.name for old in rest.updates]
@@ -259,20 +258,33 @@ class Program:
                 self._turn.busy = False
 
     def _call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        if isinstance(self._executable, OnGpu):
-            return self._call_on_gpu(inputs)
+        if self._there is not None:
+            return self._call_on_gpu(self._there, inputs)
         given = arrays_of(self.source.inputs, inputs, self.source.name)
         symbols = self._sizes(given)
-        with self.state.lock if self._moves else nullcontext():
+        if not self._moves:
             state = self._followed()
             if isinstance(self._executable, references.Executable):
-                outputs, new, _ = self._executable.run(symbols, {**given, **self._arrays(state), **self._early})
+                return self._run_in_numpy(self._executable, symbols, given, state)[0]
+            return self._run_in_c(symbols, given, state)
+        with self.state.lock:
+            self._follow()  # and keeps no copy: nobody but self.state holds what is written over
+            if isinstance(self._executable, references.Executable):
+                outputs, new = self._run_in_numpy(self._executable, symbols, given, self.state.copy())
                 self.state.replace(new)
                 return outputs
-            if not self._moves:
-                return self._run_in_c(symbols, given, state)
-            del state  # so that nobody but self.state holds what is written over
             return self.state.in_place(self._moves, lambda own: self._run_in_c(symbols, given, own))
+
+    def _run_in_numpy(
+        self,
+        executable: references.Executable,
+        symbols: Mapping[str, int],
+        given: Mapping[str, np.ndarray],
+        state: State,
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Outputs, and new state."""
+        outputs, new, _ = executable.run(symbols, {**given, **self._arrays(state), **self._early})
+        return outputs, new
 
     def _run_in_c(
         self, symbols: Mapping[str, int], given: Mapping[str, np.ndarray], state: State
@@ -288,41 +300,40 @@ class Program:
         references.Executable(self.graph).run(symbols, everything)  # raises what says where it is wrong
         raise WrongInput(sentence)
 
-    def _call_on_gpu(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        assert isinstance(self._executable, OnGpu)
-        given = arrays_for(self._executable.device, self.source.inputs, inputs, self.source.name)
+    def _call_on_gpu(self, there: OnGpu, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        given = there.given(inputs)
         symbols = self._sizes(given)
         with self.state.lock:
-            executable = self._settled()
+            there = self._settled()
             if not self._moves:
-                return self._run_on_gpu(executable, symbols, given, self.state)
-            return self.state.in_place(self._moves, lambda own: self._run_on_gpu(executable, symbols, given, own))
+                return self._run_on_gpu(there, symbols, given, self.state)
+            return self.state.in_place(self._moves, lambda own: self._run_on_gpu(there, symbols, given, own))
 
     def _settled(self) -> OnGpu:
         """What runs on the GPU, with the state in its place there."""
         self._followed()
-        executable = self._executable  # after that: it may be another one
-        assert isinstance(executable, OnGpu)
-        executable.settle(self.state, resident(self.state, executable.device))
-        return executable
+        there = self._there  # after that: it may be another one
+        assert there is not None
+        there.settle(self.state)
+        return there
 
     def _run_on_gpu(
-        self, executable: OnGpu, symbols: Mapping[str, int], given: Mapping[str, Given], state: State
+        self, there: OnGpu, symbols: Mapping[str, int], given: Mapping[str, Given], state: State
     ) -> dict[str, Any]:
-        call = self._call_of(symbols, given)
-        return self._explained(executable, call, state, lambda: executable.step(call))
+        call = self._call_of(there, symbols, given)
+        return self._explained(there, call, state, lambda: there.executable.step(call))
 
-    def _call_of(self, symbols: Mapping[str, int], given: Mapping[str, Given]) -> Call:
-        return Call(symbols, given, lambda: {**self._fixed, **self._early}, self._computed)
+    def _call_of(self, there: OnGpu, symbols: Mapping[str, int], given: Mapping[str, Given]) -> Call:
+        return there.call(symbols, given, lambda: {**self._fixed, **self._early}, self._computed)
 
-    def _explained(self, executable: OnGpu, call: Call, state: State, work: Callable[[], T]) -> T:
+    def _explained(self, there: OnGpu, call: Call, state: State, work: Callable[[], T]) -> T:
         """What `work` returns. Where it finds an input wrong, the references say where."""
         self._version = state.version  # what was brought to the GPU for this step is otherwise the same
         try:
             return work()
         except WrongInput as error:
             sentence = str(error)
-        everything = {**executable.fetched(call.inputs), **self._arrays(state)}
+        everything = {**there.fetched(call.inputs), **self._arrays(state)}
         references.Executable(self.graph).run(call.symbols, everything)  # raises what says where it is wrong
         raise WrongInput(sentence)
 
@@ -340,6 +351,11 @@ class Program:
             self._version = state.version
         return state
 
+    def _follow(self) -> None:
+        """The same, for who works on the state itself and holds its lock."""
+        if self.state.version is not self._version or not self._whole:
+            self._followed()
+
     def export(self, folder: str | os.PathLike[str], /, **sizes: int) -> Path:
         """Write the program, compiled for this machine, to a folder that needs neither a compiler nor Python; its path.
 
@@ -352,6 +368,8 @@ class Program:
         return self._alone(lambda: self._export(folder, sizes))
 
     def _export(self, folder: str | os.PathLike[str], sizes: Mapping[str, int]) -> Path:
+        from minigraph.backends.c.export import export  # here: few programs are written to a folder
+
         state = self._followed()
         _, ready, _ = choose("c", self.graph)
         prologue, rest = split(ready)
@@ -369,12 +387,11 @@ class Program:
         return self._alone(lambda: self._profile(repeats, inputs))
 
     def _profile(self, repeats: int, inputs: Mapping[str, Any]) -> Profile:
-        if isinstance(self._executable, OnGpu):
-            return self._profile_on_gpu(repeats, inputs)
+        if self._there is not None:
+            return self._profile_on_gpu(self._there, repeats, inputs)
         given = arrays_of(self.source.inputs, inputs, self.source.name)
         symbols = self._sizes(given)
         state = self._followed()
-        assert not isinstance(self._executable, OnGpu)
         if isinstance(self._executable, references.Executable):
             arrays = {**given, **self._arrays(state), **self._early}
             nodes = measure_nodes(self._executable.graph, symbols, arrays, repeats)
@@ -382,18 +399,18 @@ class Program:
         own = State(state)  # new arrays
         self._run_in_c(symbols, given, own)  # raises what says where an input is wrong
         kept = {**own, **self._fixed, **self._early}
+        assert isinstance(self._executable, Executable)
         steps = measure_steps(self._executable, symbols, given, kept, repeats)
         return profile_of_steps(self.graph, symbols, steps, repeats, peak())
 
-    def _profile_on_gpu(self, repeats: int, inputs: Mapping[str, Any]) -> Profile:
-        assert isinstance(self._executable, OnGpu)
-        given = arrays_for(self._executable.device, self.source.inputs, inputs, self.source.name)
+    def _profile_on_gpu(self, there: OnGpu, repeats: int, inputs: Mapping[str, Any]) -> Profile:
+        given = there.given(inputs)
         symbols = self._sizes(given)
         with self.state.lock:
-            executable = self._settled()
-            call = self._call_of(symbols, given)
-            times = self._explained(executable, call, self.state, partial(measure_launches, executable, call, repeats))
-        return profile_of_launches(self.graph, symbols, times, repeats, peak_of_gpu(executable.device))
+            there = self._settled()
+            call = self._call_of(there, symbols, given)
+            times = self._explained(there, call, self.state, lambda: there.measured(call, repeats))
+        return there.profile(self.graph, call, times, repeats)
 
     def put(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Data of many samples, by the names of inputs, where batches are taken from them fastest: on the GPU.
@@ -406,14 +423,7 @@ class Program:
         return self._alone(lambda: self._put(data))
 
     def _put(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        if not isinstance(self._executable, OnGpu):
-            return dict(data)
-        device = self._executable.device
-        new = [v for v in self.source.inputs if v.name in data and not is_placed(device, v, data[v.name])]
-        nbytes = sum(math.prod(np.shape(data[v.name])) * np.dtype(v.type.dtype).itemsize for v in new)
-        if nbytes > SHARE_OF_DATA * device.free():
-            return dict(data)
-        return {**data, **{v.name: placed(device, v, data[v.name]) for v in new}}
+        return dict(data) if self._there is None else self._there.put(data)
 
     def values(self, names: Sequence[str], /, **inputs: Any) -> dict[str, np.ndarray]:
         """Values between inputs and outputs for these inputs, by their names in the graph as it was given.
@@ -439,9 +449,8 @@ class Program:
 
     def _given(self, inputs: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """The sizes of symbols, and all arrays by name: inputs in their dtypes, and the state."""
-        if isinstance(self._executable, OnGpu):
-            lent = arrays_for(self._executable.device, self.source.inputs, inputs, self.source.name)
-            given = self._executable.fetched(lent)
+        if self._there is not None:
+            given = self._there.fetched(self._there.given(inputs))
         else:
             given = arrays_of(self.source.inputs, inputs, self.source.name)
         return solve(self.source.inputs, given), {**given, **self._arrays(self.state.copy())}
