@@ -15,13 +15,14 @@ from minigraph.core.ir import Graph, Node
 from minigraph.ops.window import three
 
 BLOCK = 56  # tiles that go through a kernel at a time: their transforms stay in the cache
+SEVERAL = 4  # images; unknown numbers of them are several
 PARTS = 4  # of the sums over tiles, where there are few channels: so many threads share them
 
 
 def winograd_tile(shape: Mapping[str, Any]) -> int:
     """The results in a row of a tile; 0 where it does not pay.
 
-    Of 3x3 windows 4 or, where images are small, 2, which errs less; of 5x5 windows 2.
+    Of 3x3 windows 4 or, where images are small and few, 2, which errs less; of 5x5 windows 2.
     With MINIGRAPH_WINOGRAD=0 it is 0 everywhere.
     """
     setting = os.environ.get("MINIGRAPH_WINOGRAD", "").strip()
@@ -33,7 +34,17 @@ def winograd_tile(shape: Mapping[str, Any]) -> int:
         return 0
     if min(shape["C"], shape["K"]) < MOST_LANES or min(shape["P"], shape["Q"]) < 4:
         return 0
-    return 4 if window == 3 and min(shape["P"], shape["Q"]) >= 8 else 2
+    return 4 if window == 3 and _large(shape) else 2
+
+
+def _large(shape: Mapping[str, Any]) -> bool:
+    """Whether images are large enough for tiles of 4x4 results. Of smaller ones there must be several: weights for
+    tiles of 4x4 are 2.25 times as large as for 2x2, and few tiles take less time than fetching them.
+    """
+    rows, columns, batch = shape["P"], shape["Q"], shape["batch"]
+    products = {m: (m + 2) ** 2 * -(-rows // m) * -(-columns // m) for m in (2, 4)}
+    several = not isinstance(batch, int) or batch >= SEVERAL
+    return min(rows, columns) >= 8 or (several and 4 * products[4] <= 3 * products[2])
 
 
 def is_dense(weight: Operand) -> bool:
