@@ -10,7 +10,8 @@ not help: leave the machine alone meanwhile. All run on the first --threads of t
 taskset chooses others. A whole sitting takes about an hour, and --quick, for a first look, a quarter of it.
 
 It leaves a JSON file with all samples, the tables and a picture in --out. --show makes tables and picture of a JSON
-file anew. The exit status is 1 where somebody computes something else than minigraph, or where minigraph fails.
+file anew, and of several one table of all. The exit status is 1 where somebody computes something else than
+minigraph, or where minigraph fails.
 
 An index may have PyTorch built for a GPU, gigabytes larger: then install its build for processors, 2.13.0+cpu, first.
 """
@@ -40,7 +41,11 @@ PACKAGES = ("numpy ", "torch ", "jax", "onnx", "openvino ")  # as their names be
 def main() -> None:
     options = arguments()
     if options.show:
-        show(json.loads(options.show.read_text()), options.show)
+        several = [json.loads(file.read_text()) for file in options.show]
+        for sitting, file in zip(several, options.show):
+            show(sitting, file)
+        if len(several) > 1:
+            print(report.sittings(several))
         return
     workloads = [one for one in LISTS[options.list] if named(one.key, options.only)]
     if not workloads:
@@ -90,7 +95,9 @@ def arguments() -> argparse.Namespace:
         help=f"what other processes may use ({Settings.others})",
     )
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("out/cpu"), help="for what it leaves")
-    parser.add_argument("--show", metavar="FILE", type=Path, help="the tables and the picture of a JSON file")
+    parser.add_argument(
+        "--show", metavar="FILE", type=Path, nargs="+", help="tables and picture of JSON files, and one table of all"
+    )
     return parser.parse_args()
 
 

@@ -334,3 +334,13 @@ def test_workloads_and_contenders_are_chosen_by_patterns(monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "argv", ["benchmarks", "--only", "resnet"])
     with pytest.raises(SystemExit, match=r"no such workload, but mlp, mlp-wide, lenet, "):
         command.main()
+
+
+def test_the_readme_has_the_kept_sittings() -> None:
+    root = Path(__file__).parent.parent
+    kept = sorted((root / "benchmarks" / "on_cpu" / "results").glob("*.json"))
+    sittings = [json.loads(file.read_text()) for file in kept]
+    assert len(kept) >= 2
+    assert report.sittings(sittings) in (root / "README.md").read_text()
+    for file, sitting in zip(kept, sittings):
+        assert file.with_suffix(".md").read_text() == report.markdown(sitting)

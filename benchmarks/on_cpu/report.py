@@ -130,6 +130,24 @@ def ratios(found: Sequence[Row]) -> str:
     return table(head, lines)
 
 
+def sittings(several: Sequence[Mapping[str, Any]]) -> str:
+    """One table of several sittings: what each measured, one behind the other."""
+    head = ["workload", "minigraph", "best of the others", "", "times as fast", "by the shortest", "aimed at"]
+    each = [rows(one["workloads"], one["samples"]) for one in several]
+    lines = []
+    for same in zip(*each, strict=True):
+        who = list(dict.fromkeys(row["best"] for row in same))
+        columns = [
+            [times(row["contenders"][OURS]) for row in same],
+            [times(row["contenders"][row["best"]]) for row in same],
+            who,
+            [number(row["ratio"]) for row in same],
+            [number(row["ratio_of_least"]) for row in same],
+        ]
+        lines.append([same[0]["name"], *("; ".join(column) for column in columns), number(same[0]["least"])])
+    return table(head, lines)
+
+
 def memory(found: Sequence[Row]) -> str:
     """Peaks, of those workloads where they can be compared."""
     head = ["peak memory, MB", "minigraph", "held against", "", "times", "at most", "holds"]
