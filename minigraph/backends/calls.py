@@ -61,6 +61,8 @@ class Call:
     apart: the numbers of the operands whose images and rows may lie anywhere (Pointers.rows says where); -1 stands for
         the result.
     border: of padding, result -> what is left to do where the operand lies in the middle of the result already.
+    others: other kernels that compute the same, by name. This one is the usual one; which is the fastest on a machine,
+        tuning measures.
     """
 
     node: Node
@@ -76,6 +78,7 @@ class Call:
     by: str = ""
     apart: frozenset[int] = frozenset()
     border: Callable[[str], str] | None = None
+    others: Mapping[str, Callable[[], Call]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

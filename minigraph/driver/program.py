@@ -18,6 +18,7 @@ from minigraph.backends import numpy as references
 from minigraph.backends.c.clocks import measure as measure_steps
 from minigraph.backends.c.executable import Executable, WrongInput
 from minigraph.backends.c.peak import peak
+from minigraph.backends.c.tuning import tuned
 from minigraph.backends.numpy.clocks import measure as measure_nodes
 from minigraph.backends.plan import Plan
 from minigraph.core.errors import GraphError, expect
@@ -115,6 +116,7 @@ def compile(
     without: Collection[str] = (),
     hook: Hook | None = None,
     snapshot: bool = False,
+    tune: bool = False,
 ) -> Program:
     """A program that runs the graph on a state, after the passes of a pipeline (see optimize).
 
@@ -126,6 +128,9 @@ def compile(
     backend: "cupy", on a GPU, compiled at the first call with sizes that are new; "c", compiled for this machine, too,
         but for most sizes of the batch (README); "numpy", node by node; or "auto": the first of these that there is,
         a GPU or a compiler, if the graph has no op that only NumPy has. MINIGRAPH_BACKEND says what auto means.
+    tune: in C, measure at the first call which kernels are the fastest for its sizes, direct convolutions or
+        Winograd's; else a table says. It takes a few compilations, once: what was found is kept in the cache folder.
+        Kernels round differently, and so the results are not the same on all machines to the last bit.
     """
     expect(
         isinstance(graph, Graph), "compile needs a Graph, as net.build(...) makes it, not a {}", type(graph).__name__
@@ -133,7 +138,7 @@ def compile(
     expect(isinstance(state, State), "compile needs a State, as model.init() makes it, not a {}", type(state).__name__)
     backend = asked_for(backend)
     plan = partial(optimize, graph, pipeline=pipeline, without=without, hook=hook)
-    return Program(graph, state, backend, plan, snapshot)
+    return Program(graph, state, backend, plan, snapshot, tune)
 
 
 class Program:
@@ -156,8 +161,9 @@ class Program:
         backend: str,
         plan: Callable[[Mapping[str, np.ndarray]], Optimized],
         snapshot: bool = False,
+        tune: bool = False,
     ):
-        self.source, self.state, self.snapshot = source, state, snapshot
+        self.source, self.state, self.snapshot, self._tune = source, state, snapshot, tune
         self.created = complete(source, state)
         self._asked, self._optimize = backend, plan
         self._turn = Turn()  # busy while a call runs
@@ -169,6 +175,9 @@ class Program:
         self.optimized = self._optimize(state)
         self.graph = self.optimized.graph
         self.backend, ready, self._why = choose(self._asked, self.graph)
+        expect(
+            not self._tune or self.backend == "c", "tune=True is for kernels in C, and this runs on {}", self.backend
+        )
         self._prologue, rest = split(ready)
         early = [value.name for value in self._prologue.values]
         self._there: OnGpu | None = None
@@ -180,6 +189,7 @@ class Program:
             self._executable = self._there.executable
         else:
             self._executable = Executable(rest, early) if self.backend == "c" else references.Executable(rest)
+        self._to_tune = (rest, early) if self._tune else None
         self._moves = [old.name for old in rest.updates]
         self._symbols: dict[tuple[tuple[int, ...], ...], dict[str, int]] = {}  # by the shapes of all inputs
         self._compute(state)
@@ -293,6 +303,8 @@ class Program:
         self._version = state.version  # what was copied for this step lies elsewhere, and is otherwise the same
         kept = lambda: {**{v.name: state[v.name] for v in self.graph.state}, **self._fixed, **self._early}
         try:
+            if self._to_tune is not None:
+                self._executable, self._to_tune = tuned(*self._to_tune, symbols, given, kept()), None
             return self._executable.step(symbols, given, kept, (state.version, self._computed))
         except WrongInput as error:
             sentence = str(error)

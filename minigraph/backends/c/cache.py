@@ -4,6 +4,7 @@
     KEY/library.so
     KEY/about.json    the library's checksum, the compiler and its flags; its time is that of the last use
     peak-KEY.json     what the machine can do at best: see peak.py
+    tuned-KEY.json    which kernels are the fastest for some sizes: see tuning.py
 
 An entry is written beside its place and renamed, so it is there whole or not at all, also when two processes make it at
 once. A library whose checksum is wrong is never loaded. Nothing else that lies in the folder is touched.
@@ -31,6 +32,7 @@ LIMIT = 1 << 30  # bytes of all entries; the longest unused go first
 ABANDONED = 600.0  # seconds after which what was never renamed is taken for left behind
 KEY = re.compile(r"[0-9a-f]{64}")
 PEAK = "peak-{}.json"
+TUNED = "tuned-{}.json"
 UNFINISHED = re.compile(r"\.(new|old)-.*")
 
 _said: set[Path] = set()  # folders that could not be written
@@ -165,8 +167,9 @@ def clear() -> list[Entry]:
     What was measured of the machine goes as well.
     """
     there = entries()
-    for measured in where().glob(PEAK.format("[0-9a-f]" * 64)):
-        measured.unlink(missing_ok=True)
+    for name in (PEAK, TUNED):
+        for measured in where().glob(name.format("[0-9a-f]" * 64)):
+            measured.unlink(missing_ok=True)
     for entry in there:
         with suppress(FileNotFoundError):  # somebody else was faster
             shutil.rmtree(entry.folder)

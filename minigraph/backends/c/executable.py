@@ -16,13 +16,14 @@ from minigraph.backends.c import guarded
 from minigraph.backends.c.compiler import compiled
 from minigraph.backends.c.threads import pool, threads
 from minigraph.backends.c.tuned import claim
+from minigraph.backends.calls import Call, Pointers
 from minigraph.backends.places import given
 from minigraph.backends.plan import ALIGNMENT, Buffer, Plan, plan, split_sizes, with_numbers
 from minigraph.backends.source import Source, print_program
 from minigraph.core import dim
 from minigraph.core.errors import GraphError
 from minigraph.core.initial import Constant
-from minigraph.core.ir import Graph, Value, Variable
+from minigraph.core.ir import Graph, Node, Value, Variable
 
 PROGRAMS = 8  # how many bindings of symbols, other than the batch, are kept
 HERE = Path(__file__).parent
@@ -56,9 +57,12 @@ class Executable:
     than a smaller one (p[N:]). Other sizes are numbers in the C text, and each set of them has a program.
     """
 
-    def __init__(self, graph: Graph, kept: Collection[str] = ()):
-        """kept: the names of inputs that stay from call to call: they are state that does not move."""
-        self.graph = with_state(graph, kept)
+    def __init__(self, graph: Graph, kept: Collection[str] = (), chosen: Mapping[str, str] = {}):
+        """kept: the names of inputs that stay from call to call: they are state that does not move.
+
+        chosen: the names of other kernels than the usual ones, by `key_of` the usual calls.
+        """
+        self.graph, self._chosen = with_state(graph, kept), chosen
         self.plan: Plan | None = None  # of the last step
         self._programs: OrderedDict[tuple[tuple[str, int], ...], Compiled] = OrderedDict()
         self._last: tuple[Mapping[str, int], Compiled] | None = None
@@ -119,8 +123,24 @@ class Executable:
     def printed(self, symbols: Mapping[str, int]) -> Printed:
         """The plan and the text of the program for these sizes, and for smaller batches."""
         batch, fixed = split_sizes(self.graph, symbols)
-        made = plan(with_numbers(self.graph, batch, fixed), claim, batch, threads())
+        made = plan(with_numbers(self.graph, batch, fixed), self._claim, batch, threads())
         return Printed(made, print_program(made))
+
+    def _claim(self, graph: Graph, node: Node) -> Call | None:
+        call = claim(graph, node)
+        name = self._chosen.get(key_of(call)) if call is not None and call.others and self._chosen else None
+        return call if call is None or name is None else call.others[name]()
+
+
+def key_of(call: Call) -> str:
+    """The same for calls that are printed alike: the kernel and its shape."""
+    pointers = Pointers(["x"] * len(call.operands), "y", "", lambda kernel, _, shape, __: f"{kernel} {shape}", _nowhere)
+    moving = [name for name, pack in call.packs.items() if call.operands[pack.operand].moves]
+    return " ".join([*call.phases(pointers), *moving])
+
+
+def _nowhere(_: int) -> None:
+    """Nothing lies in the middle of something else."""
 
 
 def with_state(graph: Graph, names: Collection[str]) -> Graph:

@@ -59,7 +59,7 @@ class Peak(Rates):
 def peak() -> Peak:
     """That of this machine: from the cache folder, or measured now, which takes a second."""
     count = threads()
-    found = kept(_fingerprint(count), lambda: measured(count))
+    found = kept(fingerprint(count), lambda: measured(count))
     return Peak(found.flops, found.bytes, count)
 
 
@@ -85,7 +85,7 @@ def _tries(job: Job, function: int, count: int) -> Iterator[float]:
         yield job.end - job.begin
 
 
-def _fingerprint(count: int) -> str:
+def fingerprint(count: int) -> str:
     """What a measurement is true for."""
     by = compiler()
     return cache.key([*by.command, by.version, *by.flags, processor(), str(count)])

@@ -5,8 +5,14 @@ The padding is there physically (lowering made it a node), and the weight is pac
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
 from minigraph.backends.c.claims.depthwise import depthwise, depthwise_inputs, depthwise_weights, is_depthwise
 from minigraph.backends.c.claims.geometry import (
+    Axes,
     axes_of,
     geometry,
     is_padded,
@@ -17,8 +23,14 @@ from minigraph.backends.c.claims.geometry import (
     taps_apart,
 )
 from minigraph.backends.c.claims.shapes import HEADERS, fields, packed
-from minigraph.backends.c.claims.winograd import is_dense, winograd, winograd_tile, winograd_weights
-from minigraph.backends.calls import Call, Pointers, dense, operand
+from minigraph.backends.c.claims.winograd import (
+    is_dense,
+    winograd,
+    winograd_tile,
+    winograd_tiles,
+    winograd_weights,
+)
+from minigraph.backends.calls import Call, Operand, Pointers, dense, operand
 from minigraph.backends.layout import gradient_halo
 from minigraph.core.ir import Graph, Node
 
@@ -33,9 +45,22 @@ def conv(graph: Graph, node: Node) -> Call | None:
     if is_depthwise(node):
         return depthwise(graph, node, shape)
     weight = operand(graph, w)
-    tile = winograd_tile(shape)
-    if tile and is_dense(weight):
-        return winograd(graph, node, shape, tile, weight)
+    ways = {0: partial(_direct, graph, node, shape, weight)}
+    if is_dense(weight):
+        ways |= {tile: partial(winograd, graph, node, shape, tile, weight) for tile in winograd_tiles(shape)}
+    return _usual(ways, shape)
+
+
+def _usual(ways: Mapping[int, Callable[[], Call]], shape: Mapping[str, Any]) -> Call:
+    """The way that is usually taken of direct convolution, 0, and Winograd's tiles; and the others by name."""
+    chosen = winograd_tile(shape)
+    chosen = chosen if chosen in ways else 0
+    names = {tile: f"winograd {tile}" if tile else "direct" for tile in ways}
+    return replace(ways[chosen](), others={names[tile]: way for tile, way in ways.items() if tile != chosen})
+
+
+def _direct(graph: Graph, node: Node, shape: Mapping[str, Any], weight: Operand) -> Call:
+    x, w = node.inputs
     packs = {"weight": packed(1, sizes_of(shape), taps_apart(weight, w.type.rank, shape["groups"]))}
 
     def phases(p: Pointers) -> list[str]:
@@ -56,9 +81,14 @@ def conv_input_gradient(graph: Graph, node: Node) -> Call | None:
     if is_depthwise(node):
         return depthwise_inputs(graph, node, shape, axes)
     weight = operand(graph, w)
-    tile = winograd_tile(shape)
-    if tile and is_dense(weight):
-        return winograd(graph, node, shape, tile, weight, turned=True)
+    ways = {0: partial(_direct_inputs, graph, node, shape, axes, weight)}
+    if is_dense(weight):
+        ways |= {t: partial(winograd, graph, node, shape, t, weight, turned=True) for t in winograd_tiles(shape)}
+    return _usual(ways, shape)
+
+
+def _direct_inputs(graph: Graph, node: Node, shape: Mapping[str, Any], axes: Axes, weight: Operand) -> Call:
+    g, w = node.inputs
     apart = taps_apart(weight, w.type.rank, shape["groups"])
     apart["w_k"], apart["w_c"] = apart["w_c"], apart["w_k"]  # what it gives are the channels of x
     packs = {"weight": packed(1, sizes_of(shape), apart, steps_of(axes))}
@@ -80,8 +110,13 @@ def conv_weight_gradient(graph: Graph, node: Node) -> Call | None:
         return None
     if is_depthwise(node):
         return depthwise_weights(graph, node, shape)
-    if tile := winograd_tile(shape):
-        return winograd_weights(graph, node, shape, tile)
+    ways = {0: partial(_direct_weights, graph, node, shape)}
+    ways |= {tile: partial(winograd_weights, graph, node, shape, tile) for tile in winograd_tiles(shape)}
+    return _usual(ways, shape)
+
+
+def _direct_weights(graph: Graph, node: Node, shape: Mapping[str, Any]) -> Call:
+    x, g = node.inputs
     groups, K, C, T, R, S = (shape[name] for name in ("groups", "K", "C", "T", "R", "S"))
     taps = T * R * S
     sizes = {"K": groups * K, "C": C, "T": T, "R": R, "S": S, "width": groups * K}

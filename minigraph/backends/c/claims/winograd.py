@@ -19,22 +19,26 @@ SEVERAL = 4  # images; unknown numbers of them are several
 PARTS = 4  # of the sums over tiles, where there are few channels: so many threads share them
 
 
-def winograd_tile(shape: Mapping[str, Any]) -> int:
-    """The results in a row of a tile; 0 where it does not pay.
+def winograd_tiles(shape: Mapping[str, Any]) -> tuple[int, ...]:
+    """How many results in a row of a tile there may be: 2 or 4 of 3x3 windows, 2 of 5x5 windows, and none of others.
 
-    Of 3x3 windows 4 or, where images are small and few, 2, which errs less; of 5x5 windows 2.
-    With MINIGRAPH_WINOGRAD=0 it is 0 everywhere.
+    With MINIGRAPH_WINOGRAD=0 there are none at all.
     """
     setting = os.environ.get("MINIGRAPH_WINOGRAD", "").strip()
     expect(setting in ("", "0", "1"), "MINIGRAPH_WINOGRAD is 0 or 1, not {!r}", setting)
     window = shape["R"]
     square = (shape["D"], shape["T"], shape["S"]) == (1, 1, window)
     dense_taps = all(shape[f"{what}_{axis}"] == 1 for what in ("stride", "dilation") for axis in "hw")
-    if setting == "0" or not square or window not in (3, 5) or not dense_taps:
+    tiles = {3: (4, 2), 5: (2,)}.get(window, ())
+    return () if setting == "0" or not square or not dense_taps else tiles
+
+
+def winograd_tile(shape: Mapping[str, Any]) -> int:
+    """The one that is usually taken; 0 where none pays. Of 3x3 windows it is 2 where images are small and few."""
+    tiles = winograd_tiles(shape)
+    if not tiles or min(shape["C"], shape["K"]) < MOST_LANES or min(shape["P"], shape["Q"]) < 4:
         return 0
-    if min(shape["C"], shape["K"]) < MOST_LANES or min(shape["P"], shape["Q"]) < 4:
-        return 0
-    return 4 if window == 3 and _large(shape) else 2
+    return 4 if 4 in tiles and _large(shape) else 2
 
 
 def _large(shape: Mapping[str, Any]) -> bool:
