@@ -15,6 +15,7 @@ from minigraph.core.ir import Graph, Node
 from minigraph.ops.window import three
 
 BLOCK = 56  # tiles that go through a kernel at a time: their transforms stay in the cache
+LEAST = {4: 8, 2: 12}  # channels, by the tile: the rest of a vector of 16 is computed for nothing
 SEVERAL = 4  # images; unknown numbers of them are several
 PARTS = 4  # of the sums over tiles, where there are few channels: so many threads share them
 
@@ -36,9 +37,10 @@ def winograd_tiles(shape: Mapping[str, Any]) -> tuple[int, ...]:
 def winograd_tile(shape: Mapping[str, Any]) -> int:
     """The one that is usually taken; 0 where none pays. Of 3x3 windows it is 2 where images are small and few."""
     tiles = winograd_tiles(shape)
-    if not tiles or min(shape["C"], shape["K"]) < MOST_LANES or min(shape["P"], shape["Q"]) < 4:
+    if not tiles or min(shape["P"], shape["Q"]) < 4:
         return 0
-    return 4 if 4 in tiles and _large(shape) else 2
+    tile = 4 if 4 in tiles and _large(shape) else 2
+    return tile if min(shape["C"], shape["K"]) >= LEAST[tile] else 0
 
 
 def _large(shape: Mapping[str, Any]) -> bool:
