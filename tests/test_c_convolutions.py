@@ -205,3 +205,18 @@ def test_inputs_are_packed_at_each_step_and_what_stays_once() -> None:
     assert moving.plan.prepared == ()
     assert {prepared.source.name for prepared in still.plan.prepared} == {"w"}
     assert [value.name for value in still.graph.inputs] == ["x", "g"]
+
+
+@pytest.mark.parametrize("channels", [1, 16, 24, 40])
+def test_what_follows_goes_by_vectors_as_number_by_number(channels: int) -> None:
+    """Whole vectors and what is left of them; a NaN passes both limits, as it does with NumPy."""
+    net = Builder("limits")
+    x, w, b = net.input("x", (2, 5, 7, 3)), net.input("w", (channels, 3, 1, 1)), net.input("b", (channels,))
+    y = mg.minimum(mg.maximum(conv(x, w, layout="NHWC") + b, 0.0), 6.0)
+    graph, rng = net.build(y=y), np.random.default_rng(channels)
+    shapes = {v.name: [known(n, "a size") for n in v.type.shape] for v in graph.inputs}
+    arrays = {name: rng.normal(scale=4, size=shape).astype("float32") for name, shape in shapes.items()}
+    arrays["x"][1, 2, 3, 0], arrays["b"][-1] = np.nan, np.inf
+    got, want = Executable(laid_out(lower(graph))).run({}, arrays)[0]["y"], evaluate(graph, arrays)["y"]
+    assert np.isnan(want).sum() == channels
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
