@@ -130,7 +130,8 @@ def compile(
         a GPU or a compiler, if the graph has no op that only NumPy has. MINIGRAPH_BACKEND says what auto means.
     tune: in C, measure at the first call which kernels are the fastest for its sizes, direct convolutions or
         Winograd's; else a table says. It takes a few compilations, once: what was found is kept in the cache folder.
-        Kernels round differently, and so the results are not the same on all machines to the last bit.
+        Kernels round differently, and so the results are not the same on all machines to the last bit. What is
+        exported is by the table.
     """
     expect(
         isinstance(graph, Graph), "compile needs a Graph, as net.build(...) makes it, not a {}", type(graph).__name__

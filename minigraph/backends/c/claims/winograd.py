@@ -74,6 +74,7 @@ def _winograd_fields(shape: Mapping[str, Any], tile: int) -> dict[str, Any]:
 
 
 def _points(shape: Mapping[str, Any], tile: int) -> int:
+    """Of a tile."""
     return int((tile + shape["R"] - 1) ** 2)
 
 
